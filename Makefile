@@ -1,0 +1,71 @@
+# `make run` and `make test` are all that a newcomer needs; each sets up .venv first, once.
+
+# The newest Python from 3.11 on, the runtime's own version first. Another one: make PYTHON=python3.12 ...
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 3000
+DELIVERY ?= direct
+EVENTS ?= 2000
+SEED ?= 1
+
+# Read by `python -m local run`; in the environment and not in the arguments, so that `ps` does not show the key.
+export ROUTING_KEY PAGERDUTY_URL
+export SAM_CLI_TELEMETRY := 0
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help run serve test chaos bench check format lock build deploy clean
+
+help: ## List the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: $(READY) ## Send every file of events/ through the local stack and show what PagerDuty received
+	@$(BIN)/python -m local run $(FILES)
+
+serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000 (PORT=, DELIVERY=queued)
+	@exec $(BIN)/python -m local serve --port $(PORT) --delivery $(DELIVERY)
+
+test: $(READY) ## Run the whole test suite
+	@$(BIN)/python -m pytest
+
+chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count (EVENTS=2000 SEED=1)
+	@PYTHONPATH=.:tests $(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
+
+bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
+	@PYTHONPATH=function $(BIN)/python -m benchmarks
+
+check: $(READY) ## Lint, type-check and validate the template
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sam validate --lint
+
+format: $(READY) ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY) ## Write both requirements.txt files anew from their .in files
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes \
+		-o function/requirements.txt function/requirements.in
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url \
+		-o requirements-dev.txt requirements-dev.in
+
+build: $(READY) ## Build what is deployed, under .aws-sam/build
+	$(BIN)/sam build
+
+deploy: build ## Deploy with the settings of samconfig.toml (the first time: sam deploy --guided)
+	$(BIN)/sam deploy
+
+clean: ## Remove everything that the other commands made
+	rm -rf $(VENV) .aws-sam .local .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements-dev.txt function/requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. Install it, or name it: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON); this takes a minute or two, once."
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
