@@ -1,0 +1,332 @@
+"""The HTTP edge: an API Gateway event (payload format 2.0) in, events out; outcomes in, an answer out.
+
+Pure. https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+"""
+
+import base64
+import binascii
+import gzip
+import hmac
+import io
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from errors import NotSentError, Rejected
+
+# A Lambda invocation takes 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_BODY_BYTES: Final = 6 * 1024 * 1024
+# Below the 6 MB that Lambda answers at most.
+MAX_ANSWER_BYTES: Final = 5 * 1024 * 1024
+# Ours: a small body must not unfold into one that exhausts the function's memory.
+MAX_DECOMPRESSED_BYTES: Final = 10 * 1024 * 1024
+
+_SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TRACK_ROUTE: Final = "POST /v1/track"
+_GZIP: Final = b"\x1f\x8b"
+# The same two bytes when somebody on the way took gzip for text: read as Latin-1, and read as broken UTF-8.
+_GZIP_AS_LATIN1: Final = "\x1f\x8b"
+_GZIP_AS_BROKEN_UTF8: Final = "\x1f\ufffd"
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+# From the worst to the best: what one status has to say about many events.
+_AGAIN: Final = (429, 503, 504, 500)
+_DONE: Final = ("delivered", "queued", "preview", "ignored", "rejected")
+
+Headers = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the path, the query and the headers say, before anything of the body is read.
+
+    `service` is the PagerDuty service, None when the path names none that could exist. Header names are lower case.
+    """
+
+    headers: Headers
+    service: str | None
+    preview: str
+    is_track_route: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events of one request, each any JSON whatever; `many` when they came in an array or a batch, also of one."""
+
+    events: list[Any]
+    many: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event: one row of the answer. `event` is the PagerDuty event, in a preview only."""
+
+    outcome: str
+    code: str
+    message: str
+    status: int = 200
+    dedup_key: str | None = None
+    warnings: tuple[str, ...] = ()
+    event: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, error: NotSentError, dedup_key: str | None = None, warnings: tuple[str, ...] = ()) -> "Outcome":
+        """Tell why an event was not sent."""
+        return cls(error.outcome, error.code, error.message, error.status, dedup_key, warnings)
+
+    def row(self) -> dict[str, Any]:
+        """Build the event's part of the answer."""
+        row: dict[str, Any] = {
+            "status": self.outcome,
+            "code": self.code,
+            "message": self.message,
+            "dedup_key": self.dedup_key,
+            "warnings": self.warnings,
+        }
+        if self.event is not None:
+            row["event"] = self.event
+        return row
+
+
+# -- 1 authenticate --------------------------------------------------------------------------------------------------
+
+
+def open_request(gateway_event: dict[str, Any]) -> Request:
+    """Read everything of the request but its body."""
+    path = gateway_event.get("pathParameters") or {}
+    query = gateway_event.get("queryStringParameters") or {}
+    service = path.get("service", "default")
+    return Request(
+        headers={name.lower(): value for name, value in (gateway_event.get("headers") or {}).items()},
+        service=service if _SERVICE.fullmatch(service) else None,
+        preview=query.get("preview", "false"),
+        is_track_route=gateway_event.get("routeKey") == _TRACK_ROUTE,
+    )
+
+
+def is_authorized(headers: Headers, secrets: Sequence[bytes]) -> bool:
+    """Tell whether the caller knows one of the secrets; whatever is wrong with the headers, the answer is no.
+
+    Every candidate is compared with every secret, as bytes and in constant time, so that the time taken tells nothing.
+    """
+    matches = [
+        hmac.compare_digest(candidate, secret) for candidate in _presented_secrets(headers) for secret in secrets
+    ]
+    return any(matches)
+
+
+def _presented_secrets(headers: Headers) -> list[bytes]:
+    """Collect what the caller offers as secret: an API key, a bearer token, a Basic user name or password.
+
+    RudderStack's SDKs send the write key as the user name of Basic authentication.
+    """
+    presented = []
+    if "x-api-key" in headers:
+        presented.append(headers["x-api-key"].strip().encode("utf-8", "surrogatepass"))
+    scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
+    value = credentials.strip().encode("utf-8", "surrogatepass")
+    if scheme.lower() == "bearer":
+        presented.append(value)
+    elif scheme.lower() == "basic":
+        try:
+            user, _, password = base64.b64decode(value, validate=True).partition(b":")
+        except binascii.Error:
+            pass  # Nothing presented, then: the same 401 as for a wrong secret.
+        else:
+            presented += [user, password]
+    return presented
+
+
+def wants_preview(request: Request) -> bool:
+    """Read `?preview=`: what is neither true nor false is refused, since it may be meant to page nobody."""
+    preview = request.preview.strip().lower()
+    if preview not in {"true", "false"}:
+        raise Rejected("preview_unclear", "query: preview must be true or false")
+    return preview == "true"
+
+
+# -- 2 read ----------------------------------------------------------------------------------------------------------
+
+
+def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) -> Batch:
+    """Undo base64 and gzip, parse the JSON, and find the events in it: one, an array, or `{"batch": [...]}`.
+
+    On `/v1/track` the path is the events' type, as at a RudderStack data plane. Raises Rejected.
+    """
+    batch = _find_events(_parse(_body_text(gateway_event)))
+    if is_track_route:
+        typed = [{**event, "type": "track"} if isinstance(event, dict) else event for event in batch.events]
+        return Batch(typed, batch.many)
+    return batch
+
+
+def _body_text(gateway_event: dict[str, Any]) -> str:
+    body = gateway_event.get("body") or ""
+    if not gateway_event.get("isBase64Encoded"):
+        if body.startswith(_GZIP_AS_BROKEN_UTF8):
+            raise _damaged_gzip()
+        if not body.startswith(_GZIP_AS_LATIN1):
+            _check_size(len(body.encode("utf-8", "surrogatepass")))
+            return _not_empty(body)
+        raw = body.encode("latin-1", "replace")
+    else:
+        try:
+            raw = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raise Rejected("body_not_base64", "body: announced as base64, and it is not") from None
+    _check_size(len(raw))
+    if raw.startswith(_GZIP):
+        raw = _gunzip(raw)
+    try:
+        return _not_empty(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise Rejected("body_not_utf8", f"body: expected UTF-8, byte {error.start:,} is not") from None
+
+
+def _not_empty(text: str) -> str:
+    text = text.removeprefix("\ufeff")
+    if not text or text.isspace():
+        raise Rejected("body_empty", "body: empty, expected a RudderStack event as JSON")
+    return text
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise Rejected(
+            "body_too_large", f"body: {size:,} bytes, at most {MAX_BODY_BYTES:,} are taken; send fewer events"
+        )
+
+
+def _gunzip(raw: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
+            unpacked = packed.read(MAX_DECOMPRESSED_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
+        raise _damaged_gzip() from None
+    if len(unpacked) > MAX_DECOMPRESSED_BYTES:
+        raise Rejected(
+            "body_too_large", f"body: more than {MAX_DECOMPRESSED_BYTES:,} bytes when decompressed; send fewer events"
+        )
+    return unpacked
+
+
+def _damaged_gzip() -> Rejected:
+    return Rejected(
+        "gzip_damaged",
+        "body: gzip that was damaged on the way; switch gzip off in the SDK (in Python: gzip=False)",
+    )
+
+
+def _parse(text: str) -> object:
+    """Parse JSON into what every later step can encode again: finite numbers, and no half surrogate pairs."""
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise Rejected(
+            "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
+    except RecursionError:
+        raise Rejected("body_too_deep", "body: nested too deeply to be read") from None
+    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
+        value = _DECODER_OF_LONG_INTEGERS.decode(text)
+    if _SURROGATE.search(text):
+        return _without_half_surrogates(value)
+    return value
+
+
+def _without_half_surrogates(value: object) -> object:
+    """Replace lone surrogates, which no UTF-8 can hold, by the replacement character U+FFFD."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise Rejected("body_too_deep", "body: nested too deeply to be read") from None
+    return _DECODER.decode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise Rejected("body_not_json", f"body: not JSON: {name} is not a number there")
+
+
+def _finite(digits: str) -> float | str:
+    """Read a number; one that is too large for a float stays as its digits rather than become infinite."""
+    number = float(digits)
+    return digits if number in {float("inf"), float("-inf")} else number
+
+
+def _integer(digits: str) -> int | str:
+    """Read an integer; one that is too long for Python stays as its digits."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+_DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(
+    parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
+)
+
+
+def _find_events(value: object) -> Batch:
+    if isinstance(value, dict) and ("batch" not in value or "type" in value):
+        return Batch([value], many=False)
+    events = value.get("batch") if isinstance(value, dict) else value
+    if isinstance(events, list) and events:
+        return Batch(events, many=True)
+    raise Rejected(
+        "body_without_events",
+        'body: expected an event, an array of events or {"batch": [...]}, and at least one event',
+    )
+
+
+# -- 5 answer --------------------------------------------------------------------------------------------------------
+
+
+def answer(outcomes: Sequence[Outcome], *, many: bool) -> dict[str, Any]:
+    """Build the response that tells RudderStack the truth about all events in one status."""
+    if not many:
+        return _response(outcomes[0].status, outcomes[0].row())
+    decisive = _decisive(outcomes)
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    message = f"{len(outcomes)} events: {summary}"
+    if decisive.status != 200:  # noqa: PLR2004 -- the one status that needs no explanation
+        message += f". {decisive.message}"
+    return _response(
+        decisive.status,
+        {
+            "status": decisive.outcome,
+            "code": decisive.code,
+            "message": message,
+            "results": [outcome.row() for outcome in outcomes],
+        },
+    )
+
+
+def refusal(error: NotSentError) -> dict[str, Any]:
+    """Build the response to a request of which no event was looked at."""
+    return _response(error.status, {"status": error.outcome, "code": error.code, "message": error.message})
+
+
+def _decisive(outcomes: Iterable[Outcome]) -> Outcome:
+    """Find the outcome whose status all share: anything to try again first, then anything done, then a refusal."""
+    return min(outcomes, key=_rank)
+
+
+def _rank(outcome: Outcome) -> int:
+    if outcome.status in _AGAIN:
+        return _AGAIN.index(outcome.status)
+    return len(_AGAIN) + _DONE.index(outcome.outcome)
+
+
+def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
+    body = json.dumps(content, separators=(",", ":"))
+    if len(body) > MAX_ANSWER_BYTES:
+        # Lambda would refuse it, and RudderStack would send again what has been delivered.
+        short = {name: content[name] for name in ("status", "code", "message")}
+        short["message"] += " (the rest of this answer was too long)"
+        body = json.dumps(short, separators=(",", ":"))
+    return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body}
