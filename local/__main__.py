@@ -1,0 +1,123 @@
+"""The command line of the local stack: `python -m local run` and `python -m local serve`."""
+
+import argparse
+import errno
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local import run, serve
+from local.stack import LOCAL_TOKEN, Options
+
+_SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# As in the function, which would not accept it.
+_MIN_TOKEN_LENGTH = 16
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> int:
+    """Run the command; return its exit code: 0 all well, 1 not as expected, 2 called wrongly, 130 interrupted."""
+    # Whatever ends us, the context managers get to end what we started.
+    for number in _ENDINGS:
+        signal.signal(number, _interrupt)
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.command(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            print(f"error: port {arguments.port} is taken; choose another one with --port", file=sys.stderr)
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _interrupt(*_: object) -> None:
+    # Once is enough: a second Ctrl-C must not keep us from ending what we started.
+    for number in _ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run_parser = commands.add_parser(
+        "run",
+        help="send sample events through the local stack and show what PagerDuty received",
+        epilog="With ROUTING_KEY and PAGERDUTY_URL in the environment the same goes to the real PagerDuty.",
+    )
+    run_parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: every file of events/")
+    run_parser.set_defaults(command=_run)
+
+    serve_parser = commands.add_parser("serve", help="keep the endpoint up until stopped")
+    serve_parser.add_argument("--port", type=_port, default=3000, help="default: 3000; 0: the system picks one")
+    serve_parser.add_argument("--pagerduty-url", type=_pagerduty_url, metavar="URL", help="default: the sandbox")
+    serve_parser.add_argument(
+        "--service",
+        type=_service,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=KEY",
+        help="a PagerDuty service and its routing key; `default` is the one of the plain routes",
+    )
+    serve_parser.add_argument("--token", type=_token, default=LOCAL_TOKEN, help="the shared secret of the callers")
+    serve_parser.add_argument("--delivery", choices=["direct", "queued"], default="direct", help="default: direct")
+    serve_parser.set_defaults(command=_serve)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    url, key = os.environ.get("PAGERDUTY_URL") or None, os.environ.get("ROUTING_KEY") or None
+    if url and not key:
+        print("error: PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page", file=sys.stderr)
+        return 2
+    options = Options(pagerduty_url=url, services={"default": key} if key else {})
+    return run.main(options, arguments.files)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    options = Options(
+        port=arguments.port,
+        token=arguments.token,
+        services=dict(arguments.service),
+        pagerduty_url=arguments.pagerduty_url,
+        delivery=arguments.delivery,
+    )
+    return serve.main(options)
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) <= 65535:  # noqa: PLR2004 -- the last port there is
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a port from 0 to 65535")
+
+
+def _pagerduty_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme in {"http", "https"} and parts.hostname:
+        return text
+    raise argparse.ArgumentTypeError(f"{text}: expected a URL such as https://events.pagerduty.com")
+
+
+def _service(text: str) -> tuple[str, str]:
+    name, _, key = text.partition("=")
+    if _SERVICE.fullmatch(name) and key:
+        return name, key
+    raise argparse.ArgumentTypeError(f"{text}: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -")
+
+
+def _token(text: str) -> str:
+    if len(text) >= _MIN_TOKEN_LENGTH:
+        return text
+    raise argparse.ArgumentTypeError(f"expected at least {_MIN_TOKEN_LENGTH} characters")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

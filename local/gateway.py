@@ -1,0 +1,185 @@
+"""SAM's own local API Gateway, fed from template.yaml, with the functions running in `local.runtime`.
+
+Where SAM differs from an HTTP API on AWS, AWS's behaviour is restored: which bodies reach the function as base64, and
+what an unknown route, a request that is too large and a function that fails are answered.
+"""
+
+import json
+import socket
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Request, Response, jsonify
+from samcli.lib.providers.api_provider import ApiProvider
+from samcli.lib.providers.provider import Stack
+from samcli.lib.providers.sam_function_provider import SamFunctionProvider
+from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
+from samcli.local.apigw.event_constructor import construct_v2_event_http
+from samcli.local.apigw.local_apigw_service import LocalApigwService
+from samcli.local.apigw.path_converter import PathConverter
+from samcli.local.apigw.route import Route
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from local.runtime import Function
+
+# HTTP APIs pass these on as text, everything else as base64.
+_TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "application/xml", ""})
+
+# Lambda's limit; the emulator would cut the event there.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+_MAX_PAYLOAD: Final = 6 * 1024 * 1024
+
+Invoke = Callable[[str, str], str]
+
+
+def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[str, Function]]:
+    """Read the template as SAM does; return its stacks, and its functions by logical id."""
+    with warnings.catch_warnings():
+        # SAM CLI calls what its own translator has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stacks, _ = SamLocalStackProvider.get_stacks(str(template), parameter_overrides=parameters)
+        functions = list(SamFunctionProvider(stacks).get_all())
+    return stacks, {each.name: _function(each) for each in functions}
+
+
+def _function(found: Any) -> Function:
+    return Function(
+        name=found.name,
+        code=Path(found.codeuri),
+        handler=found.handler,
+        timeout=found.timeout,
+        environment={name: str(value) for name, value in found.environment["Variables"].items()},
+    )
+
+
+class Gateway:
+    """The HTTP API of the template on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id."""
+
+    def __init__(
+        self,
+        stacks: list[Stack],
+        invoke: Invoke,
+        port: int = 0,
+        on_answer: Callable[[Request, Response], None] | None = None,
+    ) -> None:
+        """Take the port at once, so that a busy one is known before anything else starts. Raises OSError."""
+        service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
+        service.create()
+        if on_answer:
+            service.notify(on_answer)
+        # Bound here and handed over: werkzeug would end the process if it found the port taken.
+        with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            self._server: BaseWSGIServer = make_server(
+                "127.0.0.1",
+                port,
+                service.wsgi,
+                threaded=True,
+                request_handler=_QuietHandler,
+                fd=listening.fileno(),
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more requests."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+
+class _Runner:
+    """What SAM's API Gateway calls to run a function."""
+
+    def __init__(self, invoke: Invoke) -> None:
+        self._invoke = invoke
+
+    def invoke(self, function_name: str, event: str, *, stdout: Any, **_: Any) -> None:
+        """Run the function; what Lambda refuses, or the function fails at, is answered as an HTTP API does on AWS."""
+        if len(event) > _MAX_PAYLOAD:
+            stdout.write_str(_error(413, "Request Entity Too Large"))
+            return
+        answer = self._invoke(function_name, event)
+        stdout.write_str(answer if _is_answer(answer) else _error(500, "Internal Server Error"))
+
+    def is_debugging(self) -> bool:
+        return False
+
+
+class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no types
+    @property
+    def wsgi(self) -> Any:
+        return self._app
+
+    def notify(self, on_answer: Callable[[Request, Response], None]) -> None:
+        def after_request(response: Response) -> Response:
+            from flask import request  # noqa: PLC0415 -- only there while a request is served
+
+            on_answer(request, response)
+            return response
+
+        self._app.after_request(after_request)
+
+    def _generate_lambda_event(
+        self, flask_request: Request, route: Route, method: str, endpoint: str
+    ) -> dict[str, Any]:
+        """Build the event with SAM's own builder; only what is base64 is decided as AWS does, request by request."""
+        event: dict[str, Any] = construct_v2_event_http(
+            flask_request=flask_request,
+            port=self.port,
+            binary_types=[flask_request.mimetype] if _is_binary(flask_request) else [],
+            stage_name=self.api.stage_name,
+            stage_variables=self.api.stage_variables,
+            route_key=self._v2_route_key(
+                method, PathConverter.convert_path_to_api_gateway(endpoint), route.is_default_route
+            ),
+        )
+        # On AWS header names arrive in lower case.
+        event["headers"] = {name.lower(): value for name, value in event["headers"].items()}
+        return event
+
+    def _construct_error_handling(self) -> None:
+        super()._construct_error_handling()
+        for status in (404, 405):
+            self._app.register_error_handler(status, _not_found)
+
+
+def _is_binary(request: Request) -> bool:
+    """Tell whether the body reaches the function as base64: compressed, not of a textual type, or not text at all."""
+    mimetype = request.mimetype
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        return True
+    if not (mimetype in _TEXT_TYPES or mimetype.startswith("text/") or mimetype.endswith(("+json", "+xml"))):
+        return True
+    try:
+        request.get_data().decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _is_answer(answer: str) -> bool:
+    """Tell a function's answer from what Lambda says of one that raised, ran out of time or died."""
+    try:
+        return "statusCode" in json.loads(answer)
+    except (ValueError, TypeError):
+        return False
+
+
+def _error(status: int, message: str) -> str:
+    return json.dumps({"statusCode": status, "body": json.dumps({"message": message})})
+
+
+def _not_found(_: Exception) -> tuple[Response, int]:
+    return jsonify({"message": "Not Found"}), 404
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log(self, *_: Any) -> None:
+        """Say nothing: the stack reports each request itself."""

@@ -1,0 +1,169 @@
+"""`python -m local run`: sends event files through the whole stack and shows what became of each."""
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from local.sandbox import Received
+from local.stack import ROOT, LocalStack, Options
+
+EVENTS: Final = ROOT / "events"
+# They belong to the connection that the event was recorded from.
+_NOT_SENT_ON: Final = frozenset({"host", "content-length", "connection"})
+# Seconds: a cold start on a slow machine takes a few.
+_PATIENCE: Final = 60
+_COLUMNS: Final = ("event file", "our answer", "PagerDuty received", "incident")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How a file of events/ has to turn out: our status and code, PagerDuty's calls, the incident's state after it."""
+
+    status: int
+    code: str
+    received: tuple[str, ...] = ()
+    incident: str = ""
+
+
+EXPECTED: Final = {
+    "alert-1-trigger.json": Expected(200, "delivered", ("alert trigger",), "triggered"),
+    "alert-2-acknowledge.json": Expected(200, "delivered", ("alert acknowledge",), "acknowledged"),
+    "alert-3-resolve.json": Expected(200, "delivered", ("alert resolve",), "resolved"),
+    "array.json": Expected(200, "delivered", ("alert trigger", "alert resolve", "change"), "resolved"),
+    "change-event.json": Expected(200, "delivered", ("change",)),
+    "change-event-with-severity.json": Expected(200, "delivered", ("change",)),
+    "ignored-identify.json": Expected(200, "not_a_track_call"),
+    "refused-misspelt-action.json": Expected(400, "action_unknown"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one file; `problem` says how it differs from what was expected."""
+
+    file: str
+    status: int
+    answer: dict[str, Any]
+    received: tuple[str, ...]
+    incident: str
+    problem: str
+
+
+def main(options: Options, files: Sequence[Path]) -> int:
+    """Send the files, print the table; return 0 only if all went as expected."""
+    paths = list(files) or sorted(EVENTS.glob("*.json"))
+    events = []
+    for path in paths:
+        try:
+            events.append((path.name, read_event(path)))
+        except (OSError, ValueError) as error:
+            print(f"error: {path}: {error}", file=sys.stderr)
+            return 2
+
+    began = time.monotonic()
+    with LocalStack(options) as stack:
+        started = time.monotonic()
+        rows = [_send(stack, name, event) for name, event in events]
+        sent = time.monotonic()
+    for line in table(rows, seen=options.pagerduty_url is None):
+        print(line)
+    problems = [row for row in rows if row.problem]
+    print()
+    for row in problems:
+        print(f"NOT AS EXPECTED  {row.file}: {row.problem}")
+    where = options.pagerduty_url or "the PagerDuty sandbox"
+    verdict = "all as expected" if not problems else f"{len(problems)} not as expected"
+    print(
+        f"{len(rows)} files sent to {where}: {verdict}. "
+        f"The stack started in {started - began:.1f} s, the events took {sent - started:.1f} s."
+    )
+    return 1 if problems else 0
+
+
+def read_event(path: Path) -> dict[str, Any]:
+    """Read an API Gateway event of payload format 2.0 from a file. Raises OSError, ValueError."""
+    event = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(event, dict) or "rawPath" not in event or "requestContext" not in event:
+        raise ValueError("expected an API Gateway event of payload format 2.0; see events/ for examples")
+    return event
+
+
+def send(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Send the HTTP request that the event was made from; return the status and the answer."""
+    body = event.get("body") or ""
+    query = event.get("rawQueryString")
+    response = urllib3.request(
+        event["requestContext"]["http"]["method"],
+        url + event["rawPath"] + (f"?{query}" if query else ""),
+        body=base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(),
+        headers={name: value for name, value in event["headers"].items() if name.lower() not in _NOT_SENT_ON},
+        retries=False,
+        timeout=_PATIENCE,
+    )
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = {"message": response.data.decode("utf-8", "replace")}
+    return response.status, answer if isinstance(answer, dict) else {"message": str(answer)}
+
+
+def _send(stack: LocalStack, name: str, event: dict[str, Any]) -> Row:
+    sandbox = stack.sandbox
+    before = len(sandbox.received) if sandbox else 0
+    status, answer = send(stack.url, event)
+    calls = sandbox.received[before:] if sandbox else []
+    # Events of one incident arrive in order; those of others, at the same time.
+    received = tuple(_describe(call) for call in sorted(calls, key=lambda call: call.kind))
+    keys = [call.event["dedup_key"] for call in calls if call.kind == "alert" and "dedup_key" in call.event]
+    incident = sandbox.incident(keys[-1]) if sandbox and keys else None
+    row = Row(name, status, answer, received, incident.status if incident else "", "")
+    return Row(name, status, answer, received, row.incident, _problem(row, sandbox is not None))
+
+
+def _describe(call: Received) -> str:
+    words = [call.kind, str(call.event.get("event_action", ""))]
+    if not call.accepted:
+        words.append(f"(refused with {call.status}: {'; '.join(call.errors)})")
+    return " ".join(word for word in words if word)
+
+
+def _problem(row: Row, with_sandbox: bool) -> str:  # noqa: FBT001 -- private, and called once
+    """Tell how the row differs from what was expected; a file that is not of events/ is expected to be answered 200."""
+    expected = EXPECTED.get(row.file)
+    if expected is None:
+        return "" if row.status == 200 else f"expected 200, got {row.status}: {row.answer.get('message')}"  # noqa: PLR2004 -- the status
+    code = row.answer.get("code")
+    if (row.status, code) != (expected.status, expected.code):
+        return f"expected {expected.status} {expected.code}, got {row.status} {code}: {row.answer.get('message')}"
+    if with_sandbox and row.received != expected.received:
+        return f"expected PagerDuty to receive {expected.received or 'nothing'}, got {row.received or 'nothing'}"
+    if with_sandbox and row.incident != expected.incident:
+        return f"expected the incident {expected.incident or 'not to be there'}, got {row.incident or 'none'}"
+    return ""
+
+
+def table(rows: Iterable[Row], *, seen: bool = True) -> list[str]:
+    """Lay the rows out as text, a line each; what PagerDuty received is left out where it could not be seen."""
+    columns = _COLUMNS if seen else _COLUMNS[:2]
+    cells = [
+        columns,
+        *(
+            (row.file, _answer_in_short(row), ", ".join(row.received) or "-", row.incident or "-")[: len(columns)]
+            for row in rows
+        ),
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _answer_in_short(row: Row) -> str:
+    words = dict.fromkeys((str(row.answer.get("status", "")), str(row.answer.get("code", ""))))
+    return f"{row.status} {', '.join(words)}"

@@ -1,0 +1,292 @@
+"""Runs the Lambda functions: each instance a process under AWS's Runtime Interface Emulator.
+
+The emulator comes with SAM CLI (`samcli/local/rapid`) and runs the real runtime client, awslambdaric, with the real
+time limit. It is a Linux program; elsewhere `local.standin` takes its place.
+https://docs.aws.amazon.com/lambda/latest/dg/images-test.html
+"""
+
+import collections
+import contextlib
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import samcli
+import urllib3
+from urllib3.exceptions import HTTPError
+
+_EMULATORS: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+_INVOCATIONS: Final = "/2015-03-31/functions/function/invocations"
+_PREVIOUS_LOG_LINES: Final = 2000
+# Seconds to start listening; and seconds past the function's own limit, since a cold start counts towards neither.
+_START_LIMIT: Final = 15.0
+_GRACE: Final = 15.0
+# Linux ends the emulator when the thread that started it ends, also when our process is killed outright.
+_DIE_WITH_US: Final = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the template: its code, its handler, its time limit in seconds, its environment."""
+
+    name: str
+    code: Path
+    handler: str
+    timeout: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Runtime:
+    """Invokes one function, as Lambda does: an idle instance is used again, otherwise another one is started.
+
+    At most `max_instances` run side by side; an invocation past that waits for one. `on_log` gets every line that the
+    instances write, log lines and the emulator's reports alike.
+    """
+
+    def __init__(
+        self, function: Function, max_instances: int = 10, on_log: Callable[[str], None] | None = None
+    ) -> None:
+        self._function = function
+        self._on_log = on_log
+        self._slots = threading.BoundedSemaphore(max_instances)
+        self._lock = threading.Lock()
+        # Instances end with the thread that started them, so one thread starts them all.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
+        self._idle: list[Instance] = []
+        self._all: set[Instance] = set()
+        self._closed = False
+        # Told every invocation that ended: the instance, the event, and the answer or Lambda's words for a failure.
+        self.on_invoked: Callable[[Instance, str, str], None] | None = None
+        self.logs: collections.deque[str] = collections.deque(maxlen=_PREVIOUS_LOG_LINES)
+
+    def invoke(self, event: str) -> str:
+        """Run the handler with the event (JSON) and return its answer (JSON), or Lambda's words for its failure."""
+        with self._slots:
+            instance = self._take()
+            try:
+                answer = instance.invoke(event)
+            except InstanceDied as error:
+                self._drop(instance)
+                answer = json.dumps({"errorType": "Runtime.ExitError", "errorMessage": str(error)})
+            except BaseException:
+                self._drop(instance)
+                raise
+            else:
+                with self._lock:
+                    self._idle.append(instance)
+            if self.on_invoked:
+                self.on_invoked(instance, event, answer)
+            return answer
+
+    def busy_instances(self) -> list["Instance"]:
+        """List the instances in the middle of an event, so that a test can kill or freeze one."""
+        with self._lock:
+            return [instance for instance in self._all if instance not in self._idle]
+
+    def close(self) -> None:
+        """End every instance, also one in the middle of an event."""
+        with self._lock:
+            self._closed = True
+            instances = list(self._all)
+        for instance in instances:
+            self._drop(instance)
+        self._starter.shutdown()
+
+    def _take(self) -> "Instance":
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the local stack is shutting down")
+            while self._idle:
+                # The one used last: so that, as on Lambda, few instances stay warm.
+                instance = self._idle.pop()
+                if instance.is_alive():
+                    return instance
+                self._all.discard(instance)
+            instance = Instance(self._function, self._write_log)
+            self._all.add(instance)
+        try:
+            self._starter.submit(instance.start).result()
+        except BaseException:
+            self._drop(instance)
+            raise
+        return instance
+
+    def _drop(self, instance: "Instance") -> None:
+        with self._lock:
+            self._all.discard(instance)
+        instance.stop()
+
+    def _write_log(self, line: str) -> None:
+        self.logs.append(line)
+        if self._on_log:
+            self._on_log(line)
+
+
+class InstanceDied(Exception):
+    """The process ended, or was killed, in the middle of an invocation."""
+
+
+class Instance:
+    """One process that runs the function, one invocation at a time: the emulator does not survive a second one."""
+
+    def __init__(self, function: Function, on_log: Callable[[str], None]) -> None:
+        self.event = ""  # the event in work; "" before the first and between two
+        self._function = function
+        self._on_log = on_log
+        self._process: subprocess.Popen[str] | None = None
+        self._http: urllib3.HTTPConnectionPool | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it takes invocations; the function itself starts with the first one."""
+        port, runtime_port = _free_ports(2)
+        self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and SAM's emulator
+            [*_command(port, runtime_port), self._function.handler],
+            cwd=self._function.code,
+            env=_environment(self._function),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Ctrl-C is for us: we stop the instances, in our order.
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read_log, args=(self._process,), daemon=True).start()
+        self._http = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, retries=False)
+        self._wait_until_listening(port)
+
+    def invoke(self, event: str) -> str:
+        """Run the handler once. Raises InstanceDied."""
+        if self._http is None:
+            raise RuntimeError("not started")
+        self.event = event
+        try:
+            response = self._http.request(
+                "POST", _INVOCATIONS, body=event.encode(), timeout=self._function.timeout + _GRACE
+            )
+        except HTTPError as error:
+            raise InstanceDied(f"Error: Runtime exited: {type(error).__name__}") from error
+        finally:
+            self.event = ""
+        return response.data.decode()
+
+    def is_alive(self) -> bool:
+        """Tell whether the process is running."""
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kill the process and its child, the runtime client, which has a group of its own; wait until it is gone."""
+        if self._process is None or not self.is_alive():
+            return
+        for pid in [*_children(self._process.pid), self._process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop the runtime client, so that the time limit strikes; the emulator (Linux only) then starts another."""
+        if self._process is not None:
+            for pid in _children(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+
+    def stop(self) -> None:
+        """End the instance; harmless when it has ended already."""
+        self.kill()
+        if self._http is not None:
+            self._http.close()
+
+    def _wait_until_listening(self, port: int) -> None:
+        give_up = time.monotonic() + _START_LIMIT
+        while self._process is not None and self._process.poll() is None and time.monotonic() < give_up:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+            time.sleep(0.01)
+        raise RuntimeError(f"The runtime of {self._function.name} did not start; its log has the reason")
+
+    def _read_log(self, process: "subprocess.Popen[str]") -> None:
+        if process.stdout is None:
+            return
+        with process.stdout:
+            for line in process.stdout:
+                self._on_log(line.rstrip("\n"))
+
+
+def emulator() -> Path | None:
+    """Find SAM's Runtime Interface Emulator for this machine; None where it cannot run."""
+    architecture = _EMULATORS.get(platform.machine().lower())
+    if sys.platform != "linux" or architecture is None:
+        return None
+    return Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{architecture}"
+
+
+def _command(port: int, runtime_port: int) -> list[str]:
+    program = emulator()
+    if program is None:
+        return [sys.executable, str(Path(__file__).with_name("standin.py")), str(port)]
+    return [
+        sys.executable,
+        "-ISc",
+        _DIE_WITH_US,
+        str(program),
+        "--runtime-interface-emulator-address",
+        f"127.0.0.1:{port}",
+        "--runtime-api-address",
+        f"127.0.0.1:{runtime_port}",
+        sys.executable,
+        "-m",
+        "awslambdaric",
+    ]
+
+
+def _environment(function: Function) -> dict[str, str]:
+    """Build the environment that Lambda would give, and nothing of the user's: no AWS profile, no real credentials.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": str(function.timeout),
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
+        "AWS_LAMBDA_LOG_LEVEL": "INFO",
+        **function.environment,
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ask the system for ports; all are held until the last is known, so that they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _children(pid: int) -> Iterator[int]:
+    # The process, or one of its threads, may end meanwhile.
+    with contextlib.suppress(OSError):
+        for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                yield from map(int, tasks.read_text().split())

@@ -1,0 +1,563 @@
+"""A PagerDuty for one machine: enforces the documented rules, keeps incidents by dedup key, and fails when told to.
+
+It judges events from PagerDuty's documentation alone and shares no code with the function, so that a mistake in the
+function's idea of PagerDuty shows. Where the documentation is silent it is strict, and says so in a comment.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import re
+import socket
+import socketserver
+import struct
+import sys
+import threading
+import time
+import uuid
+from collections import defaultdict, deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.client import responses
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Self
+
+    Rule = Callable[[str, Any], list[str]]  # the name of a field and its value → what is wrong with it
+
+PATHS = {"/v2/enqueue": "alert", "/v2/change/enqueue": "change"}
+
+# https://developer.pagerduty.com/docs/send-alert-event and https://developer.pagerduty.com/docs/send-change-event
+SUMMARY_CHARACTERS = 1024
+DEDUP_KEY_CHARACTERS = 255
+ROUTING_KEY = r"[A-Za-z0-9]{32}"
+# https://developer.pagerduty.com/docs/events-api-v2-overview says "512 KB"; decimal is the reading that is always safe.
+EVENT_BYTES = 512_000
+# https://github.com/PagerDuty/developer-docs/blob/main/docs/events-API-v2/05-Rate-Limits.md: per integration key.
+RATE_LIMIT = 120
+RATE_WINDOW = 60.0
+# RFC 3339 (OpenAPI's `date-time`), and the offset without a colon of PagerDuty's own example; a leap second is one.
+TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):([0-5]\d|60)(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)",
+    re.ASCII | re.IGNORECASE,
+)
+
+# Below the ephemeral ports of Linux and macOS: while the sandbox is stopped, no client's own connection takes its port.
+PORTS = range(20_000, 30_000)
+POLL_SECONDS = 0.02
+JOIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """One call and what became of it."""
+
+    kind: str  # "alert", "change", or "" for an unknown path
+    path: str
+    event: dict[str, Any]  # the parsed body; {} when it was not a JSON object
+    status: int  # what was answered; 0 when no answer was given
+    errors: tuple[str, ...]  # why it was refused
+    accepted: bool  # it took effect (on an open incident, or as a recorded change), even if the answer was lost
+    number: int  # 1, 2, 3... in order of arrival
+
+
+@dataclass
+class Incident:
+    """What PagerDuty holds for a routing key and a dedup key from a first trigger to its resolve."""
+
+    routing_key: str
+    dedup_key: str
+    summary: str  # of the first trigger; later ones are merged into it
+    severity: str
+    status: Literal["triggered", "acknowledged", "resolved"] = "triggered"
+    triggers: int = 1  # the first included
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How one call goes wrong; the named constructors are the usual ways, `dataclasses.replace` combines them."""
+
+    wait: float = 0.0  # seconds before the rules are applied
+    takes_effect: bool = True  # False: the rules are not applied, and nothing but the answer happens
+    status: int | None = None  # answered instead of what the rules say
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hold: float = 0.0  # seconds between the effect and the answer
+    ending: Literal["answer", "reset", "close"] = "answer"
+    pause: float = 0.0  # seconds before each single byte of the answer; 0: all bytes at once
+
+    @classmethod
+    def answer(
+        cls,
+        status: int,
+        body: Mapping[str, Any] | str | None = None,
+        *,
+        takes_effect: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Answer this status and body (an object as JSON); the event takes effect if told so, else if it is a 2xx."""
+        if takes_effect is None:
+            takes_effect = HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+        if body is None:
+            body = {"status": responses.get(status, "unknown").lower(), "message": f"Told to answer {status}"}
+        text = body if isinstance(body, str) else json.dumps(body)
+        return cls(takes_effect=takes_effect, status=status, body=text.encode(), headers=headers or {})
+
+    @classmethod
+    def delay(cls, seconds: float) -> Self:
+        """Wait, then go on as usual: the event takes effect late, even when the client has given up by then."""
+        return cls(wait=seconds)
+
+    @classmethod
+    def reset_before(cls) -> Self:
+        """Reset the connection, the event not taken; to leave the body unread, set `Sandbox.ask_before_body`."""
+        return cls(takes_effect=False, ending="reset")
+
+    @classmethod
+    def reset_after(cls) -> Self:
+        """Let the event take effect and reset the connection: the answer is lost."""
+        return cls(ending="reset")
+
+    @classmethod
+    def hang(cls, seconds: float | None = None, *, takes_effect: bool = False) -> Self:
+        """Never answer: hold the connection for these seconds (None: until the sandbox stops), then close it."""
+        hold = threading.TIMEOUT_MAX if seconds is None else seconds
+        return cls(takes_effect=takes_effect, hold=hold, ending="close")
+
+    @classmethod
+    def trickle(cls, pause: float) -> Self:
+        """Go on as usual, but send the answer, headers included, a byte at a time."""
+        return cls(pause=pause)
+
+
+class _Answer(NamedTuple):
+    """What the rules say to one call."""
+
+    status: int
+    body: dict[str, Any]
+    errors: tuple[str, ...] = ()
+    accepted: bool = False
+
+
+def _text(pattern: str = ".*", complaint: str = "must be a string") -> Rule:
+    """Make the rule for a string that matches as a whole."""
+    matches = re.compile(pattern, re.DOTALL).fullmatch
+    return lambda where, value: [] if isinstance(value, str) and matches(value) else [f"'{where}' {complaint}"]
+
+
+def _one_of(*allowed: str) -> Rule:
+    """Make the rule for an enumeration; upper and lower case matter to PagerDuty."""
+    complaint = f"is invalid (must be one of: {', '.join(allowed)})"
+    return lambda where, value: [] if value in allowed else [f"'{where}' {complaint}"]
+
+
+def _array(rule: Rule) -> Rule:
+    """Make the rule for an array of which every item follows a rule."""
+
+    def apply(where: str, value: Any) -> list[str]:
+        if not isinstance(value, list):
+            return [f"'{where}' must be an array"]
+        return [error for position, item in enumerate(value) for error in rule(f"{where}[{position}]", item)]
+
+    return apply
+
+
+def _object(fields: Mapping[str, Rule], *required: str, others: bool = False) -> Rule:
+    """Make the rule for an object: its fields' rules, which of them it must have, whether it may have others."""
+
+    def apply(where: str, value: Any) -> list[str]:
+        if not isinstance(value, dict):
+            return [f"'{where}' must be an object"]
+        prefix = f"{where}." if where else ""
+        errors = [f"'{prefix}{name}' is missing" for name in required if name not in value]
+        errors += [f"'{prefix}{name}' is not a known field" for name in value if not others and name not in fields]
+        return errors + [
+            error for name in fields if name in value for error in fields[name](prefix + name, value[name])
+        ]
+
+    return apply
+
+
+def _timestamp(where: str, value: Any) -> list[str]:
+    """Want a date and time that exists."""
+    match = TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
+    with suppress(ValueError):
+        if match:
+            year, month, day, hour, minute, second = map(int, match.groups())
+            datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)
+            return []
+    return [f"'{where}' must be an ISO 8601 date and time with an offset"]
+
+
+# The tables of https://developer.pagerduty.com/docs/send-alert-event and https://support.pagerduty.com/main/docs/pd-cef.
+# PagerDuty does not say that it refuses fields which are not in its tables. The sandbox does, in an event and in its
+# payload: a field that nobody reads is a typo of ours.
+CHANGE_PAYLOAD: dict[str, Rule] = {
+    "summary": _text(
+        rf"(?=.*\S).{{1,{SUMMARY_CHARACTERS}}}", f"must be 1 to {SUMMARY_CHARACTERS} characters, not blank"
+    ),
+    "source": _text(),
+    # Not in PagerDuty's table for change events, but RudderStack's page maps it.
+    "severity": _one_of("critical", "error", "warning", "info"),
+    "timestamp": _timestamp,
+    # PagerDuty takes a plain string in practice, but documents an object, and event rules can use nothing else.
+    "custom_details": _object({}, others=True),
+}
+ALERT_PAYLOAD = CHANGE_PAYLOAD | {
+    "source": _text(r".*\S.*", "must be a string that is not blank"),
+    "component": _text(),
+    "group": _text(),
+    "class": _text(),
+}
+HTTPS = _text(r"(?i:https)://.+", "must be served via HTTPS")
+CONTEXT: dict[str, Rule] = {
+    "links": _array(_object({"href": _text(".+", "must not be empty"), "text": _text()}, "href", others=True)),
+    # For change events, only the OpenAPI description has them.
+    "images": _array(_object({"src": HTTPS, "href": _text(), "alt": _text()}, "src", others=True)),
+}
+ALERT = CONTEXT | {
+    "routing_key": _text(ROUTING_KEY, "is incorrect (should be 32 letters and digits)"),
+    "event_action": _one_of("trigger", "acknowledge", "resolve"),
+    "dedup_key": _text(f".{{1,{DEDUP_KEY_CHARACTERS}}}", f"must be 1 to {DEDUP_KEY_CHARACTERS} characters"),
+    "payload": _object(ALERT_PAYLOAD),
+    "client": _text(),
+    "client_url": _text(),
+}
+TRIGGER = ALERT | {"payload": _object(ALERT_PAYLOAD, "summary", "source", "severity")}
+CHANGE = CONTEXT | {
+    # https://developer.pagerduty.com/docs/events-api-v2-overview, "Getting Started": the keys of rulesets begin with R.
+    "routing_key": _text(f"(?!R){ROUTING_KEY}", "is incorrect (should be 32 letters and digits, and not a ruleset's)"),
+    "payload": _object(CHANGE_PAYLOAD, "summary"),
+}
+ALERT_RULES = {
+    "trigger": _object(TRIGGER, "routing_key", "event_action", "payload"),
+    "acknowledge": _object(ALERT, "routing_key", "event_action", "dedup_key"),
+    "resolve": _object(ALERT, "routing_key", "event_action", "dedup_key"),
+}
+UNKNOWN_ACTION_RULES = _object(ALERT, "routing_key", "event_action")
+CHANGE_RULES = _object(CHANGE, "routing_key", "payload")
+
+
+def violations(kind: str, body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the event in a body ({} when unreadable) and every rule for an "alert" or "change" that it breaks."""
+    # How PagerDuty refuses an oversized event is not documented. A 400 is what integrators report.
+    errors = [f"The event is larger than {EVENT_BYTES} bytes"] if len(body) > EVENT_BYTES else []
+    try:
+        event = json.loads(body.decode(), parse_constant=_no_json)
+        json.dumps(event, ensure_ascii=False).encode()  # A lone surrogate parses, but no UTF-8 can hold it.
+    except (ValueError, RecursionError):
+        return {}, (*errors, "The body is not valid JSON in UTF-8")
+    if not isinstance(event, dict):
+        return {}, (*errors, "The body is not a JSON object")
+    alert_rules = ALERT_RULES.get(str(event.get("event_action")), UNKNOWN_ACTION_RULES)
+    return event, (*errors, *(CHANGE_RULES if kind == "change" else alert_rules)("", event))
+
+
+def _no_json(constant: str) -> NoReturn:
+    """Refuse NaN and the infinities, which Python reads and JSON does not have (RFC 8259, section 6)."""
+    raise ValueError(constant)
+
+
+# Events for an integration that was deleted: https://support.pagerduty.com/main/docs/billing
+DISCARDED = _Answer(HTTPStatus.ACCEPTED, {"status": "success", "message": "Event processed"})
+
+
+class Sandbox:
+    """A PagerDuty on 127.0.0.1; a context manager, or start() and stop(), again on the same port if wanted.
+
+    `rate_limit` calls are let through per `window` seconds and routing key (None: any number). `latency` is the time in
+    seconds from an event's effect to its answer. `on_received` is called for every call between the two, by the thread
+    of its connection.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        rate_limit: int | None = None,
+        window: float = RATE_WINDOW,
+        latency: float = 0.0,
+        on_received: Callable[[Received], object] | None = None,
+    ) -> None:
+        self.rate_limit = rate_limit
+        self.window = window
+        self.latency = latency
+        self.on_received = on_received
+        # Asked for every call before the rules, one call at a time and in order of arrival; it must not block.
+        self.misbehave: Callable[[Received], Fault | None] | None = None
+        # Ask it before the body is read instead (its event is {} then), so that a reset can leave the body unread.
+        self.ask_before_body = False
+        # Routing keys that exist; None: every well-formed one does.
+        self.known_keys: set[str] | None = None
+        self.clock: Callable[[], float] = time.monotonic
+        self._port = port
+        self._server: _Server | None = None
+        self._lock = threading.RLock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every call, incident, change event and rate."""
+        with self._lock:
+            self._arrived = 0
+            self.received: list[Received] = []
+            self.incidents: list[Incident] = []
+            self.changes: list[dict[str, Any]] = []
+            self._latest: dict[tuple[str | None, str], Incident] = {}
+            self._calls: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    @property
+    def url(self) -> str:
+        """Where it listens; with port 0 known from the first start on."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def incident(self, dedup_key: str, routing_key: str | None = None) -> Incident | None:
+        """Return the latest incident of a dedup key (None: of any routing key)."""
+        with self._lock:
+            return self._latest.get((routing_key, dedup_key))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen; OSError when the port is taken, RuntimeError when it listens already."""
+        if self._server:
+            raise RuntimeError(f"The sandbox already listens at {self.url}")
+        while not self._server:
+            port = self._port or random.choice(PORTS)  # noqa: S311 -- any free port will do
+            try:
+                self._server = _Server(self, port)
+            except OSError as error:
+                if self._port or error.errno != errno.EADDRINUSE:
+                    raise
+        self._port = self._server.server_address[1]
+        self._server.start()
+
+    def stop(self) -> None:
+        """Refuse new connections, close the open ones and wait for their threads; harmless when stopped already."""
+        server, self._server = self._server, None
+        if server:
+            server.stop()
+
+    def arrive(self, kind: str, path: str, event: dict[str, Any]) -> tuple[Received, Fault]:
+        """Give a call its number and ask how it goes wrong; for the handler."""
+        # The lock is reentrant: what misbehaves may look at the incidents, and needs no lock for a counter of its own.
+        with self._lock:
+            self._arrived += 1
+            call = Received(kind, path, event, status=0, errors=(), accepted=False, number=self._arrived)
+            misbehave = self.misbehave
+            return call, (misbehave and misbehave(call)) or Fault()
+
+    def decide(self, call: Received, method: str, errors: tuple[str, ...], fault: Fault) -> tuple[Received, bytes]:
+        """Apply the rules as far as the fault lets them, record the call, return it and its answer; for the handler."""
+        with self._lock:
+            answer = self._ingest(call, method, errors) if fault.takes_effect else DISCARDED
+            status = answer.status if fault.status is None else fault.status
+            shown = status if fault.ending == "answer" else 0
+            call = replace(call, status=shown, errors=answer.errors, accepted=answer.accepted)
+            self.received.append(call)
+        if self.on_received:
+            self.on_received(call)
+        body = json.dumps(answer.body).encode() if fault.status is None else fault.body
+        return call, _response(method, status, fault.headers, body)
+
+    def lose(self, call: Received) -> None:
+        """Correct the record of a call whose answer did not get through; for the handler."""
+        with self._lock:
+            self.received[:] = [replace(call, status=0) if one is call else one for one in self.received]
+
+    def _ingest(self, call: Received, method: str, errors: tuple[str, ...]) -> _Answer:
+        """Answer as https://developer.pagerduty.com/docs/events-api-v2-overview says; the caller holds the lock."""
+        if not call.kind:
+            return _refused(HTTPStatus.NOT_FOUND, "not found", "There is nothing at this path")
+        if method != "POST":
+            return _refused(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", "Events are sent by POST")
+        key = call.event.get("routing_key")
+        if isinstance(key, str) and re.fullmatch(ROUTING_KEY, key):
+            if self._is_throttled(key):
+                message = "Requests for this service are arriving too quickly. Please retry later."
+                return _refused(HTTPStatus.TOO_MANY_REQUESTS, "throttle exceeded", message)
+            if self.known_keys is not None and key not in self.known_keys:
+                errors = (*errors, "Invalid routing key")
+        if errors:
+            body = {"status": "invalid event", "message": "Event object is invalid", "errors": list(errors)}
+            return _Answer(HTTPStatus.BAD_REQUEST, body, errors)
+        if call.kind == "change":
+            self.changes.append(call.event)
+            body = {"status": "success", "message": "Change event processed"}
+            return _Answer(HTTPStatus.ACCEPTED, body, accepted=True)
+        dedup_key = call.event.get("dedup_key") or uuid.uuid4().hex
+        body = {"status": "success", "message": "Event processed", "dedup_key": dedup_key}
+        return _Answer(HTTPStatus.ACCEPTED, body, accepted=self._apply(call.event, dedup_key))
+
+    def _apply(self, event: dict[str, Any], dedup_key: str) -> bool:
+        """Open or change an incident: https://developer.pagerduty.com/docs/send-alert-event#alert-de-duplication."""
+        key, action = event["routing_key"], event["event_action"]
+        incident = self._latest.get((key, dedup_key))
+        if incident and incident.status != "resolved":
+            if action == "trigger":
+                incident.triggers += 1  # An acknowledged incident stays acknowledged.
+            else:
+                incident.status = "acknowledged" if action == "acknowledge" else "resolved"
+            return True
+        if action == "trigger":
+            incident = Incident(key, dedup_key, event["payload"]["summary"], event["payload"]["severity"])
+            self.incidents.append(incident)
+            self._latest[key, dedup_key] = self._latest[None, dedup_key] = incident
+            return True
+        return False  # Without an open incident PagerDuty drops it, and does not say so.
+
+    def _is_throttled(self, routing_key: str) -> bool:
+        """Count a call; alerts and changes of a key share one sliding window, and a call refused does not count."""
+        if self.rate_limit is None:
+            return False
+        now, calls = self.clock(), self._calls[routing_key]
+        while calls and calls[0] <= now - self.window:
+            calls.popleft()
+        if len(calls) >= self.rate_limit:
+            return True
+        calls.append(now)
+        return False
+
+
+def _refused(status: HTTPStatus, name: str, message: str) -> _Answer:
+    """Refuse a call for something other than its event."""
+    return _Answer(status, {"status": name, "message": message}, (message,))
+
+
+def _response(method: str, status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Encode an answer; some statuses, and HEAD, have no body (RFC 9110, section 6.4.1)."""
+    headers = {"Content-Type": "application/json", **headers}
+    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        body = b""
+    else:
+        headers["Content-Length"] = str(len(body))
+    head = f"HTTP/1.1 {status} {responses.get(status, '')}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    return head.encode() + (b"" if method == "HEAD" else body)
+
+
+class _Server(ThreadingHTTPServer):
+    """Knows its connections, so that it can end them."""
+
+    request_queue_size = 256
+    allow_reuse_port = False
+
+    def __init__(self, sandbox: Sandbox, port: int) -> None:
+        self.sandbox = sandbox
+        self.stopping = threading.Event()
+        self.connections: dict[threading.Thread, socket.socket] = {}
+        self.accepting = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def server_bind(self) -> None:
+        """Leave out the parent's look-up of the host's name, which may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+
+    def start(self) -> None:
+        self.accepting.start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.shutdown()
+        self.server_close()
+        self.accepting.join()
+        for thread, connection in list(self.connections.items()):
+            with suppress(OSError):  # It has just ended by itself.
+                connection.shutdown(socket.SHUT_RDWR)
+            if thread is not threading.current_thread():
+                thread.join(JOIN_SECONDS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Note the thread before it runs, so that none is missed by stop()."""
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        self.connections[thread] = request
+        thread.start()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.pop(threading.current_thread(), None)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Show mistakes, but not a client that went away: here that is everyday."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Reads calls from one connection and answers them; what the answers are is the sandbox's."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_POST(self) -> None:
+        sandbox = self.server.sandbox
+        path = self.path.partition("?")[0]
+        kind = PATHS.get(path, "")
+        early = sandbox.ask_before_body
+        event, errors = ({}, ()) if early else violations(kind, self._read())
+        call, fault = sandbox.arrive(kind, path, event)
+        if early and (fault.takes_effect or fault.ending != "reset"):
+            event, errors = violations(kind, self._read())
+            call = replace(call, event=event)
+        self._wait(fault.wait)
+        call, response = sandbox.decide(call, self.command, errors, fault)
+        try:
+            self._wait(sandbox.latency + fault.hold)
+            if fault.ending == "answer":
+                self._send(response, fault.pause)
+        except OSError:
+            sandbox.lose(call)
+            raise
+        if fault.ending != "answer":
+            self._close(reset=fault.ending == "reset")
+
+    do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 -- the parent's names for them
+
+    def _read(self) -> bytes:
+        """Read the body; without a length there is none, and what comes instead is not read as a next call."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            self.close_connection = self.close_connection or self.command == "POST"
+            return b""
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise ConnectionResetError("The client went away in the middle of the body")
+        return body
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but no longer than the sandbox runs: its end is the end of the connection."""
+        if self.server.stopping.wait(min(seconds, threading.TIMEOUT_MAX)):
+            raise ConnectionAbortedError("The sandbox was stopped")
+
+    def _send(self, response: bytes, pause: float) -> None:
+        """Send the answer, unless the client has hung up: the system would take it, and nobody would get it."""
+        with suppress(BlockingIOError):
+            if not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise ConnectionResetError("The client did not wait for the answer")
+        for piece in (response[at : at + 1] for at in range(len(response))) if pause else (response,):
+            self._wait(pause)
+            self.connection.sendall(piece)
+
+    def _close(self, *, reset: bool) -> None:
+        """Close the connection; a reset (linger 0, and no orderly end before it) is ECONNRESET to the client."""
+        self.close_connection = True
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the parent's name for it
+        """Stay quiet: `on_received` tells."""

@@ -1,0 +1,91 @@
+"""`python -m local serve`: keeps the endpoint up, and shows each event as it passes."""
+
+import json
+import signal
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from local.runtime import emulator
+from local.sandbox import Received
+from local.stack import RETRY_SECONDS, ROOT, LocalStack, Options
+
+if TYPE_CHECKING:
+    from flask import Request, Response
+
+_EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
+_ENVIRONMENT_FILE = ROOT / ".local" / "env.json"
+
+
+def main(options: Options) -> int:
+    """Serve until interrupted; return 0, since being stopped is how this ends well."""
+    try:
+        with LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_trouble) as stack:
+            _write_environment_file(stack)
+            _greet(stack)
+            signal.pause()
+    except KeyboardInterrupt:
+        print("Stopped.", flush=True)
+    return 0
+
+
+def _greet(stack: LocalStack) -> None:
+    options = stack.options
+    pagerduty = options.pagerduty_url or f"the sandbox, {stack.sandbox.url if stack.sandbox else ''}"
+    lambda_runtime = "AWS's runtime interface emulator" if emulator() else "a stand-in: AWS's emulator needs Linux"
+    print(
+        f"Listening on {stack.url}\n"
+        f"  PagerDuty   {pagerduty}\n"
+        f"  AWS         moto, {stack.aws.url}\n"
+        f"  Lambda      {lambda_runtime}\n"
+        f"{_about_the_queue(stack)}"
+        "\nOpen an incident:\n"
+        f"  curl -i {stack.url}/events -H 'Authorization: Bearer {options.token}' \\\n"
+        "    -H 'Content-Type: application/json' \\\n"
+        f"    -d '{_EVENT}'\n"
+        "\nEvents as they pass (Ctrl-C stops):",
+        flush=True,
+    )
+
+
+def _about_the_queue(stack: LocalStack) -> str:
+    if stack.options.delivery == "direct":
+        return ""
+    return (
+        f"  Queue       {stack.queue_url}\n"
+        f"  Dead        {stack.dead_letter_queue_url}\n"
+        f"  Time        compressed: what fails is tried again after {RETRY_SECONDS} s; on AWS after two minutes\n"
+    )
+
+
+def _write_environment_file(stack: LocalStack) -> None:
+    """Write what `sam local invoke --env-vars` needs so that its container uses this stack's SSM and PagerDuty."""
+    pagerduty_url = stack.options.pagerduty_url or (stack.sandbox.url if stack.sandbox else "")
+    content = {"ApiFunction": {"AWS_ENDPOINT_URL": stack.aws.url, "PAGERDUTY_URL": pagerduty_url}}
+    _ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
+    _ENVIRONMENT_FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _show_answer(request: "Request", response: "Response") -> None:
+    try:
+        answer = json.loads(response.get_data())
+    except ValueError:
+        answer = {}
+    words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
+    _say(f"{request.method} {request.path}  {response.status_code} {words}")
+
+
+def _show_received(call: Received) -> None:
+    action = call.event.get("event_action", "")
+    key = call.event.get("dedup_key", "")
+    reasons = f"  {'; '.join(call.errors)}" if call.errors else ""
+    _say(f"  PagerDuty {call.status}  {call.kind} {action} {key}".rstrip() + reasons)
+
+
+def _show_trouble(line: str) -> None:
+    """Show the function's own warnings and errors that no answer tells about."""
+    if '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
+        _say(f"  log: {line}")
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now().astimezone():%H:%M:%S}  {text}", flush=True)

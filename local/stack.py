@@ -1,0 +1,173 @@
+"""The local stack: SAM's API Gateway, the functions under the runtime emulator, moto's AWS, the PagerDuty sandbox."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from local import gateway
+from local.aws import Aws
+from local.event_source import EventSource
+from local.runtime import Function, Runtime
+from local.sandbox import Received, Sandbox
+
+if TYPE_CHECKING:
+    from flask import Request, Response
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TEMPLATE: Final = ROOT / "template.yaml"
+# Nobody's secrets: they open nothing but this machine's own loopback.
+LOCAL_TOKEN: Final = "local-webhook-token"  # noqa: S105
+LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"
+PREFIX: Final = "/rudderstack-pagerduty"
+# Seconds after which a message that failed comes again: on AWS the queue's visibility timeout, two minutes.
+RETRY_SECONDS: Final = 2
+# As many workers at once as this machine bears; on AWS it is QueueConcurrency.
+WORKERS: Final = 2
+
+Delivery = Literal["direct", "queued"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen: the port of the API (0: the system picks), the secrets, and which PagerDuty.
+
+    Without `pagerduty_url` PagerDuty is the sandbox, and service `default` has a routing key that it takes.
+    """
+
+    port: int = 0
+    token: str = LOCAL_TOKEN
+    services: Mapping[str, str] = field(default_factory=dict)
+    pagerduty_url: str | None = None
+    delivery: Delivery = "direct"
+
+
+class LocalStack:
+    """Everything together, as a context manager: on leaving, no process and no port is left behind.
+
+    `on_answer` is told every answer of the API, `on_received` every call to the sandbox, `on_log` every line of log.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        on_answer: "Callable[[Request, Response], None] | None" = None,
+        on_received: Callable[[Received], None] | None = None,
+        on_log: Callable[[str], None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self.url = ""
+        self.aws = Aws()
+        self.runtime: Runtime
+        self.sandbox: Sandbox | None = None
+        # Queued delivery only.
+        self.worker: Runtime | None = None
+        self.event_source: EventSource | None = None
+        self.queue_url = ""
+        self.dead_letter_queue_url = ""
+        self._on_answer = on_answer
+        self._on_received = on_received
+        self._on_log = on_log
+        self._extra_environment = environment or {}
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as starting:
+            self._start(starting)
+            self._exit = starting.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def count_messages(self, queue_url: str) -> int:
+        """Count the messages in a queue, those that a worker has in its hands included."""
+        answer = self.aws.client("sqs").get_queue_attributes(
+            QueueUrl=queue_url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )
+        return sum(int(number) for number in answer["Attributes"].values())
+
+    def _start(self, starting: contextlib.ExitStack) -> None:
+        # werkzeug announces and logs; what is worth showing, the stack shows itself.
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        os.environ["SAM_CLI_TELEMETRY"] = "0"
+        options = self.options
+
+        stacks, functions = gateway.load(TEMPLATE, {"DeliveryMode": options.delivery})
+        api = gateway.Gateway(stacks, lambda _, event: self.runtime.invoke(event), options.port, self._on_answer)
+        starting.callback(api.close)
+        self.url = api.url
+
+        starting.enter_context(self.aws)
+        self._put_parameters()
+
+        pagerduty_url = options.pagerduty_url
+        if pagerduty_url is None:
+            self.sandbox = starting.enter_context(Sandbox(on_received=self._on_received))
+            pagerduty_url = self.sandbox.url
+
+        environment = {"AWS_ENDPOINT_URL": self.aws.url, "PAGERDUTY_URL": pagerduty_url}
+        if options.delivery == "queued":
+            self._create_queues(stacks[0].resources)
+            environment |= {"QUEUE_URL": self.queue_url, "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url}
+            self.worker = self._run(starting, functions["WorkerFunction"], environment)
+            self.event_source = starting.enter_context(
+                EventSource(
+                    self.aws.client("sqs"),
+                    self.queue_url,
+                    self.worker.invoke,
+                    max_concurrency=WORKERS,
+                    retry_seconds=RETRY_SECONDS,
+                )
+            )
+        self.runtime = self._run(starting, functions["ApiFunction"], environment)
+        api.start()
+
+    def _run(self, starting: contextlib.ExitStack, function: Function, environment: Mapping[str, str]) -> Runtime:
+        changed = {**function.environment, **environment, **self._extra_environment}
+        runtime = Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
+        starting.callback(runtime.close)
+        return runtime
+
+    def _put_parameters(self) -> None:
+        ssm = self.aws.client("ssm")
+        services = dict(self.options.services)
+        if self.options.pagerduty_url is None:
+            services.setdefault("default", LOCAL_ROUTING_KEY)
+        parameters = {f"{PREFIX}/webhook-token": self.options.token}
+        parameters |= {f"{PREFIX}/routing-keys/{name}": key for name, key in services.items()}
+        for name, value in parameters.items():
+            ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
+
+    def _create_queues(self, resources: Mapping[str, Any]) -> None:
+        """Create both queues with the properties of the template, under names of this stack alone."""
+        sqs = self.aws.client("sqs")
+        name = f"local-{uuid.uuid4()}"
+        dead = _queue_attributes(resources["DeadLetterQueue"]["Properties"])
+        self.dead_letter_queue_url = sqs.create_queue(QueueName=f"{name}-dead.fifo", Attributes=dead)["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=self.dead_letter_queue_url, AttributeNames=["QueueArn"])
+        attributes = _queue_attributes(resources["Queue"]["Properties"])
+        policy = {
+            **resources["Queue"]["Properties"]["RedrivePolicy"],
+            "deadLetterTargetArn": arn["Attributes"]["QueueArn"],
+        }
+        attributes["RedrivePolicy"] = json.dumps(policy)
+        self.queue_url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"]
+
+
+def _queue_attributes(properties: Mapping[str, Any]) -> dict[Any, str]:
+    """Write a queue's properties as SQS's attributes, which have the same names."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in properties.items()
+        if isinstance(value, bool | int | str)
+    }

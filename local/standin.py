@@ -1,0 +1,86 @@
+"""Stands in for the Runtime Interface Emulator where it cannot run: one process, one invocation at a time.
+
+Takes the same requests, gives the handler a context of the same shape, and ends the process at the time limit, as
+Lambda does. Started as `python standin.py PORT HANDLER` in the function's directory.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+
+class Context:
+    """What handlers read of Lambda's context: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html."""
+
+    def __init__(self, timeout: float) -> None:
+        self._ends_at = time.monotonic() + timeout
+        self.aws_request_id = str(uuid.uuid4())
+        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        self.function_version = "$LATEST"
+        self.memory_limit_in_mb = "512"
+        self.invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{self.function_name}"
+        self.log_group_name = f"/aws/lambda/{self.function_name}"
+        self.log_stream_name = "local"
+        self.identity = None
+        self.client_context = None
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds that are left until the time limit."""
+        return max(0, round((self._ends_at - time.monotonic()) * 1000))
+
+
+class Invocations(BaseHTTPRequestHandler):
+    """Answers each POST with what the handler returns; exceptions become Lambda's error object."""
+
+    protocol_version = "HTTP/1.1"
+    timeout_seconds = 0.0
+    handler_name = ""
+
+    def do_POST(self) -> None:
+        """Run the handler. SIGALRM's own effect ends the process at the time limit."""
+        event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        signal.setitimer(signal.ITIMER_REAL, self.timeout_seconds)
+        context = Context(self.timeout_seconds)
+        try:
+            module, _, name = self.handler_name.rpartition(".")
+            answer: Any = getattr(importlib.import_module(module), name)(event, context)
+        except Exception as error:  # noqa: BLE001 -- as Lambda: whatever the handler raises is its answer
+            answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class names it so
+        """Say nothing: the function's own log lines are what counts."""
+
+
+class Server(HTTPServer):
+    """Ends with the process that started it, also when that is killed outright."""
+
+    parent = os.getppid()
+
+    def service_actions(self) -> None:
+        """Look twice a second whether the parent is still there."""
+        if os.getppid() != self.parent:
+            os._exit(0)
+
+
+def main(port: int, handler: str) -> None:
+    """Serve invocations of `module.function` until killed."""
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- a string is what sys.path holds
+    Invocations.handler_name = handler
+    Invocations.timeout_seconds = float(os.environ["AWS_LAMBDA_FUNCTION_TIMEOUT"])
+    Server(("127.0.0.1", port), Invocations).serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
