@@ -1,0 +1,112 @@
+"""What the tests share besides fixtures: the function wired to real servers, and the events that they send."""
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import app
+from local.sandbox import Sandbox
+
+TOKEN = "a-secret-of-the-tests"
+ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
+
+
+class Clock:
+    """A clock that stands still until it is told otherwise."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class LambdaContext:
+    """What the handler reads of Lambda's context."""
+
+    aws_request_id = "11111111-2222-3333-4444-555555555555"
+
+    def __init__(self, milliseconds: int = 9000) -> None:
+        self._milliseconds = milliseconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self._milliseconds
+
+
+@dataclass
+class Answer:
+    """The handler's answer, its body parsed."""
+
+    status: int
+    content: dict[str, Any]
+    raw: str
+
+
+@dataclass
+class Endpoint:
+    """The function, wired to moto's SSM and the sandbox, called with requests as API Gateway makes them."""
+
+    ssm: Any
+    prefix: str
+    sandbox: Sandbox
+    service: app.Service
+    headers: dict[str, str] = field(default_factory=lambda: {"authorization": f"Bearer {TOKEN}"})
+
+    def put(self, name: str, value: str) -> None:
+        self.ssm.put_parameter(Name=f"{self.prefix}/{name}", Value=value, Type="SecureString", Overwrite=True)
+
+    def delete(self, name: str) -> None:
+        self.ssm.delete_parameter(Name=f"{self.prefix}/{name}")
+
+    def post(self, content: object, path: str = "/events", milliseconds: int = 9000, **changes: Any) -> Answer:
+        """Call the handler with the content as body: JSON, unless it is a string already."""
+        parts = path.split("/")
+        event = {
+            "version": "2.0",
+            "routeKey": "POST /events/{service}" if len(parts) > 2 and parts[1] == "events" else f"POST {path}",
+            "rawPath": path,
+            "rawQueryString": "",
+            "headers": self.headers,
+            "body": content if isinstance(content, str) else json.dumps(content),
+            "isBase64Encoded": False,
+            **({"pathParameters": {"service": parts[2]}} if len(parts) > 2 and parts[1] == "events" else {}),
+            **changes,
+        }
+        response = app.lambda_handler(event, LambdaContext(milliseconds))  # type: ignore[arg-type]  # the part it reads
+        return Answer(response["statusCode"], json.loads(response["body"]), response["body"])
+
+
+def track(**changes: Any) -> dict[str, Any]:
+    """Build the smallest track call that opens an incident."""
+    properties = {"source": "db-1", "dedupKey": "disk-full", **changes.pop("properties", {})}
+    return {"type": "track", "event": "Disk is full", "messageId": "m-1", "properties": properties, **changes}
+
+
+def no_pause(_: float) -> None:
+    """Do not wait between two quick retries."""
+
+
+def wait_until(happened: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something that happens elsewhere; an AssertionError when it has not happened by then."""
+    give_up = time.monotonic() + seconds
+    patience = threading.Event()
+    while not happened() and time.monotonic() < give_up:
+        patience.wait(0.05)
+    assert happened()
+
+
+@functools.cache
+def node_is_usable() -> bool:
+    """Tell whether there are npm and a Node that RudderStack's SDK runs on, 16.13 or newer."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        return False
+    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)  # noqa: S607 -- any node
+    version = re.match(r"v(\d+)\.(\d+)", done.stdout)
+    return version is not None and (int(version[1]), int(version[2])) >= (16, 13)

@@ -1,0 +1,172 @@
+"""A short run of `make chaos` in each mode, and the storm of queued delivery.
+
+STORM_EVENTS=2000 in the environment runs the storm at full size.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import urllib3
+
+import chaos
+from chaos import (
+    MODES,
+    Arrivals,
+    Failing,
+    Invocation,
+    Reckoning,
+    Repeats,
+    plan,
+    run,
+    wrong_ends,
+    wrong_incidents,
+    wrong_order,
+    wrong_repeats,
+)
+from local.sandbox import Sandbox
+from router import Record, Request
+from support import ROUTING_KEY
+
+# Of the queued modes, the storm is the one in which PagerDuty fails.
+FAILING: dict[str, tuple[Failing, ...]] = {
+    "direct": ("pagerduty", "aws"),
+    "direct-batched": ("pagerduty", "aws"),
+    "queued": ("aws",),
+}
+STORM_EVENTS = int(os.environ.get("STORM_EVENTS", "400"))
+
+
+@pytest.mark.parametrize("mode", FAILING)
+def test_nothing_is_lost_doubled_or_out_of_order_while_everything_fails(mode: str) -> None:
+    result = run(MODES[mode], events=120, incidents=12, seed=1, failing=FAILING[mode])
+
+    print("\n".join(result.lines()))  # noqa: T201 -- the reckoning is for people too; pytest -s shows it
+    assert result.problems == []
+    assert result.delivered + result.refused + result.dead_lettered == result.sent
+
+
+def test_a_storm_arrives_once_and_in_order_through_limits_and_outages() -> None:
+    result = run(
+        MODES["queued-batched"], events=STORM_EVENTS, incidents=STORM_EVENTS // 40, seed=1, failing=("pagerduty",)
+    )
+
+    print("\n".join(result.lines()))  # noqa: T201 -- the same
+    assert result.problems == []
+    # Every request is taken at once, whatever PagerDuty does: a 400 is one that had nothing but events to refuse.
+    assert set(result.statuses) <= {200, 400}
+    assert result.slowest < 5
+    assert result.delivered + result.refused + result.dead_lettered == result.sent
+    assert min(result.unanswered, result.faults["rate limit"], result.faults["outage"]) > 0
+    assert result.twice_elsewhere == result.reopened_elsewhere == 0
+
+
+def test_a_seed_decides_what_is_sent() -> None:
+    assert plan(200, 20, "1") == plan(200, 20, "1")
+    assert plan(200, 20, "1") != plan(200, 20, "2")
+
+
+def test_a_plan_has_as_many_events_as_it_should_and_every_incident_ends() -> None:
+    assert len(PLAN.jobs) == 200
+    assert {PLAN.ends[key, "resolve"] for key in PLAN.lives} == {life[-1] for life in PLAN.lives.values()}
+    assert {PLAN.fates[each] for each in PLAN.fates} == {"delivered", "refused", "poison"}
+
+
+# -- the reckoning sees what it is there for -------------------------------------------------------------------------
+
+PLAN = plan(200, 20, "1")
+DELIVERED = PLAN.ids("delivered")
+TRIGGER = PLAN.lives["incident-0"][0]
+CHANGE = next(job.event["messageId"] for job in PLAN.jobs if "integrations" in job.event)
+RECORDS = [Record(job, "delivered", 1, (Request((n,), 0.0, 0.1, 200),)) for n, job in enumerate(PLAN.jobs)]
+
+
+def reckoning(mode: str = "direct") -> Reckoning:
+    return Reckoning(MODES[mode], len(PLAN.jobs))
+
+
+def arrived() -> Arrivals:
+    """Have everything arrive once, in its order."""
+    return Arrivals(Counter(DELIVERED), Counter(), {each: n for n, each in enumerate(DELIVERED)})
+
+
+def test_an_event_that_did_not_arrive_is_lost() -> None:
+    arrivals = arrived()
+    del arrivals.times[CHANGE]
+    records = [record for record in RECORDS if record.job.event["messageId"] in DELIVERED]
+
+    assert list(wrong_ends(reckoning(), PLAN, records, {}, arrived())) == []
+    assert [each.split()[0] for each in wrong_ends(reckoning(), PLAN, records, {}, arrivals)] == [CHANGE]
+
+
+def test_an_event_that_overtakes_another_of_its_incident_breaks_the_order() -> None:
+    arrivals = arrived()
+    arrivals.first[TRIGGER] = 1000
+
+    assert list(wrong_order(PLAN, arrived())) == []
+    assert [each.split(":")[0] for each in wrong_order(PLAN, arrivals)] == ["incident-0"]
+
+
+def test_a_change_event_may_arrive_twice_after_a_lost_answer_only() -> None:
+    arrivals = arrived()
+    arrivals.times[CHANGE] += 1
+    problems = list(wrong_repeats(reckoning(), PLAN, RECORDS, arrivals, Repeats()))
+    arrivals.lost[CHANGE] += 1
+    excused = reckoning()
+
+    assert [each.split()[0] for each in problems] == [CHANGE]
+    assert list(wrong_repeats(excused, PLAN, RECORDS, arrivals, Repeats())) == []
+    assert (excused.twice_after_loss, excused.twice_elsewhere) == (1, 0)
+
+
+def test_what_another_process_had_delivered_is_counted_apart_and_what_the_same_one_had_is_not() -> None:
+    here, there = (0, 0), (1, 0)
+    batch = (TRIGGER, CHANGE)
+    first = Invocation(here, batch, ("delivered", "delivered"))
+    elsewhere = Repeats.of(PLAN, [first, Invocation(there, batch, ("delivered", "delivered"))], remembers=True)
+    again = Repeats.of(PLAN, [first, Invocation(here, batch, ("delivered", "already_delivered"))], remembers=True)
+    died = Repeats.of(PLAN, [Invocation(here, batch, None), Invocation(there, (CHANGE,), None)], remembers=True)
+
+    assert (elsewhere.elsewhere, elsewhere.problems) == (Counter(batch), [])
+    assert [each.split()[0] for each in again.problems] == [TRIGGER]
+    assert (died.in_batch, died.alone) == (Counter(batch), Counter([CHANGE]))
+
+
+@pytest.mark.parametrize(
+    ("actions", "problem"),
+    [
+        (("trigger", "resolve"), None),
+        (("trigger",), "incident-0 is left triggered"),
+        (("trigger", "resolve", "trigger", "resolve"), "incident-0 was opened 2 times"),
+        ((), "incident-0 was opened 0 times"),
+    ],
+)
+def test_an_incident_is_opened_once_and_resolved(
+    sandbox: Sandbox, actions: tuple[str, ...], problem: str | None
+) -> None:
+    alone = replace(PLAN, lives={"incident-0": PLAN.lives["incident-0"]})
+    payload = {"summary": "s", "source": "s", "severity": "error"}
+    for action in actions:
+        event = {"routing_key": ROUTING_KEY, "event_action": action, "dedup_key": "incident-0", "payload": payload}
+        urllib3.request("POST", f"{sandbox.url}/v2/enqueue", json=event, retries=False)
+
+    assert list(wrong_incidents(reckoning(), alone, sandbox, Repeats(), [])) == ([problem] if problem else [])
+
+
+def test_an_incident_may_be_opened_again_when_a_process_died_with_several_of_its_events() -> None:
+    life = PLAN.lives["incident-0"]
+
+    assert Repeats().of_incident(life, [Invocation((0, 0), tuple(life), None)]) == 1
+    assert Repeats().of_incident(life, [Invocation((0, 0), (TRIGGER,), None)]) == 0
+    assert Repeats(elsewhere=Counter([TRIGGER])).of_incident(life, []) == 1
+
+
+def test_any_problem_is_an_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {name: reckoning(name) for name in MODES}
+    monkeypatch.setattr(chaos, "run", lambda mode, **_: results[mode.name])
+    fine = chaos.main(["--events", "40"])
+    results["queued"].problems.append("event-000007 is lost")
+
+    assert (fine, chaos.main(["--events", "40"])) == (0, 1)
+    assert "PROBLEM         event-000007 is lost" in capsys.readouterr().out

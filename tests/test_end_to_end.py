@@ -1,0 +1,408 @@
+"""The whole stack: SAM's API Gateway, the runtime emulator, moto's SSM and the PagerDuty sandbox, over HTTP."""
+
+import base64
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+import local.runtime
+from local.run import EVENTS, EXPECTED, read_event
+from local.sandbox import Fault, Sandbox
+from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack, Options
+from support import track
+
+AUTHORIZED = {"Authorization": f"Bearer {LOCAL_TOKEN}", "Content-Type": "application/json"}
+CHECKOUT_KEY = "c" * 32
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    with LocalStack(Options(services={"checkout": CHECKOUT_KEY})) as running:
+        yield running
+
+
+@pytest.fixture
+def pagerduty(stack: LocalStack) -> Sandbox:
+    assert stack.sandbox is not None
+    stack.sandbox.clear()
+    stack.sandbox.misbehave = None
+    return stack.sandbox
+
+
+def post(
+    stack: LocalStack, body: bytes | object, path: str = "/events", headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
+    response = urllib3.request(
+        "POST",
+        stack.url + path,
+        body=body if isinstance(body, bytes) else json.dumps(body).encode(),
+        headers=AUTHORIZED if headers is None else headers,
+        retries=False,
+        timeout=20,
+    )
+    return response.status, response.json()
+
+
+# -- the way of an event ---------------------------------------------------------------------------------------------
+
+
+def test_an_event_reaches_pagerduty(stack: LocalStack, pagerduty: Sandbox) -> None:
+    status, answer = post(stack, track())
+
+    assert (status, answer["code"]) == (200, "delivered")
+    assert [received.event["routing_key"] for received in pagerduty.received] == [LOCAL_ROUTING_KEY]
+
+
+def test_a_named_service_has_its_own_routing_key(stack: LocalStack, pagerduty: Sandbox) -> None:
+    post(stack, track(), path="/events/checkout")
+
+    assert [received.event["routing_key"] for received in pagerduty.received] == [CHECKOUT_KEY]
+
+
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch", "/events", "/events/default"])
+def test_every_route_delivers(stack: LocalStack, pagerduty: Sandbox, path: str) -> None:
+    body = {"batch": [track()]} if path == "/v1/batch" else track()
+
+    assert post(stack, body, path=path)[0] == 200
+    assert len(pagerduty.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/events"), ("POST", "/"), ("POST", "/v1/identify"), ("PUT", "/events/x")]
+)
+def test_there_is_no_other_route(stack: LocalStack, method: str, path: str) -> None:
+    response = urllib3.request(method, stack.url + path, headers=AUTHORIZED, retries=False, timeout=20)
+
+    assert (response.status, response.json()) == (404, {"message": "Not Found"})
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain"])
+def test_gzip_is_read_whatever_the_content_type(stack: LocalStack, pagerduty: Sandbox, content_type: str) -> None:
+    body = gzip.compress(json.dumps({"batch": [track()]}).encode())
+    headers = AUTHORIZED | {"Content-Type": content_type, "Content-Encoding": "gzip"}
+
+    assert post(stack, body, "/v1/batch", headers)[0] == 200
+    assert len(pagerduty.received) == 1
+
+
+@pytest.mark.parametrize("user_and_password", [f"{LOCAL_TOKEN}:", f"rudder:{LOCAL_TOKEN}"])
+def test_basic_authentication_opens(stack: LocalStack, pagerduty: Sandbox, user_and_password: str) -> None:
+    headers = {"Authorization": "Basic " + base64.b64encode(user_and_password.encode()).decode()}
+
+    assert post(stack, track(), headers=headers)[0] == 200
+
+
+def test_a_preview_sends_nothing(stack: LocalStack, pagerduty: Sandbox) -> None:
+    status, answer = post(stack, track(), path="/events?preview=true")
+
+    assert (status, answer["status"], answer["event"]["dedup_key"]) == (200, "preview", "disk-full")
+    assert pagerduty.received == []
+
+
+# -- bad input, by name ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "body_empty"),
+        (b"{", 400, "body_not_json"),
+        (b"7", 400, "body_without_events"),
+        (b"null", 400, "body_without_events"),
+        (b"[]", 400, "body_without_events"),
+        (b'"\xff"', 400, "body_not_utf8"),
+        (b'{"type":"track","event":NaN}', 400, "body_not_json"),
+        (b"[" * 100_000, 400, "body_too_deep"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, 400, "body_too_deep"),
+        (json.dumps(track(event="\ud800 half")).encode(), 200, "delivered"),
+        (b'{"type":"track","type":"track","event":"a","properties":{"source":"s"}}', 200, "delivered"),
+        (b"\x1f\x8b damaged", 400, "gzip_damaged"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_input_is_answered_and_never_blamed_on_us(
+    stack: LocalStack, pagerduty: Sandbox, body: bytes, status: int, code: str
+) -> None:
+    assert post(stack, body)[0] == status
+    assert post(stack, body)[1]["code"] == code
+
+
+def test_a_gzip_bomb_is_too_large(stack: LocalStack) -> None:
+    bomb = gzip.compress(b" " * 300_000_000, compresslevel=1)
+
+    assert post(stack, bomb, headers=AUTHORIZED | {"Content-Encoding": "gzip"})[0] == 413
+
+
+def test_a_body_of_ten_megabytes_is_too_large(stack: LocalStack) -> None:
+    assert post(stack, track(padding="x" * 10_000_000))[0] == 413
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": b"Bearer \xe9\xff"}, {"Authorization": "Basic %%%"}],
+)
+def test_a_stranger_gets_401(stack: LocalStack, headers: dict[str, str]) -> None:
+    assert post(stack, track(), headers=headers)[0] == 401
+
+
+def test_several_authorization_headers_get_401(stack: LocalStack) -> None:
+    headers = urllib3.HTTPHeaderDict()
+    headers.add("Authorization", f"Bearer {LOCAL_TOKEN}")
+    headers.add("Authorization", f"Bearer {LOCAL_TOKEN}")
+
+    assert (
+        urllib3.request("POST", stack.url + "/events", body=b"{}", headers=headers, retries=False, timeout=20).status
+        == 401
+    )
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_requests_at_the_same_time_are_all_answered(stack: LocalStack, pagerduty: Sandbox) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(
+            threads.map(
+                lambda n: post(stack, track(messageId=f"m-{n}", properties={"dedupKey": f"k-{n}"}))[0], range(48)
+            )
+        )
+
+    assert answers == [200] * 48
+    assert len(pagerduty.incidents) == 48
+
+
+def test_an_emulator_that_is_killed_in_the_middle_of_an_event_is_a_5xx_and_is_replaced(
+    stack: LocalStack, pagerduty: Sandbox
+) -> None:
+    def kill(_: object) -> Fault:
+        for instance in stack.runtime.busy_instances():
+            instance.kill()
+        return Fault.hang(1.0)
+
+    pagerduty.misbehave = kill
+    killed, _ = post(stack, track())
+    pagerduty.misbehave = None
+
+    assert killed >= 500
+    assert post(stack, track())[0] == 200
+
+
+def test_no_secret_is_in_the_functions_output(stack: LocalStack, pagerduty: Sandbox) -> None:
+    post(stack, [track(), 7])
+    post(stack, b"{")
+
+    output = "\n".join(stack.runtime.logs)
+    assert '"outcome":"delivered"' in output
+    assert LOCAL_TOKEN not in output
+    assert LOCAL_ROUTING_KEY not in output
+
+
+def test_the_stand_in_for_the_emulator_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local.runtime, "emulator", lambda: None)
+    with LocalStack() as stack:
+        assert post(stack, track())[0] == 200
+        assert stack.sandbox is not None
+        assert len(stack.sandbox.received) == 1
+
+
+@pytest.mark.parametrize("with_emulator", [True, False])
+def test_a_function_that_takes_too_long_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, with_emulator: bool
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\ndef handler(event, context):\n    time.sleep(event)\n    return 'ok'\n"
+    )
+    if not with_emulator:
+        monkeypatch.setattr(local.runtime, "emulator", lambda: None)
+    runtime = local.runtime.Runtime(local.runtime.Function("Slow", tmp_path, "slow.handler", timeout=1))
+    try:
+        assert runtime.invoke("0") == '"ok"'
+        assert runtime.invoke("30") != '"ok"'
+        assert runtime.invoke("0") == '"ok"'
+    finally:
+        runtime.close()
+
+
+# -- the commands ----------------------------------------------------------------------------------------------------
+
+
+class Command:
+    """A command of the README in its own process, marked so that whatever it starts can be found."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._mark = f"/nowhere/{uuid.uuid4()}"
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{self._mark}", "PYTHONUNBUFFERED": "1"}
+        for name in ("ROUTING_KEY", "PAGERDUTY_URL"):
+            environment.pop(name, None)
+        self.process = subprocess.Popen(  # noqa: S603 -- our own command
+            [sys.executable, "-m", "local", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def left_behind(self) -> list[str]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if self._mark.encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # It ended while we looked.
+        return found
+
+
+@pytest.fixture
+def command() -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def start(*arguments: str) -> Command:
+        started.append(Command(*arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def wait_until_listening(started: Command) -> str:
+    assert started.process.stdout is not None
+    for line in started.process.stdout:
+        if line.startswith("Listening on "):
+            return line.removeprefix("Listening on ").strip()
+    raise AssertionError("It ended without listening")
+
+
+def test_run_sends_every_event_file_and_all_turn_out_as_expected(command: Callable[..., Command]) -> None:
+    run = command("run")
+    output, _ = run.process.communicate(timeout=60)
+
+    assert run.process.returncode == 0, output
+    assert [line.split()[0] for line in output.splitlines()[2:10]] == sorted(EXPECTED)
+    assert "8 files sent to the PagerDuty sandbox: all as expected." in output
+    assert run.left_behind() == []
+
+
+def test_run_fails_when_an_event_does_not_turn_out_as_expected(command: Callable[..., Command], tmp_path: Path) -> None:
+    event = read_event(EVENTS / "alert-1-trigger.json")
+    event["body"] = event["body"].replace('"trigger"', '"explode"')
+    file = tmp_path / "alert-1-trigger.json"
+    file.write_text(json.dumps(event))
+
+    run = command("run", str(file))
+    output, _ = run.process.communicate(timeout=60)
+
+    assert run.process.returncode == 1
+    assert "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, got 400 action_unknown" in output
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_run_refuses_a_file_that_is_no_event(command: Callable[..., Command], tmp_path: Path, content: str) -> None:
+    file = tmp_path / "odd.json"
+    file.write_text(content)
+    run = command("run", str(file))
+    output, _ = run.process.communicate(timeout=60)
+
+    assert run.process.returncode == 2
+    assert output.startswith(f"error: {file}: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_serve_ends_when_told_and_leaves_nothing_behind(
+    command: Callable[..., Command], number: signal.Signals
+) -> None:
+    serve = command("serve", "--port", "0", "--service", "default=" + "d" * 32, "--token", "another-secret-token")
+    url = wait_until_listening(serve)
+    response = urllib3.request(
+        "POST", f"{url}/events", json=track(), headers={"X-Api-Key": "another-secret-token"}, timeout=20
+    )
+    serve.process.send_signal(number)
+    output, _ = serve.process.communicate(timeout=20)
+
+    assert response.status == 200
+    assert serve.process.returncode == 0
+    assert "POST /events  200 delivered PagerDuty took the alert event (trigger)" in output
+    assert "PagerDuty 202  alert trigger disk-full" in output
+    assert serve.left_behind() == []
+
+
+def test_serve_leaves_nothing_behind_when_it_is_killed(command: Callable[..., Command]) -> None:
+    serve = command("serve", "--port", "0")
+    urllib3.request(
+        "POST", f"{wait_until_listening(serve)}/events", json=track(), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20
+    )
+    serve.process.kill()
+    serve.process.communicate(timeout=20)
+
+    deadline = time.monotonic() + 10
+    while serve.left_behind() and time.monotonic() < deadline:
+        pass
+    assert serve.left_behind() == []
+
+
+def test_serve_with_a_queue_delivers_through_it(command: Callable[..., Command]) -> None:
+    serve = command("serve", "--port", "0", "--delivery", "queued")
+    response = urllib3.request(
+        "POST", f"{wait_until_listening(serve)}/events", json=track(), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20
+    )
+    assert serve.process.stdout is not None
+    seen = next(line for line in serve.process.stdout if "PagerDuty 202" in line)
+    serve.process.terminate()
+    serve.process.communicate(timeout=20)
+
+    assert response.json()["status"] == "queued"
+    assert seen.endswith("PagerDuty 202  alert trigger disk-full\n")
+    assert serve.process.returncode == 0
+    assert serve.left_behind() == []
+
+
+def test_serve_says_that_its_port_is_taken(command: Callable[..., Command]) -> None:
+    port = wait_until_listening(command("serve", "--port", "0")).rpartition(":")[2]
+    second = command("serve", "--port", port)
+    output, _ = second.process.communicate(timeout=20)
+
+    assert second.process.returncode == 1
+    assert output == f"error: port {port} is taken; choose another one with --port\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--token", "short"),
+        ("--service", "default"),
+        ("--service", "a b=" + "k" * 32),
+        ("--port", "99999"),
+        ("--pagerduty-url", "events.pagerduty.com"),
+    ],
+)
+def test_serve_refuses_arguments_that_make_no_sense(
+    command: Callable[..., Command], arguments: tuple[str, ...]
+) -> None:
+    serve = command("serve", *arguments)
+    output, _ = serve.process.communicate(timeout=20)
+
+    assert serve.process.returncode == 2
+    assert f"argument {arguments[0]}: " in output
+
+
+def test_serve_sends_to_the_pagerduty_that_it_is_told(command: Callable[..., Command], sandbox: Sandbox) -> None:
+    serve = command("serve", "--port", "0", "--pagerduty-url", sandbox.url, "--service", f"default={CHECKOUT_KEY}")
+    url = wait_until_listening(serve)
+    urllib3.request("POST", f"{url}/events", json=track(), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20)
+
+    assert [received.event["routing_key"] for received in sandbox.received] == [CHECKOUT_KEY]

@@ -1,0 +1,118 @@
+"""Queued delivery through the whole stack: what becomes of an event when SQS or PagerDuty cannot take it."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import urllib3
+
+from local.aws import Failure
+from local.sandbox import Fault, Received, Sandbox
+from local.stack import LOCAL_TOKEN, LocalStack, Options
+from support import track, wait_until
+
+SEND = "AmazonSQS.SendMessageBatch"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    with LocalStack(Options(delivery="queued")) as running:
+        yield running
+
+
+@pytest.fixture
+def pagerduty(stack: LocalStack) -> Sandbox:
+    assert stack.sandbox is not None
+    stack.aws.fail = None
+    stack.sandbox.misbehave = None
+    stack.sandbox.clear()
+    return stack.sandbox
+
+
+def post(stack: LocalStack, events: object) -> tuple[int, Any]:
+    response = urllib3.request(
+        "POST", f"{stack.url}/events", json=events, headers={"X-Api-Key": LOCAL_TOKEN}, retries=False, timeout=20
+    )
+    return response.status, response.json()
+
+
+def numbered(n: int, action: str = "trigger") -> dict[str, Any]:
+    # Of its own time, so that no test's events are another's duplicates.
+    message_id = f"{time.monotonic_ns()}-{n}-{action}"
+    return track(messageId=message_id, properties={"dedupKey": f"incident-{n}", "action": action})
+
+
+def is_drained(stack: LocalStack) -> bool:
+    return stack.count_messages(stack.queue_url) == 0
+
+
+def test_a_life_of_an_incident_arrives_in_its_order(stack: LocalStack, pagerduty: Sandbox) -> None:
+    status, answer = post(stack, [numbered(1), numbered(1, "acknowledge"), numbered(1, "resolve")])
+    wait_until(lambda: is_drained(stack))
+
+    assert (status, answer["status"]) == (200, "queued")
+    assert [call.event["event_action"] for call in pagerduty.received] == ["trigger", "acknowledge", "resolve"]
+
+
+def test_a_poison_event_is_buried_with_its_reason_and_the_events_behind_it_go_out(
+    stack: LocalStack, pagerduty: Sandbox
+) -> None:
+    def refuse(call: Received) -> Fault | None:
+        poisonous = call.event["event_action"] == "acknowledge"
+        return Fault.answer(400, {"message": "no", "errors": ["this one is poison"]}) if poisonous else None
+
+    pagerduty.misbehave = refuse
+    post(stack, [numbered(2), numbered(2, "acknowledge"), numbered(2, "resolve")])
+    wait_until(lambda: is_drained(stack))
+    (letter,) = stack.aws.client("sqs").receive_message(
+        QueueUrl=stack.dead_letter_queue_url, MessageAttributeNames=["All"]
+    )["Messages"]
+
+    assert [incident.status for incident in pagerduty.incidents] == ["resolved"]
+    assert json.loads(letter["Body"])["action"] == "acknowledge"
+    assert {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()} == {
+        "code": "pagerduty_rejected",
+        "reason": "PagerDuty refused the event for good with 400: this one is poison",
+    }
+
+
+def test_while_pagerduty_is_down_every_request_is_answered_and_nothing_is_lost(
+    stack: LocalStack, pagerduty: Sandbox
+) -> None:
+    pagerduty.misbehave = lambda _: Fault.answer(503)
+    answers = [post(stack, numbered(n))[0] for n in range(10, 15)]
+    wait_until(lambda: len(pagerduty.received) >= 15)
+    pagerduty.misbehave = None
+    wait_until(lambda: is_drained(stack))
+
+    assert answers == [200] * 5
+    assert sorted(incident.dedup_key for incident in pagerduty.incidents) == [f"incident-{n}" for n in range(10, 15)]
+
+
+def test_a_retry_is_sent_once(stack: LocalStack, pagerduty: Sandbox) -> None:
+    change = numbered(20) | {"integrations": {"pagerduty": {"type": "changeEvent"}}}
+    post(stack, change)
+    wait_until(lambda: len(pagerduty.changes) == 1)
+    post(stack, change)
+    wait_until(lambda: is_drained(stack))
+
+    assert len(pagerduty.changes) == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.hang(), Failure.lose_answer()]
+)
+def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(
+    stack: LocalStack, pagerduty: Sandbox, failure: Failure
+) -> None:
+    event = numbered(30)
+    stack.aws.fail = lambda target, _: failure if target == SEND else None
+    status, answer = post(stack, event)
+    stack.aws.fail = None
+    again, _ = post(stack, event)
+    wait_until(lambda: is_drained(stack))
+
+    assert (status, answer["code"], again) == (503, "queue_unavailable", 200)
+    assert [incident.triggers for incident in pagerduty.incidents] == [1]

@@ -1,0 +1,66 @@
+"""The README tells the truth: its tables are those of the code and of the template."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import local.run
+from errors import STATUS_OF
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+# An answer that is no failure has no entry in STATUS_OF.
+SUCCESSES = {"delivered": 200, "already_delivered": 200, "queued": 200, "preview": 200}
+
+
+def rows(section: str) -> list[list[str]]:
+    """Read the rows of all tables between this heading and the next one."""
+    text = re.split(rf"^#+ {section}$", README, flags=re.MULTILINE)[1]
+    text = re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_every_code_is_explained_with_its_status() -> None:
+    explained = {
+        code: row[1] for row in rows("Troubleshooting by code") for code in re.findall(r"`([a-z0-9_]+)`", row[0])
+    }
+    statuses = STATUS_OF | SUCCESSES
+
+    assert sorted(explained) == sorted(statuses)
+    wrong = {
+        code for code, text in explained.items() if text != "as the earlier event" and str(statuses[code]) not in text
+    }
+    assert wrong == set()
+
+
+def test_every_template_parameter_is_explained_with_its_default() -> None:
+    class Loader(yaml.SafeLoader):
+        """Reads CloudFormation's tags as nothing."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    parameters = yaml.load((ROOT / "template.yaml").read_text(), Loader)["Parameters"]  # noqa: S506 -- a SafeLoader
+    explained = {
+        name: row[2].strip("`") for row in rows("Settings") for name in re.findall(r"`([A-Z][A-Za-z]+)`", row[0])
+    }
+
+    assert explained == {name: str(parameter["Default"]) for name, parameter in parameters.items()}
+
+
+def test_the_table_of_make_run_is_what_make_run_prints() -> None:
+    shown = re.findall(r"^    ([a-z0-9-]+\.json) ", README, flags=re.MULTILINE)
+
+    assert shown == sorted(local.run.EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(local.run.EXPECTED))
+def test_no_event_file_has_a_timestamp_that_would_grow_too_old(name: str) -> None:
+    body = local.run.read_event(local.run.EVENTS / name)["body"]
+
+    assert not re.search(r"timestamp|sentAt|receivedAt", body, flags=re.IGNORECASE)
+
+
+def test_every_event_file_is_expected_to_turn_out_somehow() -> None:
+    assert sorted(file.name for file in local.run.EVENTS.iterdir()) == sorted(local.run.EXPECTED)

@@ -1,0 +1,942 @@
+"""The PagerDuty sandbox: every rule, the life of an incident, and every way to fail, as real clients see them."""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import urllib3
+
+from local.sandbox import RATE_LIMIT, Fault, Incident, Received, Sandbox, violations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = "0123456789abcdefABCDEF0123456789"
+OTHER_KEY = "f" * 32
+ALERTS = "/v2/enqueue"
+CHANGES = "/v2/change/enqueue"
+MISSING = object()
+
+TRIGGER = {
+    "routing_key": KEY,
+    "event_action": "trigger",
+    "dedup_key": "disk",
+    "payload": {"summary": "Disk full", "source": "db1", "severity": "error"},
+}
+FULL_TRIGGER = {
+    **TRIGGER,
+    "payload": {
+        "summary": "Disk full",
+        "source": "db1",
+        "severity": "error",
+        "timestamp": "2026-08-20T08:42:58.315Z",
+        "component": "ui",
+        "group": "destination",
+        "class": "settings",
+        "custom_details": {"ping time": "1500ms", "load avg": 0.75, "nested": {"deep": [None, True]}},
+    },
+    "images": [{"src": "https://example.com/a.png", "href": "https://example.com", "alt": "A"}],
+    "links": [{"href": "https://example.com", "text": "Example"}, {"href": "http://example.com"}],
+    "client": "RudderStack",
+    "client_url": "https://example.com",
+}
+CHANGE = {"routing_key": KEY, "payload": {"summary": "Deployed"}}
+FULL_CHANGE = {
+    "routing_key": KEY,
+    "payload": {
+        "summary": "Deployed",
+        "source": "ci",
+        "severity": "info",
+        "timestamp": "2020-07-17T08:42:58.315+0000",
+        "custom_details": {"build": 2},
+    },
+    "links": [{"href": "https://example.com"}],
+    "images": [{"src": "https://example.com/a.png"}],
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[urllib3.PoolManager]:
+    with urllib3.PoolManager(retries=False, timeout=5) as pool:
+        yield pool
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rules() -> Iterator[Sandbox]:
+    """Give the tests of the rules one sandbox together: they leave nothing behind that matters to the next."""
+    with Sandbox() as running:
+        yield running
+
+
+class Caller:
+    """Posts to a sandbox and returns status and body."""
+
+    def __init__(self, client: urllib3.PoolManager, sandbox: Sandbox) -> None:
+        self._client = client
+        self._url = sandbox.url
+
+    def __call__(self, path: str, event: object, method: str = "POST") -> tuple[int, Any]:
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        response = self._client.request(method, self._url + path, body=body)
+        return response.status, response.json()
+
+    def status(self, event: object, path: str = ALERTS) -> int:
+        return self(path, event)[0]
+
+
+@pytest.fixture
+def call(client: urllib3.PoolManager, sandbox: Sandbox) -> Caller:
+    return Caller(client, sandbox)
+
+
+@pytest.fixture(scope="module")
+def check(client: urllib3.PoolManager, rules: Sandbox) -> Caller:
+    return Caller(client, rules)
+
+
+def act(action: str, dedup_key: str = "disk", routing_key: str = KEY) -> dict[str, Any]:
+    return {**TRIGGER, "event_action": action, "dedup_key": dedup_key, "routing_key": routing_key}
+
+
+def changed(event: dict[str, Any], where: str, value: object) -> dict[str, Any]:
+    """Return a copy of an event with the value at a dotted path replaced, or taken out when it is MISSING."""
+    result = copy.deepcopy(event)
+    holder: Any = result
+    *way, last = [int(step) if step.isdecimal() else step for step in where.split(".")]
+    for step in way:
+        holder = holder[step]
+    if value is MISSING:
+        del holder[last]
+    else:
+        holder[last] = value
+    return result
+
+
+def invalid(*errors: str) -> tuple[int, dict[str, Any]]:
+    return 400, {"status": "invalid event", "message": "Event object is invalid", "errors": list(errors)}
+
+
+def connect(sandbox: Sandbox) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port_of(sandbox)), timeout=5)
+
+
+def port_of(sandbox: Sandbox) -> int:
+    return int(sandbox.url.rpartition(":")[2])
+
+
+def open_call(sandbox: Sandbox, event: dict[str, Any] = TRIGGER) -> socket.socket:
+    """Send a call over a connection of its own and leave the answer to be read."""
+    body = json.dumps(event).encode()
+    connection = connect(sandbox)
+    connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: sandbox\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return connection
+
+
+# What is accepted
+
+
+def test_a_trigger_is_answered_with_its_dedup_key(check: Caller) -> None:
+    assert check(ALERTS, TRIGGER) == (
+        202,
+        {"status": "success", "message": "Event processed", "dedup_key": "disk"},
+    )
+
+
+def test_a_change_event_is_answered_without_a_dedup_key(check: Caller) -> None:
+    assert check(CHANGES, CHANGE) == (202, {"status": "success", "message": "Change event processed"})
+
+
+def test_a_trigger_without_a_dedup_key_gets_one_of_its_own(check: Caller) -> None:
+    event = changed(TRIGGER, "dedup_key", MISSING)
+
+    keys = [check(ALERTS, event)[1]["dedup_key"] for _ in range(2)]
+
+    assert all(re.fullmatch(r"[0-9a-f]{32}", key) for key in keys)
+    assert keys[0] != keys[1]
+
+
+def test_events_with_every_documented_field_are_accepted(check: Caller) -> None:
+    assert check.status(FULL_TRIGGER) == 202
+    assert check.status(FULL_CHANGE, CHANGES) == 202
+
+
+def test_acknowledge_and_resolve_need_no_payload(check: Caller) -> None:
+    for action in ("acknowledge", "resolve"):
+        event = {"routing_key": KEY, "event_action": action, "dedup_key": "disk"}
+
+        assert check.status(event) == 202
+        assert check.status({**event, "payload": {"summary": "Disk full"}}) == 202
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("payload.summary", "ä" * 1024),
+        ("payload.summary", "\n x"),
+        ("dedup_key", "ä" * 255),
+        ("dedup_key", " "),
+        ("payload.severity", "critical"),
+        ("payload.severity", "warning"),
+        ("payload.severity", "info"),
+        ("payload.component", ""),
+        ("payload.custom_details", {}),
+        ("payload.custom_details", {"any": {"thing": [1, None, "\U0001f525"]}}),
+        ("payload.timestamp", "2015-07-17T08:42:58.315+0000"),
+        ("payload.timestamp", "2026-08-20t08:42:58z"),
+        ("payload.timestamp", "2026-08-20T08:42:58.123456789-12:30"),
+        ("payload.timestamp", "2024-02-29T00:00:00Z"),
+        ("payload.timestamp", "2016-12-31T23:59:60Z"),
+        ("links", []),
+        ("links.0", {"href": "anything", "title": "PagerDuty does not say that it minds"}),
+        ("images.0.src", "HTTPS://EXAMPLE.COM/A.PNG"),
+        ("routing_key", "R" + "0" * 31),
+        ("client_url", "not judged"),
+    ],
+)
+def test_what_the_documentation_allows_is_accepted(check: Caller, where: str, value: object) -> None:
+    assert check.status(changed(FULL_TRIGGER, where, value)) == 202
+
+
+def test_an_event_of_512_000_bytes_is_accepted_and_one_more_byte_is_not(check: Caller) -> None:
+    empty = changed(TRIGGER, "payload.custom_details", {"note": ""})
+    room = 512_000 - len(json.dumps(empty).encode())
+
+    assert check.status(changed(empty, "payload.custom_details.note", "x" * room)) == 202
+    too_large = changed(empty, "payload.custom_details.note", "x" * (room + 1))
+    assert check(ALERTS, too_large) == invalid("The event is larger than 512000 bytes")
+
+
+# What is refused
+
+SUMMARY = "'payload.summary' must be 1 to 1024 characters, not blank"
+SOURCE = "'payload.source' must be a string that is not blank"
+SEVERITY = "'payload.severity' is invalid (must be one of: critical, error, warning, info)"
+ACTION = "'event_action' is invalid (must be one of: trigger, acknowledge, resolve)"
+DEDUP_KEY = "'dedup_key' must be 1 to 255 characters"
+ROUTING_KEY = "'routing_key' is incorrect (should be 32 letters and digits)"
+TIMESTAMP = "'payload.timestamp' must be an ISO 8601 date and time with an offset"
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "error"),
+    [
+        ("routing_key", MISSING, "'routing_key' is missing"),
+        ("routing_key", None, ROUTING_KEY),
+        ("routing_key", "", ROUTING_KEY),
+        ("routing_key", "0" * 31, ROUTING_KEY),
+        ("routing_key", "0" * 33, ROUTING_KEY),
+        ("routing_key", "0" * 31 + "-", ROUTING_KEY),
+        ("routing_key", "0" * 31 + "ä", ROUTING_KEY),
+        ("routing_key", "0" * 32 + "\n", ROUTING_KEY),
+        ("routing_key", 32, ROUTING_KEY),
+        ("event_action", MISSING, "'event_action' is missing"),
+        ("event_action", "Trigger", ACTION),
+        ("event_action", "resolved", ACTION),
+        ("event_action", "change", ACTION),
+        ("event_action", None, ACTION),
+        ("event_action", ["trigger"], ACTION),
+        ("dedup_key", "", DEDUP_KEY),
+        ("dedup_key", "x" * 256, DEDUP_KEY),
+        ("dedup_key", 7, DEDUP_KEY),
+        ("dedup_key", None, DEDUP_KEY),
+        ("payload", MISSING, "'payload' is missing"),
+        ("payload", "Disk full", "'payload' must be an object"),
+        ("payload", None, "'payload' must be an object"),
+        ("payload.summary", MISSING, "'payload.summary' is missing"),
+        ("payload.summary", "", SUMMARY),
+        ("payload.summary", " \t\n\u00a0", SUMMARY),
+        ("payload.summary", "x" * 1025, SUMMARY),
+        ("payload.summary", 5, SUMMARY),
+        ("payload.source", MISSING, "'payload.source' is missing"),
+        ("payload.source", "", SOURCE),
+        ("payload.source", "  ", SOURCE),
+        ("payload.source", None, SOURCE),
+        ("payload.severity", MISSING, "'payload.severity' is missing"),
+        ("payload.severity", "Critical", SEVERITY),
+        ("payload.severity", "fatal", SEVERITY),
+        ("payload.severity", None, SEVERITY),
+        ("payload.timestamp", "", TIMESTAMP),
+        ("payload.timestamp", "yesterday", TIMESTAMP),
+        ("payload.timestamp", "2026-08-20", TIMESTAMP),
+        ("payload.timestamp", "2026-08-20T08:42:58", TIMESTAMP),
+        ("payload.timestamp", "2026-08-20 08:42:58Z", TIMESTAMP),
+        ("payload.timestamp", "2026-02-30T08:42:58Z", TIMESTAMP),
+        ("payload.timestamp", "2026-13-01T08:42:58Z", TIMESTAMP),
+        ("payload.timestamp", "2026-08-20T24:00:00Z", TIMESTAMP),
+        ("payload.timestamp", "2026-08-20T08:42:61Z", TIMESTAMP),
+        ("payload.timestamp", "2026-08-20T08:42:58+24:00", TIMESTAMP),
+        ("payload.timestamp", "٢٠٢٦-08-20T08:42:58Z", TIMESTAMP),
+        ("payload.timestamp", 1_755_680_000, TIMESTAMP),
+        ("payload.timestamp", None, TIMESTAMP),
+        ("payload.component", 1, "'payload.component' must be a string"),
+        ("payload.group", None, "'payload.group' must be a string"),
+        ("payload.class", [], "'payload.class' must be a string"),
+        ("payload.custom_details", "text", "'payload.custom_details' must be an object"),
+        ("payload.custom_details", [], "'payload.custom_details' must be an object"),
+        ("payload.customDetails", {}, "'payload.customDetails' is not a known field"),
+        ("payload.routing", "x", "'payload.routing' is not a known field"),
+        ("severity", "info", "'severity' is not a known field"),
+        ("clientUrl", "https://example.com", "'clientUrl' is not a known field"),
+        ("links", {"href": "https://example.com"}, "'links' must be an array"),
+        ("links", None, "'links' must be an array"),
+        ("links.1", "https://example.com", "'links[1]' must be an object"),
+        ("links.1", None, "'links[1]' must be an object"),
+        ("links.1.href", MISSING, "'links[1].href' is missing"),
+        ("links.1.href", "", "'links[1].href' must not be empty"),
+        ("links.1.href", 1, "'links[1].href' must not be empty"),
+        ("links.0.text", 1, "'links[0].text' must be a string"),
+        ("images", "https://example.com/a.png", "'images' must be an array"),
+        ("images.0", "https://example.com/a.png", "'images[0]' must be an object"),
+        ("images.0.src", MISSING, "'images[0].src' is missing"),
+        ("images.0.src", "", "'images[0].src' must be served via HTTPS"),
+        ("images.0.src", "https://", "'images[0].src' must be served via HTTPS"),
+        ("images.0.src", "http://example.com/a.png", "'images[0].src' must be served via HTTPS"),
+        ("images.0.src", None, "'images[0].src' must be served via HTTPS"),
+        ("images.0.href", 1, "'images[0].href' must be a string"),
+        ("images.0.alt", None, "'images[0].alt' must be a string"),
+        ("client", 1, "'client' must be a string"),
+        ("client_url", None, "'client_url' must be a string"),
+    ],
+)
+def test_an_alert_that_breaks_a_rule_is_refused(check: Caller, where: str, value: object, error: str) -> None:
+    assert check(ALERTS, changed(FULL_TRIGGER, where, value)) == invalid(error)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "error"),
+    [
+        ("routing_key", MISSING, "'routing_key' is missing"),
+        (
+            "routing_key",
+            "R" + "0" * 31,
+            "'routing_key' is incorrect (should be 32 letters and digits, and not a ruleset's)",
+        ),
+        (
+            "routing_key",
+            "0" * 31,
+            "'routing_key' is incorrect (should be 32 letters and digits, and not a ruleset's)",
+        ),
+        ("payload", MISSING, "'payload' is missing"),
+        ("payload", [], "'payload' must be an object"),
+        ("payload.summary", MISSING, "'payload.summary' is missing"),
+        ("payload.summary", " ", SUMMARY),
+        ("payload.summary", "x" * 1025, SUMMARY),
+        ("payload.source", 1, "'payload.source' must be a string"),
+        ("payload.severity", "fatal", SEVERITY),
+        ("payload.timestamp", "yesterday", TIMESTAMP),
+        ("payload.custom_details", "text", "'payload.custom_details' must be an object"),
+        ("payload.component", "ui", "'payload.component' is not a known field"),
+        ("payload.group", "destination", "'payload.group' is not a known field"),
+        ("payload.class", "settings", "'payload.class' is not a known field"),
+        ("links.0.href", "", "'links[0].href' must not be empty"),
+        ("images.0.src", "http://example.com", "'images[0].src' must be served via HTTPS"),
+        ("event_action", "trigger", "'event_action' is not a known field"),
+        ("dedup_key", "disk", "'dedup_key' is not a known field"),
+        ("client", "RudderStack", "'client' is not a known field"),
+        ("client_url", "https://example.com", "'client_url' is not a known field"),
+    ],
+)
+def test_a_change_event_that_breaks_a_rule_is_refused(check: Caller, where: str, value: object, error: str) -> None:
+    assert check(CHANGES, changed(FULL_CHANGE, where, value)) == invalid(error)
+
+
+@pytest.mark.parametrize("action", ["acknowledge", "resolve"])
+def test_acknowledge_and_resolve_without_a_dedup_key_are_refused(check: Caller, action: str) -> None:
+    event = {"routing_key": KEY, "event_action": action}
+
+    assert check(ALERTS, event) == invalid("'dedup_key' is missing")
+    assert check(ALERTS, {**event, "dedup_key": ""}) == invalid(DEDUP_KEY)
+
+
+def test_all_violations_of_an_event_are_told_together(check: Caller) -> None:
+    event = {"event_action": "trigger", "payload": {"summary": " ", "severity": "High"}, "links": [{}], "typo": 1}
+
+    assert check(ALERTS, event) == invalid(
+        "'routing_key' is missing",
+        "'typo' is not a known field",
+        "'links[0].href' is missing",
+        "'payload.source' is missing",
+        SUMMARY,
+        SEVERITY,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", "The body is not valid JSON in UTF-8"),
+        (b"{", "The body is not valid JSON in UTF-8"),
+        (b"\xff", "The body is not valid JSON in UTF-8"),
+        (b'{"a": NaN}', "The body is not valid JSON in UTF-8"),
+        (b'{"a": Infinity}', "The body is not valid JSON in UTF-8"),
+        (b'{"a": -Infinity}', "The body is not valid JSON in UTF-8"),
+        (b'{"a": "\\ud800"}', "The body is not valid JSON in UTF-8"),
+        (b"[" * 100_000, "The body is not valid JSON in UTF-8"),
+        (b"[]", "The body is not a JSON object"),
+        (b"null", "The body is not a JSON object"),
+        (b'"text"', "The body is not a JSON object"),
+    ],
+    ids=["empty", "cut", "not-utf8", "nan", "infinity", "minus", "surrogate", "deep", "array", "null", "string"],
+)
+def test_a_body_that_is_no_json_object_is_refused(check: Caller, rules: Sandbox, body: bytes, error: str) -> None:
+    assert check(ALERTS, body) == invalid(error)
+    assert rules.received[-1].event == {}
+
+
+def test_the_rules_can_be_asked_without_a_server() -> None:
+    assert violations("alert", json.dumps(TRIGGER).encode()) == (TRIGGER, ())
+    assert violations("change", b"{}") == ({}, ("'routing_key' is missing", "'payload' is missing"))
+
+
+def test_only_errors_about_the_routing_key_name_it(check: Caller) -> None:
+    event = {"routing_key": KEY, "event_action": "x", "dedup_key": "", "payload": {"x": 1}, "links": 1, "images": [1]}
+
+    assert "routing" not in str(check(ALERTS, event)[1]["errors"])
+    assert "routing" not in str(check(CHANGES, event)[1]["errors"])
+
+
+def test_a_key_that_does_not_exist_is_refused_when_the_keys_are_known(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.known_keys = {KEY}
+
+    assert call.status(TRIGGER) == 202
+    assert call.status(CHANGE, CHANGES) == 202
+    assert call(ALERTS, act("trigger", routing_key=OTHER_KEY)) == invalid("Invalid routing key")
+    assert call(CHANGES, {**CHANGE, "routing_key": OTHER_KEY}) == invalid("Invalid routing key")
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/enqueue/", "/v1/enqueue", "/v2/change"])
+def test_an_unknown_path_is_not_found(check: Caller, rules: Sandbox, path: str) -> None:
+    assert check(path, TRIGGER) == (404, {"status": "not found", "message": "There is nothing at this path"})
+    assert (rules.received[-1].kind, rules.received[-1].path, rules.received[-1].accepted) == ("", path, False)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_are_not_allowed(check: Caller, method: str) -> None:
+    assert check(ALERTS, TRIGGER, method) == (
+        405,
+        {"status": "method not allowed", "message": "Events are sent by POST"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "first_line"),
+    [
+        (b"HEAD", None, b"HTTP/1.1 405 Method Not Allowed"),
+        (b"POST", 204, b"HTTP/1.1 204 No Content"),
+        (b"POST", 304, b"HTTP/1.1 304 Not Modified"),
+    ],
+)
+def test_what_has_no_body_is_answered_without_one(
+    sandbox: Sandbox, method: bytes, status: int | None, first_line: bytes
+) -> None:
+    sandbox.misbehave = lambda _: Fault.answer(status, "text") if status else None
+    with connect(sandbox) as connection:
+        connection.sendall(method + b" /v2/enqueue HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        answer = connection.makefile("rb").read()
+
+    assert answer.split(b"\r\n")[0] == first_line
+    assert answer.endswith(b"\r\n\r\n")
+
+
+# The life of an incident
+
+
+def test_a_trigger_opens_an_incident(sandbox: Sandbox, call: Caller) -> None:
+    call(ALERTS, TRIGGER)
+
+    assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", "triggered", 1)]
+    assert sandbox.incident("disk") is sandbox.incident("disk", KEY) is sandbox.incidents[0]
+    assert sandbox.incident("another") is None
+    assert sandbox.incident("disk", OTHER_KEY) is None
+
+
+def test_triggers_of_one_key_merge_into_the_open_incident(sandbox: Sandbox, call: Caller) -> None:
+    call(ALERTS, TRIGGER)
+    call(ALERTS, changed(TRIGGER, "payload.summary", "Disk still full"))
+
+    assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", "triggered", 2)]
+
+
+def test_an_incident_is_acknowledged_and_resolved(sandbox: Sandbox, call: Caller) -> None:
+    statuses = []
+    for action in ("trigger", "acknowledge", "acknowledge", "trigger", "resolve"):
+        call(ALERTS, act(action))
+        statuses.append(sandbox.incidents[0].status)
+
+    assert statuses == ["triggered", "acknowledged", "acknowledged", "acknowledged", "resolved"]
+    assert [one.triggers for one in sandbox.incidents] == [2]
+    assert all(one.accepted for one in sandbox.received)
+
+
+def test_a_trigger_after_the_resolve_opens_a_new_incident(sandbox: Sandbox, call: Caller) -> None:
+    for action in ("trigger", "resolve", "trigger"):
+        call(ALERTS, act(action))
+
+    assert [one.status for one in sandbox.incidents] == ["resolved", "triggered"]
+    assert sandbox.incident("disk") is sandbox.incidents[1]
+
+
+@pytest.mark.parametrize("action", ["acknowledge", "resolve"])
+def test_without_an_open_incident_it_is_dropped_silently(sandbox: Sandbox, call: Caller, action: str) -> None:
+    success = (202, {"status": "success", "message": "Event processed", "dedup_key": "disk"})
+
+    assert call(ALERTS, act(action)) == success
+    assert sandbox.incidents == []
+    call(ALERTS, act("trigger"))
+    call(ALERTS, act("resolve"))
+    assert call(ALERTS, act(action)) == success
+    assert [one.status for one in sandbox.incidents] == ["resolved"]
+    assert [one.accepted for one in sandbox.received] == [False, True, True, False]
+
+
+def test_the_same_dedup_key_under_another_routing_key_is_another_incident(sandbox: Sandbox, call: Caller) -> None:
+    call(ALERTS, act("trigger"))
+    call(ALERTS, act("resolve", routing_key=OTHER_KEY))
+    call(ALERTS, act("trigger", routing_key=OTHER_KEY))
+
+    assert [(one.routing_key, one.status) for one in sandbox.incidents] == [
+        (KEY, "triggered"),
+        (OTHER_KEY, "triggered"),
+    ]
+    assert sandbox.incident("disk") is sandbox.incidents[1]
+    assert sandbox.incident("disk", KEY) is sandbox.incidents[0]
+
+
+def test_each_change_event_is_recorded_also_the_same_again(sandbox: Sandbox, call: Caller) -> None:
+    call(CHANGES, CHANGE)
+    call(CHANGES, CHANGE)
+
+    assert sandbox.changes == [CHANGE, CHANGE]
+    assert sandbox.incidents == []
+
+
+def test_a_refused_event_changes_nothing(sandbox: Sandbox, call: Caller) -> None:
+    call(ALERTS, changed(TRIGGER, "payload.severity", "high"))
+    call(CHANGES, {**CHANGE, "dedup_key": "x"})
+
+    assert (sandbox.incidents, sandbox.changes) == ([], [])
+    assert [one.errors for one in sandbox.received] == [(SEVERITY,), ("'dedup_key' is not a known field",)]
+
+
+# What is told about the calls
+
+
+def test_every_call_is_told_before_it_is_answered(sandbox: Sandbox, call: Caller) -> None:
+    told: list[Received] = []
+    sandbox.on_received = told.append
+
+    call(ALERTS, TRIGGER)
+
+    assert told == [Received("alert", ALERTS, TRIGGER, 202, (), accepted=True, number=1)]
+    assert sandbox.received == told
+    call(CHANGES, CHANGE)
+    assert told[1:] == [Received("change", CHANGES, CHANGE, 202, (), accepted=True, number=2)]
+
+
+def test_cleared_it_has_seen_nothing(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.rate_limit = 2
+    call(ALERTS, TRIGGER)
+    call(CHANGES, CHANGE)
+
+    sandbox.clear()
+
+    assert (sandbox.received, sandbox.incidents, sandbox.changes, sandbox.incident("disk")) == ([], [], [], None)
+    assert call.status(TRIGGER) == 202
+    assert sandbox.received[0].number == 1
+
+
+def test_many_clients_at_once_lose_nothing(sandbox: Sandbox, call: Caller) -> None:
+    asked = []
+    sandbox.misbehave = lambda received: asked.append(received.number)
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(call.status, [TRIGGER] * 200))
+
+    assert statuses == [202] * 200
+    assert [one.triggers for one in sandbox.incidents] == [200]
+    assert asked == list(range(1, 201))
+    assert sorted(one.number for one in sandbox.received) == asked
+
+
+def test_a_connection_serves_many_calls(sandbox: Sandbox) -> None:
+    with open_call(sandbox) as connection:
+        answers = [connection.recv(65536)]
+        body = json.dumps(CHANGE).encode()
+        connection.sendall(b"POST /v2/change/enqueue HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        answers.append(connection.recv(65536))
+
+    assert [answer.partition(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 202 Accepted"] * 2
+
+
+def test_a_post_without_a_length_is_refused_and_ends_the_connection(sandbox: Sandbox) -> None:
+    with connect(sandbox) as connection:
+        connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+        answer = connection.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+def test_a_call_broken_off_in_its_body_is_none(sandbox: Sandbox, call: Caller) -> None:
+    with connect(sandbox) as connection:
+        connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: sandbox\r\nContent-Length: 9\r\n\r\n{")
+    assert call.status(TRIGGER) == 202
+
+    sandbox.stop()
+
+    assert len(sandbox.received) == 1
+
+
+def test_a_mistake_in_what_misbehaves_is_shown(
+    sandbox: Sandbox, call: Caller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mistake(_: Received) -> Fault:
+        raise AssertionError("no such event was expected")
+
+    sandbox.misbehave = mistake
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        call(ALERTS, TRIGGER)
+    sandbox.stop()
+
+    assert "no such event was expected" in capsys.readouterr().err
+
+
+# The rate limit
+
+
+def test_calls_over_the_rate_are_throttled_and_not_ingested(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.rate_limit = 2
+    call(ALERTS, TRIGGER)
+    call(CHANGES, CHANGE)
+
+    assert call(ALERTS, act("resolve")) == (
+        429,
+        {
+            "status": "throttle exceeded",
+            "message": "Requests for this service are arriving too quickly. Please retry later.",
+        },
+    )
+    assert call.status(CHANGE, CHANGES) == 429
+    assert [one.status for one in sandbox.incidents] == ["triggered"]
+    assert sandbox.changes == [CHANGE]
+    assert [one.accepted for one in sandbox.received] == [True, True, False, False]
+
+
+def test_every_routing_key_has_a_rate_of_its_own(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.rate_limit = 1
+
+    assert [call.status(act("trigger", routing_key=key)) for key in (KEY, OTHER_KEY, KEY)] == [202, 202, 429]
+
+
+def test_the_window_of_the_rate_slides(sandbox: Sandbox, call: Caller) -> None:
+    seconds = iter([0, 30, 59.9, 60, 61, 90])
+    sandbox.rate_limit = 2
+    sandbox.clock = lambda: next(seconds)
+
+    assert [call.status(TRIGGER) for _ in range(6)] == [202, 202, 429, 202, 429, 202]
+
+
+def test_the_documented_rate_is_120_calls_a_minute() -> None:
+    assert (RATE_LIMIT, Sandbox().window) == (120, 60.0)
+
+
+# The ways to fail
+
+
+def test_any_status_can_be_answered_and_only_2xx_takes_effect(client: urllib3.PoolManager, sandbox: Sandbox) -> None:
+    for status in range(200, 600):
+        sandbox.clear()
+        sandbox.misbehave = lambda _, status=status: Fault.answer(status)
+        response = client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER), redirect=False)
+
+        assert response.status == status
+        assert [one.status for one in sandbox.received] == [status]
+        assert len(sandbox.incidents) == (1 if status < 300 else 0)
+
+
+def test_a_told_answer_has_the_body_and_the_headers_it_is_told(client: urllib3.PoolManager, sandbox: Sandbox) -> None:
+    errors = {"status": "invalid event", "message": "Event object is invalid", "errors": ["Because"]}
+    faults = [
+        Fault.answer(400, errors),
+        Fault.answer(202, "<html>Accepted</html>"),
+        Fault.answer(429, headers={"Retry-After": "7", "Content-Type": "text/plain"}),
+    ]
+    sandbox.misbehave = lambda received: faults[received.number - 1]
+
+    answers = [client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER)) for _ in faults]
+
+    assert [answer.data for answer in answers] == [
+        json.dumps(errors).encode(),
+        b"<html>Accepted</html>",
+        b'{"status": "too many requests", "message": "Told to answer 429"}',
+    ]
+    assert [answer.headers.get("Content-Type") for answer in answers] == [
+        "application/json",
+        "application/json",
+        "text/plain",
+    ]
+    assert answers[2].headers.get("Retry-After") == "7"
+    assert [one.accepted for one in sandbox.received] == [False, True, False]
+
+
+def test_an_event_can_take_effect_behind_an_error_and_not_behind_a_success(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault.answer(500, takes_effect=True)
+    assert call.status(act("trigger", "a")) == 500
+    sandbox.misbehave = lambda _: Fault.answer(202, takes_effect=False)
+    assert call.status(act("trigger", "b")) == 202
+
+    assert [one.dedup_key for one in sandbox.incidents] == ["a"]
+    assert [one.accepted for one in sandbox.received] == [True, False]
+
+
+def test_an_event_for_a_deleted_integration_is_discarded_behind_a_success(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault(takes_effect=False)
+
+    assert call(ALERTS, TRIGGER) == (202, {"status": "success", "message": "Event processed"})
+    assert (sandbox.incidents, [one.accepted for one in sandbox.received]) == ([], [False])
+
+
+def test_an_invalid_event_takes_no_effect_whatever_is_answered(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault.answer(202)
+
+    assert call.status(changed(TRIGGER, "payload.severity", "high")) == 202
+    assert sandbox.incidents == []
+    assert [(one.errors, one.accepted) for one in sandbox.received] == [((SEVERITY,), False)]
+
+
+def test_it_misbehaves_by_what_it_was_sent_and_holds(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda received: (
+        Fault.answer(503) if received.event["dedup_key"] == "bad" and sandbox.incident("good") else None
+    )
+
+    assert [call.status(act("trigger", key)) for key in ("bad", "good", "bad")] == [202, 202, 503]
+
+
+def test_a_delayed_call_goes_on_as_usual(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault.delay(0.05)
+    start = time.monotonic()
+
+    assert call.status(TRIGGER) == 202
+    assert time.monotonic() - start >= 0.05
+    assert [one.accepted for one in sandbox.received] == [True]
+
+
+def test_with_latency_the_event_takes_effect_before_the_answer(client: urllib3.PoolManager) -> None:
+    told = threading.Event()
+    with Sandbox(latency=0.05, on_received=lambda _: told.set()) as sandbox, open_call(sandbox) as connection:
+        start = time.monotonic()
+        assert told.wait(5)
+        assert [one.accepted for one in sandbox.received] == [True]
+        assert connection.recv(12) == b"HTTP/1.1 202"
+        assert time.monotonic() - start >= 0.04
+        assert Caller(client, sandbox).status(TRIGGER) == 202
+
+
+def test_a_reset_before_the_effect_leaves_no_trace(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault.reset_before()
+
+    with pytest.raises(urllib3.exceptions.ProtocolError) as error:
+        call(ALERTS, TRIGGER)
+
+    assert isinstance(error.value.args[1], ConnectionResetError)
+    assert sandbox.incidents == []
+    assert sandbox.received == [Received("alert", ALERTS, TRIGGER, 0, (), accepted=False, number=1)]
+
+
+def test_a_connection_can_be_reset_with_the_body_unread(sandbox: Sandbox) -> None:
+    sandbox.ask_before_body = True
+    sandbox.misbehave = lambda _: Fault.reset_before()
+
+    with connect(sandbox) as connection:
+        connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: sandbox\r\nContent-Length: 999\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+    assert sandbox.received == [Received("alert", ALERTS, {}, 0, (), accepted=False, number=1)]
+
+
+def test_asked_before_the_body_it_still_reads_it_when_nothing_goes_wrong(sandbox: Sandbox, call: Caller) -> None:
+    asked: list[dict[str, Any]] = []
+    sandbox.ask_before_body = True
+    sandbox.misbehave = lambda received: asked.append(received.event)
+
+    assert call.status(TRIGGER) == 202
+    assert asked == [{}]
+    assert [one.event for one in sandbox.received] == [TRIGGER]
+
+
+def test_a_reset_after_the_effect_loses_only_the_answer(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault.reset_after()
+
+    with pytest.raises(urllib3.exceptions.ProtocolError) as error:
+        call(ALERTS, TRIGGER)
+
+    assert isinstance(error.value.args[1], ConnectionResetError)
+    assert len(sandbox.incidents) == 1
+    assert sandbox.received == [Received("alert", ALERTS, TRIGGER, 0, (), accepted=True, number=1)]
+
+
+def test_a_call_can_go_without_an_answer(client: urllib3.PoolManager, sandbox: Sandbox) -> None:
+    sandbox.misbehave = lambda _: Fault.hang()
+
+    with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+        client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER), timeout=0.05)
+
+    assert sandbox.incidents == []
+    assert [(one.status, one.accepted) for one in sandbox.received] == [(0, False)]
+
+
+def test_a_hanging_call_can_take_effect_and_end(sandbox: Sandbox, call: Caller) -> None:
+    sandbox.misbehave = lambda _: Fault.hang(0.05, takes_effect=True)
+
+    with pytest.raises(urllib3.exceptions.ProtocolError) as error:
+        call(ALERTS, TRIGGER)
+
+    assert isinstance(error.value.args[1], http.client.RemoteDisconnected)
+    assert len(sandbox.incidents) == 1
+    assert [(one.status, one.accepted) for one in sandbox.received] == [(0, True)]
+
+
+def test_an_answer_can_come_byte_by_byte(sandbox: Sandbox) -> None:
+    sandbox.misbehave = lambda _: Fault.trickle(0.001)
+    start = time.monotonic()
+
+    with open_call(sandbox) as connection:
+        pieces = [connection.recv(65536)]
+        response = http.client.HTTPResponse(connection)
+        while not b"".join(pieces).endswith(b"}"):
+            pieces.append(connection.recv(65536))
+        response.close()
+
+    assert pieces[0] == b"H"
+    assert b"".join(pieces).startswith(b"HTTP/1.1 202 Accepted\r\n")
+    assert b"".join(pieces).endswith(b'{"status": "success", "message": "Event processed", "dedup_key": "disk"}')
+    assert time.monotonic() - start >= 0.001 * len(b"".join(pieces))
+
+
+def test_an_answer_that_nobody_waited_for_is_none() -> None:
+    told, gone = threading.Event(), threading.Event()
+
+    def hold(_: Received) -> None:
+        told.set()
+        assert gone.wait(5)
+
+    with Sandbox(on_received=hold) as sandbox:
+        before = set(threading.enumerate())
+        with open_call(sandbox):
+            assert told.wait(5)
+        gone.set()
+        assert sandbox_threads_end(before)
+
+        assert [(one.status, one.accepted) for one in sandbox.received] == [(0, True)]
+
+
+def test_faults_combine(sandbox: Sandbox) -> None:
+    sandbox.misbehave = lambda _: replace(Fault.answer(503, "Busy"), wait=0.02, pause=0.001)
+    start = time.monotonic()
+
+    with open_call(sandbox) as connection:
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+
+        assert (response.status, response.read()) == (503, b"Busy")
+        assert time.monotonic() - start >= 0.04
+
+
+# Starting and stopping
+
+
+def sandbox_threads_end(before: set[threading.Thread]) -> bool:
+    """Wait for the threads that were not there before, and tell whether all have ended."""
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(5)
+    return not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.parametrize("fault", [Fault.hang(), Fault.delay(60), Fault(hold=60), Fault.trickle(60)])
+def test_stopping_ends_a_hanging_call_at_once(fault: Fault) -> None:
+    before = set(threading.enumerate())
+    asked = threading.Event()
+
+    def misbehave(_: Received) -> Fault:
+        asked.set()
+        return fault
+
+    sandbox = Sandbox()
+    sandbox.misbehave = misbehave
+    sandbox.start()
+    with open_call(sandbox) as connection, open_call(sandbox):
+        assert asked.wait(5)
+        start = time.monotonic()
+
+        sandbox.stop()
+
+        assert time.monotonic() - start < 1
+        assert connection.recv(1) == b""
+    assert set(threading.enumerate()) <= before
+    assert all(one.status == 0 for one in sandbox.received)
+
+
+def test_stopping_closes_idle_connections(sandbox: Sandbox) -> None:
+    with open_call(sandbox) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 202")
+
+        sandbox.stop()
+
+        assert connection.recv(1) == b""
+
+
+def test_stopped_it_refuses_connections_and_started_again_it_goes_on(sandbox: Sandbox, call: Caller) -> None:
+    url = sandbox.url
+    call(ALERTS, TRIGGER)
+
+    for _ in range(3):
+        sandbox.stop()
+        with pytest.raises(urllib3.exceptions.NewConnectionError, match="refused"):
+            call(ALERTS, TRIGGER)
+        sandbox.start()
+        assert call.status(TRIGGER) == 202
+
+    assert sandbox.url == url
+    assert [one.triggers for one in sandbox.incidents] == [4]
+
+
+def test_stopping_twice_is_harmless_and_starting_twice_is_a_mistake(sandbox: Sandbox) -> None:
+    with pytest.raises(RuntimeError, match=f"already listens at {sandbox.url}"):
+        sandbox.start()
+
+    sandbox.stop()
+    sandbox.stop()
+
+
+def test_a_port_that_is_taken_is_an_error(sandbox: Sandbox) -> None:
+    with pytest.raises(OSError, match="in use"):
+        Sandbox(port_of(sandbox)).start()
+
+
+def test_it_can_be_stopped_by_what_it_tells(client: urllib3.PoolManager, capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(threading.enumerate())
+    with Sandbox() as running:
+        running.on_received = lambda _: running.stop()
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            Caller(client, running).status(TRIGGER)
+        assert sandbox_threads_end(before)
+
+    assert [(one.status, one.accepted) for one in running.received] == [(0, True)]
+    assert capsys.readouterr().err == ""

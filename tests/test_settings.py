@@ -1,0 +1,149 @@
+"""The settings: what the environment may say, and that all of what is wrong with it is told at once."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from settings import Settings, SettingsError
+
+DEFAULTS = {
+    "parameter_prefix": "/rudderstack-pagerduty",
+    "dedup_key_field": ("properties", "dedupKey"),
+    "pagerduty_url": "https://events.pagerduty.com",
+    "default_severity": "critical",
+    "default_source": "",
+}
+VARIABLES = ["PARAMETER_PREFIX", "DEDUP_KEY_FIELD", "PAGERDUTY_URL", "DEFAULT_SEVERITY", "DEFAULT_SOURCE"]
+
+
+def read(**environment: str) -> dict[str, Any]:
+    settings = dataclasses.asdict(Settings.from_environment(environment))
+    return {name: settings[name] for name in DEFAULTS}
+
+
+def problems(**environment: str) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment(environment)
+    return error.value.problems
+
+
+def test_an_empty_environment_has_the_defaults() -> None:
+    assert read() == DEFAULTS
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+def test_a_blank_variable_has_its_default(blank: str) -> None:
+    assert read(**dict.fromkeys(VARIABLES, blank)) == DEFAULTS
+
+
+def test_variables_of_others_are_not_looked_at() -> None:
+    assert read(PATH="/usr/bin", parameter_prefix="/x", default_severity="info", SEVERITY="info") == DEFAULTS
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings.from_environment({})
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.default_severity = "info"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("PARAMETER_PREFIX", "/rp", "parameter_prefix", "/rp"),
+        ("PARAMETER_PREFIX", "/acme/prod/rp_1.0-x", "parameter_prefix", "/acme/prod/rp_1.0-x"),
+        ("PARAMETER_PREFIX", "/rp/", "parameter_prefix", "/rp"),
+        ("PARAMETER_PREFIX", " /rp\n", "parameter_prefix", "/rp"),
+        ("DEDUP_KEY_FIELD", "messageId", "dedup_key_field", ("messageId",)),
+        ("DEDUP_KEY_FIELD", "context.alerts.0.id", "dedup_key_field", ("context", "alerts", "0", "id")),
+        ("DEDUP_KEY_FIELD", "properties.alert key", "dedup_key_field", ("properties", "alert key")),
+        ("DEDUP_KEY_FIELD", " properties.id ", "dedup_key_field", ("properties", "id")),
+        ("DEFAULT_SEVERITY", "critical", "default_severity", "critical"),
+        ("DEFAULT_SEVERITY", "error", "default_severity", "error"),
+        ("DEFAULT_SEVERITY", "warning", "default_severity", "warning"),
+        ("DEFAULT_SEVERITY", "info", "default_severity", "info"),
+        ("DEFAULT_SEVERITY", " Warning ", "default_severity", "warning"),
+        ("DEFAULT_SOURCE", "rudderstack", "default_source", "rudderstack"),
+        ("DEFAULT_SOURCE", " Zürich / 東京 ", "default_source", "Zürich / 東京"),
+        ("PAGERDUTY_URL", "https://events.eu.pagerduty.com", "pagerduty_url", "https://events.eu.pagerduty.com"),
+        ("PAGERDUTY_URL", "https://events.pagerduty.com/", "pagerduty_url", "https://events.pagerduty.com"),
+        ("PAGERDUTY_URL", "https://proxy.example:8443/pd", "pagerduty_url", "https://proxy.example:8443/pd"),
+        ("PAGERDUTY_URL", "http://localhost:8080", "pagerduty_url", "http://localhost:8080"),
+        ("PAGERDUTY_URL", "http://LOCALHOST:8080", "pagerduty_url", "http://LOCALHOST:8080"),
+        ("PAGERDUTY_URL", "http://127.0.0.1:8080/", "pagerduty_url", "http://127.0.0.1:8080"),
+        ("PAGERDUTY_URL", "http://127.1.2.3", "pagerduty_url", "http://127.1.2.3"),
+        ("PAGERDUTY_URL", "http://[::1]:8080", "pagerduty_url", "http://[::1]:8080"),
+        ("PAGERDUTY_URL", "http://host.docker.internal:8080", "pagerduty_url", "http://host.docker.internal:8080"),
+        ("PAGERDUTY_URL", "https://localhost:8080", "pagerduty_url", "https://localhost:8080"),
+    ],
+)
+def test_a_variable_sets_one_thing(variable: str, text: str, field: str, value: object) -> None:
+    assert read(**{variable: text}) == {**DEFAULTS, field: value}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PARAMETER_PREFIX", "rp"),
+        ("PARAMETER_PREFIX", "/"),
+        ("PARAMETER_PREFIX", "//"),
+        ("PARAMETER_PREFIX", "/rp//x"),
+        ("PARAMETER_PREFIX", "/r p"),
+        ("PARAMETER_PREFIX", "/rp*"),
+        ("PARAMETER_PREFIX", "/zürich"),
+        ("PARAMETER_PREFIX", "arn:aws:ssm:eu-central-1:123456789012:parameter/rp"),
+        ("DEDUP_KEY_FIELD", "."),
+        ("DEDUP_KEY_FIELD", "properties."),
+        ("DEDUP_KEY_FIELD", ".dedupKey"),
+        ("DEDUP_KEY_FIELD", "properties..dedupKey"),
+        ("DEFAULT_SEVERITY", "fatal"),
+        ("DEFAULT_SEVERITY", "warn"),
+        ("DEFAULT_SEVERITY", "critical,error"),
+        ("DEFAULT_SEVERITY", "1"),
+        ("PAGERDUTY_URL", "events.pagerduty.com"),
+        ("PAGERDUTY_URL", "https://"),
+        ("PAGERDUTY_URL", "https:///v2/enqueue"),
+        ("PAGERDUTY_URL", "ftp://events.pagerduty.com"),
+        ("PAGERDUTY_URL", "file:///etc/passwd"),
+        ("PAGERDUTY_URL", "https://events.pagerduty.com:port"),
+        ("PAGERDUTY_URL", "https://events.pagerduty.com:99999"),
+        ("PAGERDUTY_URL", "https://[::1"),
+        ("PAGERDUTY_URL", "https://user:password@events.pagerduty.com"),
+        ("PAGERDUTY_URL", "https://events.pagerduty.com?a=b"),
+        ("PAGERDUTY_URL", "https://events.pagerduty.com#a"),
+        ("PAGERDUTY_URL", "http://events.pagerduty.com"),
+        ("PAGERDUTY_URL", "HTTP://events.pagerduty.com"),
+        ("PAGERDUTY_URL", "http://localhost.example"),
+        ("PAGERDUTY_URL", "http://127.0.0.1.example"),
+        ("PAGERDUTY_URL", "http://127.0.0.1@events.pagerduty.com"),
+        ("PAGERDUTY_URL", "http://10.0.0.1"),
+        ("PAGERDUTY_URL", "http://[::2]"),
+        ("PAGERDUTY_URL", "http://xhost.docker.internal"),
+        ("PAGERDUTY_URL", "http://hostxdocker.internal"),
+    ],
+)
+def test_what_makes_no_sense_is_one_problem_that_names_the_variable(variable: str, text: str) -> None:
+    (problem,) = problems(**{variable: text})
+
+    assert problem.startswith(f"{variable}: expected ")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(PARAMETER_PREFIX="rp", DEDUP_KEY_FIELD="a..b", PAGERDUTY_URL="http://x", DEFAULT_SEVERITY="fatal")
+
+    assert {problem.partition(":")[0] for problem in found} == {
+        "PARAMETER_PREFIX",
+        "DEDUP_KEY_FIELD",
+        "PAGERDUTY_URL",
+        "DEFAULT_SEVERITY",
+    }
+
+
+def test_the_error_says_all_problems_in_one_message() -> None:
+    with pytest.raises(SettingsError, match=r"^PARAMETER_PREFIX: .*; DEFAULT_SEVERITY: .*$"):
+        Settings.from_environment({"PARAMETER_PREFIX": "rp", "DEFAULT_SEVERITY": "fatal"})
+
+
+def test_a_problem_does_not_show_the_password_in_a_url() -> None:
+    assert "hunter2" not in "".join(problems(PAGERDUTY_URL="https://user:hunter2@events.pagerduty.com"))
