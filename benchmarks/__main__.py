@@ -1,0 +1,50 @@
+"""`make bench`: measures every figure, prints one table, writes it as JSON; exits 1 when a target is not met."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import figures
+from benchmarks.figures import Figure
+from benchmarks.surroundings import surroundings
+
+_RESULTS = Path(__file__).with_name("results.json")
+_ROW = "{:<34} {:>10} {:>10} {:>8} {:>8}  {}"
+
+
+def main() -> int:
+    """Measure and report."""
+    print(_ROW.format("figure", "ours", "baseline", "ratio", "target", ""))
+    measured = []
+    for figure in _measure():
+        measured.append(figure)
+        print(_line(figure), flush=True)
+    _RESULTS.write_text(json.dumps([figure.as_dict() for figure in measured], indent=2) + "\n")
+    missed = [figure.name for figure in measured if not figure.met]
+    print(f"\n{'All targets are met.' if not missed else 'Not met: ' + ', '.join(missed)}")
+    return 1 if missed else 0
+
+
+def _measure() -> Iterator[Figure]:
+    with surroundings() as around:
+        yield figures.mapping()
+        yield figures.warm(around)
+        yield figures.warm_queued(around)
+        yield figures.cold(around)
+        yield figures.cold_queued(around)
+        yield figures.hundred_events(around)
+        yield from figures.growth(around)
+        yield figures.memory(around)
+    yield figures.package()
+
+
+def _line(figure: Figure) -> str:
+    value = f"{figure.value:.3g} {figure.unit}"
+    baseline = "" if figure.baseline is None else f"{figure.baseline:.3g} {figure.unit}"
+    measured = "" if figure.baseline is None else f"{figure.measured:.2f}"
+    return _ROW.format(figure.name, value, baseline, measured, f"{figure.target:g}", "met" if figure.met else "NOT MET")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""The figures: each measured against a baseline of the same run, in turns, as the median of many rounds."""
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from benchmarks.surroundings import BASELINES, ROOT, Context, Surroundings, pagerduty, request
+from local import gateway
+from local.runtime import Function, Runtime
+from local.stack import LOCAL_ROUTING_KEY, TEMPLATE
+
+MILLISECONDS: Final = 1000.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the table: what was measured, in which unit, against what, and how much of it is allowed."""
+
+    name: str
+    unit: str
+    value: float
+    baseline: float | None
+    target: float
+
+    @property
+    def measured(self) -> float:
+        """What the target is about: the ratio to the baseline, or the value itself when there is none."""
+        return self.value if self.baseline is None else self.value / self.baseline
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met."""
+        return self.measured <= self.target
+
+    def as_dict(self) -> dict[str, Any]:
+        """Write it for a machine."""
+        return {**asdict(self), "measured": self.measured, "met": self.met}
+
+
+def in_turns(ours: Callable[[], object], baseline: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Run both in turns and return the median seconds of each; one round before does not count."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for n in range(rounds + 1):
+        for run, kept in zip((ours, baseline), times, strict=True):
+            began = time.perf_counter()
+            run()
+            if n:
+                kept.append(time.perf_counter() - began)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def ratio(name: str, ours: Callable[[], object], baseline: Callable[[], object], rounds: int, target: float) -> Figure:
+    """Measure a time in milliseconds against its baseline."""
+    value, base = in_turns(ours, baseline, rounds)
+    return Figure(name, "ms", value * MILLISECONDS, base * MILLISECONDS, target)
+
+
+# -- in this process -------------------------------------------------------------------------------------------------
+
+
+def mapping() -> Figure:
+    """Map RudderStack's alert sample, against reading and writing its JSON."""
+    from mapping import Rules, map_event  # noqa: PLC0415 -- only once the environment is set
+
+    text = request()["body"]
+    event, rules, now = json.loads(text), Rules(), datetime.now(UTC)
+
+    def ours() -> None:
+        for _ in range(100):
+            map_event(event, rules, now)
+
+    def baseline() -> None:
+        for _ in range(100):
+            json.dumps(json.loads(text))
+
+    return ratio("mapping, 100 events", ours, baseline, 300, 0.75)
+
+
+def warm(surroundings: Surroundings) -> Figure:
+    """Answer a request on a warm start, against a bare POST of the same body to the same server."""
+    with handler(surroundings.environment) as answer:
+        event = request()
+        body = _posted_body(event)
+        http = urllib3.PoolManager()
+        url = f"{surroundings.environment['PAGERDUTY_URL']}/v2/enqueue"
+
+        def post() -> None:
+            http.request("POST", url, body=body, headers={"content-type": "application/json"})
+
+        return ratio("warm start", lambda: answer(event), post, 2000, 1.5)
+
+
+def warm_queued(surroundings: Surroundings) -> Figure:
+    """Answer a request on a warm start in queued delivery, against a handler with one `send_message`."""
+    environment = surroundings.environment | {"QUEUE_URL": surroundings.queue_url}
+    with handler(environment) as answer:
+        sys.path.insert(0, str(BASELINES))
+        baseline = importlib.import_module("queued").lambda_handler
+        numbers = iter(range(1_000_000))
+
+        def ours() -> None:
+            answer(request(dedupKey=f"incident-{next(numbers)}"))
+
+        def send() -> None:
+            # The same work to build the event as on the other side.
+            event = request(dedupKey=f"incident-{next(numbers)}")
+            context = Context()
+            context.aws_request_id = str(next(numbers))
+            baseline(event, context)
+
+        return ratio("warm start, queued", ours, send, 300, 1.5)
+
+
+def hundred_events(surroundings: Surroundings) -> Figure:
+    """Deliver 100 events of one request, PagerDuty taking 150 ms for each, against one such answer."""
+    with pagerduty(0.15) as url, handler(surroundings.environment | {"PAGERDUTY_URL": url}) as answer:
+        event = request()
+        one = json.loads(event["body"])
+        many = [
+            {**one, "messageId": str(n), "properties": {**one["properties"], "dedupKey": str(n)}} for n in range(100)
+        ]
+        hundred = {**event, "body": json.dumps(many)}
+        http = urllib3.PoolManager()
+
+        def post() -> None:
+            http.request("POST", f"{url}/v2/enqueue", body=b"{}")
+
+        return ratio("100 events at 150 ms", lambda: answer(hundred), post, 5, 8.0)
+
+
+def growth(surroundings: Surroundings) -> Iterator[Figure]:
+    """Time ten times the custom details, and ten times the body, against ten times the time of the step before."""
+    with handler(surroundings.environment) as answer:
+        for name, make in (("custom details", _with_entries), ("KB of body", _with_kilobytes)):
+            before = None
+            for size in (1, 10, 100, 1000):
+                event = make(size)
+                seconds, _ = in_turns(functools.partial(answer, event), lambda: None, 100)
+                if before is not None:
+                    linear = 10 * before * MILLISECONDS
+                    yield Figure(f"{size:,} {name}, to ten times less", "ms", seconds * MILLISECONDS, linear, 1.0)
+                before = seconds
+
+
+# -- in processes of their own ---------------------------------------------------------------------------------------
+
+
+def cold(surroundings: Surroundings) -> Figure:
+    """Start the function and answer once, against a handler that does no more than it has to."""
+    environment = surroundings.environment
+    return _cold("cold start", environment, "direct")
+
+
+def cold_queued(surroundings: Surroundings) -> Figure:
+    """Start it and answer once in queued delivery, against the same with one `send_message`."""
+    return _cold("cold start, queued", surroundings.environment | {"QUEUE_URL": surroundings.queue_url}, "queued")
+
+
+def _cold(name: str, environment: Mapping[str, str], baseline: str) -> Figure:
+    _, functions = gateway.load(TEMPLATE, {})
+    ours = Function("ours", functions["ApiFunction"].code, "app.lambda_handler", 9, environment)
+    theirs = Function("baseline", BASELINES, f"{baseline}.lambda_handler", 9, environment)
+    return ratio(name, lambda: _first_answer(ours), lambda: _first_answer(theirs), 15, 1.15)
+
+
+def _first_answer(function: Function) -> None:
+    """Start an instance and let it answer: the emulator starts the runtime with the first invocation."""
+    runtime = Runtime(function, max_instances=1)
+    try:
+        answer = json.loads(runtime.invoke(json.dumps(request())))
+    finally:
+        runtime.close()
+    if answer.get("statusCode") not in {200, 202}:
+        raise RuntimeError(f"{function.name} answered {answer}")
+
+
+def memory(surroundings: Surroundings) -> Figure:
+    """Compare the function's peak memory after 10,000 events with that after 100."""
+    program = "import benchmarks.figures, sys; benchmarks.figures.print_peak_memory(int(sys.argv[1]))"
+
+    def peak(events: int) -> float:
+        output = subprocess.run(  # noqa: S603 -- our own program
+            [sys.executable, "-c", program, str(events)],
+            env={**os.environ, **surroundings.environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return float(output.stdout.splitlines()[-1])
+
+    return Figure("peak memory after 10,000 events", "MB", peak(10_000), peak(100), 1.05)
+
+
+def print_peak_memory(events: int) -> None:
+    """Answer so many events, each of another incident, and print the peak of this process in MB."""
+    with handler({}) as answer:
+        for n in range(events):
+            answer(request(dedupKey=f"incident-{n}"))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def package() -> Figure:
+    """Zip what `sam build` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(  # noqa: S603 -- SAM, from the virtual environment
+            [str(Path(sys.executable).with_name("sam")), "build", "ApiFunction", "--build-dir", folder],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        built = Path(folder) / "ApiFunction"
+        packed = Path(folder) / "package.zip"
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(built.rglob("*")):
+                archive.write(file, file.relative_to(built))
+        return Figure("package, zipped", "MB", packed.stat().st_size / 1_000_000, None, 1.5)
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def handler(environment: Mapping[str, str]) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Yield the function's handler, made for this environment, with its log going nowhere; a wrong answer raises."""
+    os.environ.pop("QUEUE_URL", None)
+    os.environ.update(environment)
+    import app  # noqa: PLC0415 -- it reads the environment
+    import telemetry  # noqa: PLC0415 -- the same
+
+    app.service.cache_clear()
+    context: Any = Context()
+
+    def answer(event: dict[str, Any]) -> dict[str, Any]:
+        response = app.lambda_handler(event, context)
+        if response["statusCode"] != 200:  # noqa: PLR2004 -- the one that a benchmark is about
+            raise RuntimeError(f"answered {response}")
+        return response
+
+    log: Any = telemetry.logger.registered_handler
+    with Path(os.devnull).open("w") as nowhere:
+        before = log.setStream(nowhere)
+        try:
+            yield answer
+        finally:
+            log.setStream(before)
+
+
+def _posted_body(event: dict[str, Any]) -> bytes:
+    import limits  # noqa: PLC0415 -- only once the environment is set
+    from mapping import Rules, map_event  # noqa: PLC0415 -- the same
+
+    mapped = map_event(json.loads(event["body"]), Rules(), datetime.now(UTC)).event
+    return limits.encode({"routing_key": LOCAL_ROUTING_KEY, **mapped})
+
+
+def _with_entries(count: int) -> dict[str, Any]:
+    return request(customDetails={f"detail {n}": n for n in range(count)})
+
+
+def _with_kilobytes(count: int) -> dict[str, Any]:
+    event = request()
+    body = json.loads(event["body"])
+    body["context"] = {"padding": "x" * max(0, 1000 * count - len(event["body"]))}
+    return {**event, "body": json.dumps(body)}
