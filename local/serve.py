@@ -1,7 +1,7 @@
 """`python -m local serve`: keeps the endpoint up, and shows each event as it passes."""
 
 import json
-import signal
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
 _ENVIRONMENT_FILE = ROOT / ".local" / "env.json"
+_LOOK_UP_SECONDS = 0.2
 
 
 def main(options: Options) -> int:
@@ -22,7 +23,9 @@ def main(options: Options) -> int:
         with LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_trouble) as stack:
             _write_environment_file(stack)
             _greet(stack)
-            signal.pause()
+            # Not signal.pause(): the system may hand the signal to any thread, and then this one would sleep on.
+            while True:
+                time.sleep(_LOOK_UP_SECONDS)
     except KeyboardInterrupt:
         print("Stopped.", flush=True)
     return 0

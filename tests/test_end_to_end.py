@@ -1,6 +1,7 @@
 """The whole stack: SAM's API Gateway, the runtime emulator, moto's SSM and the PagerDuty sandbox, over HTTP."""
 
 import base64
+import ctypes
 import gzip
 import json
 import os
@@ -339,6 +340,18 @@ def test_serve_ends_when_told_and_leaves_nothing_behind(
     assert "POST /events  200 delivered PagerDuty took the alert event (trigger)" in output
     assert "PagerDuty 202  alert trigger disk-full" in output
     assert serve.left_behind() == []
+
+
+def test_serve_ends_whichever_of_its_threads_takes_the_signal(command: Callable[..., Command]) -> None:
+    serve = command("serve", "--port", "0")
+    wait_until_listening(serve)
+    pid = serve.process.pid
+    other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
+    ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM)
+    output, _ = serve.process.communicate(timeout=20)
+
+    assert serve.process.returncode == 0
+    assert output.endswith("Stopped.\n")
 
 
 def test_serve_leaves_nothing_behind_when_it_is_killed(command: Callable[..., Command]) -> None:
