@@ -45,6 +45,10 @@ class Server:
         ]
 
 
+class Listener(ThreadingHTTPServer):
+    request_queue_size = 128  # The default of five would turn most of 64 callers away, who come back seconds later.
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     state = Server()
@@ -70,7 +74,7 @@ def server() -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class names it so
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    with Listener(("127.0.0.1", 0), Handler) as http:
         state.url = f"http://127.0.0.1:{http.server_address[1]}"
         thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
