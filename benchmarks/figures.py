@@ -252,13 +252,12 @@ def handler(environment: Mapping[str, str]) -> Iterator[Callable[[dict[str, Any]
             raise RuntimeError(f"answered {response}")
         return response
 
-    log: Any = telemetry.logger.registered_handler
     with Path(os.devnull).open("w") as nowhere:
-        before = log.setStream(nowhere)
+        before = telemetry.handler.setStream(nowhere)
         try:
             yield answer
         finally:
-            log.setStream(before)
+            telemetry.handler.setStream(before)
 
 
 def _posted_body(event: dict[str, Any]) -> bytes:

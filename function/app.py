@@ -19,8 +19,7 @@ import webhook
 from credentials import REREAD, Credentials
 from delivery import Delivery, Direct, Job, Queued
 from errors import Deferred, NotSentError, Rejected
-from limits import Fitted
-from mapping import Mapped, Rules, map_event
+from mapping import Rules, map_event
 from pagerduty import Client, Receipt, RoutingKeyRefused
 from settings import Settings, SettingsError
 from webhook import Outcome, Request
@@ -33,8 +32,18 @@ DEADLINE: Final = 8.0
 # Seconds kept for the answer when the function's own time limit is nearer than the deadline.
 _TIME_TO_ANSWER: Final = 0.5
 
-# An event that can be sent, mapped and fitted, or why it is not.
-Prepared = tuple[Mapped, Fitted] | NotSentError
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An event that can be sent: the job, what PagerDuty will see of it, and what was repaired."""
+
+    job: Job
+    event: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+# An event that can be sent, or why it is not.
+Prepared = Ready | NotSentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +77,18 @@ def service() -> Service:
 def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Answer one request of API Gateway, always: what happened to its events, in RudderStack's terms."""
     deadline = time.monotonic() + min(DEADLINE, context.get_remaining_time_in_millis() / 1000 - _TIME_TO_ANSWER)
-    telemetry.logger.append_keys(request_id=context.aws_request_id)
+    telemetry.begin(context.aws_request_id)
     try:
         return _answer(event, deadline)
     except NotSentError as error:
-        telemetry.log_request(error)
-        return webhook.refusal(error)
+        refused = error
     except SettingsError as error:
         telemetry.logger.error("The environment variables make no sense", extra={"problems": error.problems})
-        return webhook.refusal(Deferred("settings_invalid", f"Settings of the function: {error}"))
+        refused = Deferred("settings_invalid", f"Settings of the function: {error}")
     except Exception as error:  # noqa: BLE001 -- a bug must be an answer that is retried, not a lost page
-        return webhook.refusal(telemetry.bug(error))
+        refused = telemetry.bug(error)
+    telemetry.log_request(refused)
+    return webhook.refusal(refused)
 
 
 def _answer(event: dict[str, Any], deadline: float) -> dict[str, Any]:
@@ -94,7 +104,16 @@ def _answer(event: dict[str, Any], deadline: float) -> dict[str, Any]:
         [_previewed(item) for item in prepared] if preview else _deliver(prepared, request.service, parts, deadline)
     )
     for item, outcome in zip(prepared, outcomes, strict=True):
-        _log(request.service, item, outcome)
+        telemetry.log_event(
+            request.service,
+            outcome.outcome,
+            outcome.code,
+            item.job if isinstance(item, Ready) else None,
+            dedup_key=outcome.dedup_key,
+            warnings=outcome.warnings,
+            exchange=outcome.exchange,
+            preview=preview,
+        )
     return webhook.answer(outcomes, many=batch.many)
 
 
@@ -120,27 +139,23 @@ def _prepare(event: Any, rules: Rules) -> Prepared:
     """Map one event and fit it to PagerDuty's limits, or tell why it is not sent; no event disturbs its neighbours."""
     try:
         mapped = map_event(event, rules, datetime.now(UTC))
-        return mapped, limits.fit(mapped.event)
+        fitted = limits.fit(mapped.event)
     except NotSentError as error:
         return error
     except Exception as error:  # noqa: BLE001 -- a bug must be an answer that is retried, not a lost page
         return telemetry.bug(error)
+    job = Job(mapped.kind, fitted.body, mapped.dedup_key, mapped.message_id, mapped.action, mapped.occurred_at)
+    return Ready(job, fitted.event, mapped.warnings + fitted.warnings)
 
 
 def _deliver(prepared: Sequence[Prepared], service: str, parts: Service, deadline: float) -> list[Outcome]:
-    jobs = [_job(*item) for item in prepared if not isinstance(item, NotSentError)]
+    jobs = [item.job for item in prepared if isinstance(item, Ready)]
     if parts.queue:
         deliveries = iter(parts.queue.deliver(service, jobs, deadline))
     else:
         again = any(isinstance(item, Deferred) for item in prepared)
         deliveries = iter(_deliver_directly(parts, service, jobs, deadline, again=again))
-    return [
-        Outcome.of(item) if isinstance(item, NotSentError) else _delivered(*item, next(deliveries)) for item in prepared
-    ]
-
-
-def _job(mapped: Mapped, fitted: Fitted) -> Job:
-    return Job(mapped.kind, fitted.body, mapped.dedup_key, mapped.message_id, mapped.action)
+    return [_delivered(item, next(deliveries)) if isinstance(item, Ready) else Outcome.of(item) for item in prepared]
 
 
 def _deliver_directly(
@@ -168,45 +183,33 @@ def _deliver_directly(
     return parts.direct.deliver(service, jobs, send, again=again)
 
 
-# -- outcomes and their log lines ------------------------------------------------------------------------------------
+# -- outcomes --------------------------------------------------------------------------------------------------------
 
 
-def _delivered(mapped: Mapped, fitted: Fitted, delivery: Delivery) -> Outcome:
-    warnings = mapped.warnings + fitted.warnings
+def _delivered(ready: Ready, delivery: Delivery) -> Outcome:
+    job = ready.job
     if isinstance(delivery, NotSentError):
-        return Outcome.of(delivery, mapped.dedup_key, warnings)
+        return Outcome.of(delivery, job.dedup_key, ready.warnings)
     if delivery is None:
-        message = f"PagerDuty took the {_noun(mapped)} when the batch was first sent"
-        return Outcome("delivered", "already_delivered", message, dedup_key=mapped.dedup_key, warnings=warnings)
+        message = f"PagerDuty took the {_noun(job)} when the batch was first sent"
+        return Outcome("delivered", "already_delivered", message, 200, job.dedup_key, ready.warnings)
     if isinstance(delivery, Queued):
-        message = f"The queue took the {_noun(mapped)}, and delivers it to PagerDuty"
-        return Outcome("queued", "queued", message, dedup_key=mapped.dedup_key, warnings=warnings)
-    dedup_key = mapped.dedup_key or delivery.dedup_key
-    return Outcome("delivered", "delivered", f"PagerDuty took the {_noun(mapped)}", 200, dedup_key, warnings)
+        message = f"The queue took the {_noun(job)}, and delivers it to PagerDuty"
+        return Outcome("queued", "queued", message, 200, job.dedup_key, ready.warnings)
+    message = f"PagerDuty took the {_noun(job)}"
+    dedup_key = job.dedup_key or delivery.dedup_key
+    return Outcome("delivered", "delivered", message, 200, dedup_key, ready.warnings, exchange=delivery.exchange)
 
 
 def _previewed(item: Prepared) -> Outcome:
     if isinstance(item, NotSentError):
         return Outcome.of(item)
-    mapped, fitted = item
-    message = f"This {_noun(mapped)} would be sent; nothing was"
-    warnings = mapped.warnings + fitted.warnings
-    return Outcome("preview", "preview", message, 200, mapped.dedup_key, warnings, fitted.event)
+    message = f"This {_noun(item.job)} would be sent; nothing was"
+    return Outcome("preview", "preview", message, 200, item.job.dedup_key, item.warnings, item.event)
 
 
-def _noun(mapped: Mapped) -> str:
-    return "change event" if mapped.kind == "change" else f"alert event ({mapped.action})"
-
-
-def _log(service: str, item: Prepared, outcome: Outcome) -> None:
-    identity: dict[str, Any] = {}
-    if not isinstance(item, NotSentError):
-        mapped, _ = item
-        identity = {"kind": mapped.kind, "action": mapped.action, "message_id": mapped.message_id}
-        identity["repaired"] = [warning.partition(":")[0] for warning in outcome.warnings]
-    telemetry.log_event(
-        service=service, outcome=outcome.outcome, code=outcome.code, dedup_key=outcome.dedup_key, **identity
-    )
+def _noun(job: Job) -> str:
+    return "change event" if job.kind == "change" else f"alert event ({job.action})"
 
 
 # Built while Lambda initialises the process, which is when a cold start has most of the CPU. Reads no secret yet.

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from errors import Deferred, NotSentError
@@ -19,13 +20,14 @@ MEMORY_SIZE: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An event ready to be posted: encoded, without routing key."""
+    """An event ready to be posted: encoded, without routing key. `occurred_at` is when it says that it happened."""
 
     kind: Kind
     body: bytes
     dedup_key: str | None
     message_id: str | None
     action: str | None = None
+    occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ RudderStack gives an event up after any 4xx but 408 and 429, and sends it again 
 (rudder-server, `router/misc.go`), so the status is a decision about somebody's page, not a formality.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 # Shown in the README under "Troubleshooting by code"; a test keeps the two together.
@@ -57,10 +58,23 @@ STATUS_OF: Final[dict[str, int]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The last call to PagerDuty for an event: its status (None: no answer), its seconds, and how many it was."""
+
+    status: int | None
+    seconds: float
+    calls: int
+
+
 class NotSentError(Exception):
-    """An event, or a whole request, that is not sent; `code` is a key of STATUS_OF, `message` is for people."""
+    """An event, or a whole request, that is not sent; `code` is a key of STATUS_OF, `message` is for people.
+
+    `exchange` is there when PagerDuty was called for it.
+    """
 
     outcome: ClassVar[str]
+    exchange: Exchange | None = None
 
     def __init__(self, code: str, message: str, *, status: int | None = None) -> None:
         """Take the status from the code unless another event's fate decides it (`held_back`)."""

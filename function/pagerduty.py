@@ -18,7 +18,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from errors import Deferred, Rejected
+from errors import Deferred, Exchange, NotSentError, Rejected
 from mapping import Kind
 
 PATHS: Final[dict[Kind, str]] = {"alert": "/v2/enqueue", "change": "/v2/change/enqueue"}
@@ -48,12 +48,10 @@ SERVER_ERRORS: Final = range(500, 600)
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """PagerDuty took the event: the status it answered, the dedup key it named, seconds and calls that it took."""
+    """PagerDuty took the event: the dedup key that it named, and the call in which it did."""
 
-    status: int
     dedup_key: str | None
-    seconds: float
-    calls: int
+    exchange: Exchange
 
 
 class RoutingKeyRefused(Deferred):
@@ -79,30 +77,26 @@ class Client:
         Raises Rejected when PagerDuty will never take it, Deferred when it may later.
         """
         content = b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + body[1:]
-        began = time.monotonic()
-        error = Deferred("out_of_time", "No time was left to call PagerDuty; it will be tried again")
+        path = self._base_path + PATHS[kind]
+        error: NotSentError = Deferred("out_of_time", "No time was left to call PagerDuty; it will be tried again")
         for call in range(1, ATTEMPTS + 1):
-            remaining = deadline - time.monotonic()
-            if remaining < SHORTEST_CALL:
+            began = time.monotonic()
+            if deadline - began < SHORTEST_CALL:
                 break
+            status = None
             try:
-                status, reply = self._post(self._base_path + PATHS[kind], content, remaining)
-            except ReadTimeoutError:
-                raise Deferred(
-                    "pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again"
-                ) from None
+                status, reply = self._post(path, content, deadline - began)
+                dedup_key = _judge(status, reply, routing_key)
             except HTTPError as problem:
-                error = Deferred(
-                    "pagerduty_unreachable",
-                    f"PagerDuty could not be reached ({type(problem).__name__}); it will be tried again",
-                )
+                error = _unanswered(problem)
+            except NotSentError as judgement:
+                error = judgement
             else:
-                if status not in SERVER_ERRORS:
-                    dedup_key = _judge(status, reply, routing_key)
-                    return Receipt(status, dedup_key, time.monotonic() - began, call)
-                error = Deferred("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
-            if call < ATTEMPTS:
-                self._pause(random.uniform(*_RETRY_PAUSE) * call)  # noqa: S311 -- jitter, not a secret
+                return Receipt(dedup_key, Exchange(status, time.monotonic() - began, call))
+            error.exchange = Exchange(status, time.monotonic() - began, call)
+            if call == ATTEMPTS or not (status in SERVER_ERRORS or error.code == "pagerduty_unreachable"):
+                break
+            self._pause(random.uniform(*_RETRY_PAUSE) * call)  # noqa: S311 -- jitter, not a secret
         raise error
 
     def _post(self, path: str, content: bytes, seconds: float) -> tuple[int, bytes]:
@@ -127,6 +121,14 @@ class Client:
         return response.status, reply
 
 
+def _unanswered(problem: HTTPError) -> Deferred:
+    if isinstance(problem, ReadTimeoutError):
+        return Deferred("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
+    return Deferred(
+        "pagerduty_unreachable", f"PagerDuty could not be reached ({type(problem).__name__}); it will be tried again"
+    )
+
+
 def _judge(status: int, reply: bytes, routing_key: str) -> str | None:
     """Return the dedup key of an event that PagerDuty took; raise what became of any other."""
     content = _parse(reply)
@@ -137,7 +139,7 @@ def _judge(status: int, reply: bytes, routing_key: str) -> str | None:
         raise Deferred(
             "pagerduty_rate_limited", "PagerDuty limits the rate of this routing key; it will be tried again"
         )
-    if status == REQUEST_TIMEOUT:
+    if status == REQUEST_TIMEOUT or status in SERVER_ERRORS:
         raise Deferred("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
     if status in {BAD_REQUEST, TOO_LARGE}:
         reasons = _reasons(content, routing_key)

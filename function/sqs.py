@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import aws
@@ -53,6 +54,7 @@ def write(service: str, job: Job) -> Message:
         "action": job.action,
         "dedup_key": job.dedup_key,
         "message_id": job.message_id,
+        "occurred_at": job.occurred_at and job.occurred_at.isoformat(),
     }
     body = json.dumps({**content, "event": json.loads(job.body)})
     if len(body) > MAX_MESSAGE_BYTES:
@@ -70,7 +72,9 @@ def read(body: str) -> tuple[str, Job]:
         content = json.loads(body)
         packed = content.get("event_base64")
         event = base64.b64decode(packed) if packed else limits.encode(content["event"])
-        job = Job(content["kind"], event, content["dedup_key"], content["message_id"], content["action"])
+        occurred_at = content.get("occurred_at")
+        occurred_at = datetime.fromisoformat(occurred_at) if occurred_at else None
+        job = Job(content["kind"], event, content["dedup_key"], content["message_id"], content["action"], occurred_at)
         return content["service"], job
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Rejected("message_unreadable", "This message is not one that the API function writes") from None

@@ -1,50 +1,107 @@
-"""What the functions say about themselves: one logger, and one line per event at its end.
+"""What the functions say about themselves: one line of JSON per event at its end, which carries its metrics as well.
 
+CloudWatch reads the metrics out of the log (embedded metric format), so nothing is called for them:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
 Never an event's content, a header or a secret: only what identifies the event and what became of it.
 """
 
+import functools
+import json
+import logging
+import sys
+import time
 import traceback
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from errors import Deferred, NotSentError
+from errors import Deferred, Exchange, NotSentError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from delivery import Job
+
+NAMESPACE: Final = "RudderStackPagerDuty"
+# How an event, or a request, ended. One that was delivered before, in a batch that came again, has been counted.
+_METRIC_OF_OUTCOME: Final = {
+    "delivered": "Delivered",
+    "queued": "Queued",
+    "ignored": "Ignored",
+    "rejected": "Rejected",
+    "deferred": "Deferred",
+}
+_NOT_COUNTED: Final = frozenset({"already_delivered"})
 # A messageId is a UUID; one that is not is shortened.
 _LOGGED_CHARACTERS: Final = 100
+_TOO_MANY_REQUESTS: Final = 429
+# So many pairs of PagerDuty service and kind have their dimensions ready.
+_REMEMBERED_DIMENSIONS: Final = 256
 
-logger = Logger(location=None)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+# For what belongs to no event. Lambda takes the level of a line only together with a time as in RFC 3339:
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+handler: Final = logging.StreamHandler(sys.stdout)
+logger: Final = Logger(location=None, use_rfc3339=True, logger_handler=handler)
+_invocation: Final[dict[str, str]] = {}
 
 
-def log_event(  # noqa: PLR0913 -- one argument a field of the line
-    *,
+def begin(request_id: str) -> None:
+    """Name the invocation to which all lines belong from now on."""
+    _invocation["request_id"] = request_id
+    logger.append_keys(request_id=request_id)
+
+
+def log_event(  # noqa: PLR0913 -- what one line is made of
     service: str,
     outcome: str,
     code: str,
-    kind: str | None = None,
-    action: str | None = None,
-    message_id: str | None = None,
+    job: "Job | None",
+    *,
     dedup_key: str | None = None,
-    **more: Any,
+    warnings: "Sequence[str]" = (),
+    exchange: Exchange | None = None,
+    preview: bool = False,
+    receives: int | None = None,
 ) -> None:
-    """Write the one line of an event; a warning when it was not sent."""
-    write = logger.warning if outcome in {"rejected", "deferred"} else logger.info
+    """Write the line of one event: who it is, what became of it, and the metrics of both, unless it is a preview.
+
+    `job` is None when the event could not be read. `receives` is how often the queue handed it out, None at the API.
+    """
+    kind = (job.action or job.kind) if job else "unknown"
     fields = {
         "pagerduty_service": service,
+        "kind": kind,
         "outcome": outcome,
         "code": code,
-        "kind": kind,
-        "action": action,
-        "message_id": message_id and message_id[:_LOGGED_CHARACTERS],
+        "message_id": job.message_id[:_LOGGED_CHARACTERS] if job and job.message_id else None,
         "dedup_key": dedup_key,
-        **more,
+        "receives": receives,
+        "repaired": [warning.partition(":")[0] for warning in warnings] or None,
+        "pagerduty_status": exchange and exchange.status,
     }
-    write("event", extra={name: value for name, value in fields.items() if value is not None})
+    metrics: dict[str, Any] = {}
+    if not preview:
+        metrics = _outcome_metric(outcome, code)
+        if "Delivered" in metrics and job and job.occurred_at:
+            metrics["EventAge"] = {"Unit": "Seconds", "Value": _age(job.occurred_at)}
+        if receives is None:
+            metrics["Received"] = _count(1)
+        if warnings:
+            metrics["Repaired"] = _count(1)
+        if exchange:
+            metrics |= _exchange_metrics(exchange)
+    _write("event", outcome, fields, metrics, _dimensions(service, kind))
 
 
 def log_request(error: NotSentError) -> None:
-    """Write the line of a request of which no event was looked at."""
-    logger.warning("request", extra={"outcome": error.outcome, "code": error.code})
+    """Write the line of a request of which no event was looked at; its metrics have no dimension of the caller's."""
+    unauthorized = error.code == "unauthorized"
+    metrics = {"Unauthorized": _count(1)} if unauthorized else _outcome_metric(error.outcome, error.code)
+    _write("request", error.outcome, {"outcome": error.outcome, "code": error.code}, metrics, _dimensions())
 
 
 def bug(error: Exception) -> Deferred:
@@ -52,3 +109,74 @@ def bug(error: Exception) -> Deferred:
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     logger.error("A bug", extra={"exception_type": type(error).__name__, "places": places})
     return Deferred("internal_error", "The function failed, and not because of the event; it will be tried again")
+
+
+def _write(
+    message: str,
+    outcome: str,
+    fields: dict[str, Any],
+    metrics: dict[str, Any],
+    dimensions: EphemeralMetrics,
+) -> None:
+    """Write a line; should that fail, what became of the event stays what it was."""
+    try:
+        line: dict[str, Any] = {
+            "level": "WARNING" if outcome in {"rejected", "deferred"} else "INFO",
+            "message": message,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "service": logger.service,
+            **_invocation,
+        }
+        line |= {name: value for name, value in fields.items() if value is not None}
+        if metrics:
+            line |= dimensions.serialize_metric_set(metrics)
+        handler.stream.write(_ENCODER.encode(line) + "\n")
+        handler.flush()
+    except Exception as error:  # noqa: BLE001 -- PagerDuty has the event or has not, whatever the log does
+        bug(error)
+
+
+# -- metrics ---------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(_REMEMBERED_DIMENSIONS)
+def _dimensions(pagerduty_service: str = "", kind: str = "") -> EphemeralMetrics:
+    """Make what writes metrics down with their dimensions: this stack, and below it the PagerDuty service and kind.
+
+    A kind is an alert's event action, or "change"; "unknown" when the event did not get as far.
+    """
+    provider = EphemeralMetrics(namespace=NAMESPACE, service=logger.service)
+    provider.add_dimension("service", logger.service)
+    if pagerduty_service:
+        provider.add_dimensions(service=logger.service, pagerduty_service=pagerduty_service, kind=kind)
+    return provider
+
+
+def _count(number: int) -> dict[str, Any]:
+    return {"Unit": "Count", "Value": number}
+
+
+def _outcome_metric(outcome: str, code: str) -> dict[str, Any]:
+    name = None if code in _NOT_COUNTED else _METRIC_OF_OUTCOME.get(outcome)
+    return {name: _count(1)} if name else {}
+
+
+def _age(occurred_at: datetime) -> float:
+    """Return the seconds since then; a clock that is ahead of ours makes no event younger than new."""
+    return round(max(0.0, time.time() - occurred_at.timestamp()), 3)
+
+
+def _exchange_metrics(exchange: Exchange) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        _answer_metric(exchange.status): _count(1),
+        "PagerDutyTime": {"Unit": "Milliseconds", "Value": round(exchange.seconds * 1000, 1)},
+    }
+    if exchange.calls > 1:
+        metrics["Retries"] = _count(exchange.calls - 1)
+    return metrics
+
+
+def _answer_metric(status: int | None) -> str:
+    if status is None:
+        return "PagerDutyNoAnswer"
+    return "PagerDuty429" if status == _TOO_MANY_REQUESTS else f"PagerDuty{status // 100}xx"

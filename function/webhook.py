@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from errors import NotSentError, Rejected
+from errors import Exchange, NotSentError, Rejected
 
 # A Lambda invocation takes 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_BODY_BYTES: Final = 6 * 1024 * 1024
@@ -62,7 +62,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one event: one row of the answer. `event` is the PagerDuty event, in a preview only."""
+    """What became of one event: one row of the answer.
+
+    `event` is the PagerDuty event, in a preview only. `exchange` is the call to PagerDuty, if any, for the log.
+    """
 
     outcome: str
     code: str
@@ -71,11 +74,12 @@ class Outcome:
     dedup_key: str | None = None
     warnings: tuple[str, ...] = ()
     event: dict[str, Any] | None = None
+    exchange: Exchange | None = None
 
     @classmethod
     def of(cls, error: NotSentError, dedup_key: str | None = None, warnings: tuple[str, ...] = ()) -> "Outcome":
         """Tell why an event was not sent."""
-        return cls(error.outcome, error.code, error.message, error.status, dedup_key, warnings)
+        return cls(error.outcome, error.code, error.message, error.status, dedup_key, warnings, exchange=error.exchange)
 
     def row(self) -> dict[str, Any]:
         """Build the event's part of the answer."""
@@ -232,7 +236,8 @@ def _parse(text: str) -> object:
         raise Rejected("body_too_deep", "body: nested too deeply to be read") from None
     except ValueError:  # An integer of thousands of digits, which Python refuses to read.
         value = _DECODER_OF_LONG_INTEGERS.decode(text)
-    if _SURROGATE.search(text):
+    # The search takes longer than the parsing, and what it looks for is rare.
+    if ("\\u" in text or not text.isascii()) and _SURROGATE.search(text):
         return _without_half_surrogates(value)
     return value
 

@@ -65,7 +65,7 @@ def worker() -> Worker:
 
 def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
     """Deliver a batch of messages; name those that have to stay in the queue. Raises SettingsError."""
-    telemetry.logger.append_keys(request_id=context.aws_request_id)
+    telemetry.begin(context.aws_request_id)
     worker()
     processor = SqsFifoPartialProcessor(skip_group_on_error=True)
     # A batch that failed as a whole is an answer like any other, not an error of the function.
@@ -82,26 +82,31 @@ def _last_of_group(records: Sequence[dict[str, Any]]) -> set[str]:
 def _handle(record: "SQSRecord", *, last_of_group: set[str], context: "LambdaContext") -> None:
     """Deliver one message, or bury it. Raises Deferred when it has to stay in the queue."""
     parts = worker()
-    service, job = "", None
-    more: dict[str, Any] = {"receives": int(record.attributes.approximate_receive_count)}
+    service, job, exchange = "", None, None
+    outcome = code = "delivered"
     try:
         try:
             service, job = sqs.read(record.body)
-            receipt = _send(parts, service, job, context.get_remaining_time_in_millis() / 1000)
-            outcome, code = "delivered", "delivered"
-            more["pagerduty_status"] = receipt.status
+            exchange = _send(parts, service, job, context.get_remaining_time_in_millis() / 1000).exchange
         except Rejected as error:
+            outcome, code, exchange = error.outcome, error.code, error.exchange
             parts.dead_letters.bury(_message(record), error)
-            outcome, code = error.outcome, error.code
         if record.message_id not in last_of_group:
             parts.queue.delete(record.receipt_handle)
-    except Deferred as error:
-        _log(service, job, error.outcome, error.code, more)
+    except Exception as problem:
+        stays = problem if isinstance(problem, Deferred) else telemetry.bug(problem)
+        outcome, code, exchange = stays.outcome, stays.code, stays.exchange or exchange
         raise
-    except Exception as error:
-        telemetry.bug(error)
-        raise
-    _log(service, job, outcome, code, more)
+    finally:
+        telemetry.log_event(
+            service,
+            outcome,
+            code,
+            job,
+            dedup_key=job.dedup_key if job else None,
+            exchange=exchange,
+            receives=int(record.attributes.approximate_receive_count),
+        )
 
 
 def _send(parts: Worker, service: str, job: Job, remaining: float) -> Receipt:
@@ -122,13 +127,6 @@ def _message(record: "SQSRecord") -> sqs.Message:
         attributes.message_group_id or record.message_id,
         attributes.message_deduplication_id or record.message_id,
     )
-
-
-def _log(service: str, job: Job | None, outcome: str, code: str, more: dict[str, Any]) -> None:
-    identity = {}
-    if job:
-        identity = {"kind": job.kind, "action": job.action, "message_id": job.message_id, "dedup_key": job.dedup_key}
-    telemetry.log_event(service=service, outcome=outcome, code=code, **identity, **more)
 
 
 # Built while Lambda initialises the process. Reads no secret yet.

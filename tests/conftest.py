@@ -69,7 +69,7 @@ def sandbox(running_sandbox: Sandbox) -> Sandbox:
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Collect what the function logs."""
     stream = io.StringIO()
-    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
+    monkeypatch.setattr(telemetry.handler, "stream", stream)
     return stream
 
 

@@ -16,6 +16,7 @@ import pytest
 import app
 import aws
 import sqs
+import webhook
 from local.sandbox import Fault, Received
 from mapping import Rules, map_event
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, LambdaContext, track
@@ -534,21 +535,45 @@ def test_each_event_has_one_line_in_the_log(endpoint: Endpoint, log: io.StringIO
         ("ignored", "not_a_track_call"),
         ("rejected", "event_not_an_object"),
     ]
-    assert lines(log)[0] | {"timestamp": ""} == {
-        "level": "INFO",
-        "message": "event",
-        "timestamp": "",
-        "service": "service_undefined",
-        "request_id": "11111111-2222-3333-4444-555555555555",
-        "pagerduty_service": "default",
-        "outcome": "delivered",
-        "code": "delivered",
-        "kind": "alert",
-        "action": "trigger",
-        "message_id": "m-1",
-        "dedup_key": "disk-full",
-        "repaired": [],
-    }
+    assert (
+        lines(log)[0].items()
+        >= {
+            "request_id": "11111111-2222-3333-4444-555555555555",
+            "pagerduty_service": "default",
+            "kind": "trigger",
+            "outcome": "delivered",
+            "code": "delivered",
+            "message_id": "m-1",
+            "dedup_key": "disk-full",
+            "pagerduty_status": 202,
+        }.items()
+    )
+
+
+def test_a_request_that_nobody_may_send_has_one_line_too(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.post(track(), headers={"x-api-key": "a-wrong-secret-of-somebody"})
+
+    (line,) = lines(log)
+    assert (line["message"], line["code"], line["Unauthorized"]) == ("request", "unauthorized", 1)
+
+
+def test_a_bug_in_a_request_is_counted_as_deferred(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(webhook, "read_events", broken)
+    endpoint.post(track())
+
+    assert [(line["message"], line.get("Deferred")) for line in lines(log)] == [("A bug", None), ("request", 1)]
+
+
+def test_an_event_that_was_refused_in_a_preview_counts_as_nothing(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.post(track(action=7, type="tarck"), queryStringParameters={"preview": "true"})
+
+    (line,) = lines(log)
+    assert (line["code"], "_aws" in line) == ("type_unknown", False)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 
 import delivery
 from delivery import Direct, Job, Memory
-from errors import Deferred, NotSentError, Rejected
+from errors import Deferred, Exchange, NotSentError, Rejected
 from pagerduty import Receipt
 from support import Clock
 
 HOUR = 3600.0
-RECEIPT = Receipt(202, "key-of-pagerduty", 0.1, 1)
+RECEIPT = Receipt("key-of-pagerduty", Exchange(202, 0.1, 1))
 
 
 def job(body: str, key: str | None = None, message_id: str | None = None) -> Job:
@@ -63,7 +63,7 @@ def test_one_job_has_its_receipt() -> None:
 
 
 def test_every_job_has_what_became_of_it_at_its_own_position() -> None:
-    receipts = {f"{n}": Receipt(202, f"key-{n}", 0.1, 1) for n in range(200)}
+    receipts = {f"{n}": Receipt(f"key-{n}", Exchange(202, 0.1, 1)) for n in range(200)}
     jobs = [job(body, f"key-{n % 7}" if n % 3 else None) for n, body in enumerate(receipts)]
 
     delivered = Direct().deliver("default", jobs, lambda job: receipts[job.body.decode()])

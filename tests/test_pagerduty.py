@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_an_alert_event_is_posted_with_the_routing_key(client: Client, sandbox: 
         ROUTING_KEY,
         "disk-full",
     )
-    assert (receipt.status, receipt.dedup_key, receipt.calls) == (202, "disk-full", 1)
+    assert (receipt.dedup_key, receipt.exchange.status, receipt.exchange.calls) == ("disk-full", 202, 1)
 
 
 def test_a_change_event_is_posted_to_its_own_path(client: Client, sandbox: Sandbox) -> None:
@@ -114,7 +115,43 @@ def test_a_quick_retry_that_succeeds_is_a_delivery(sandbox: Sandbox, client: Cli
 
     receipt = client.send("alert", TRIGGER, ROUTING_KEY, soon())
 
-    assert (receipt.status, receipt.calls) == (202, 2)
+    assert (receipt.exchange.status, receipt.exchange.calls) == (202, 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "calls"),
+    [
+        (Fault.answer(500, ""), 500, 3),
+        (Fault.answer(408, ""), 408, 1),
+        (Fault.answer(429, ""), 429, 1),
+        (Fault.answer(400, ""), 400, 1),
+        (Fault.reset_before(), None, 3),
+    ],
+    ids=["500", "408", "429", "400", "reset"],
+)
+def test_what_pagerduty_last_said_is_known_of_an_event_that_it_did_not_take(
+    sandbox: Sandbox, client: Client, fault: Fault, status: int | None, calls: int
+) -> None:
+    sandbox.misbehave = always(fault)
+
+    with pytest.raises(NotSentError) as caught:
+        client.send("alert", TRIGGER, ROUTING_KEY, soon())
+
+    assert caught.value.exchange is not None
+    assert (caught.value.exchange.status, caught.value.exchange.calls) == (status, calls)
+
+
+def test_the_time_of_a_call_is_that_of_pagerduty_and_not_of_what_came_before(sandbox: Sandbox, client: Client) -> None:
+    sandbox.misbehave = lambda call: replace(Fault.answer(503), hold=1.0) if call.number == 1 else None
+
+    assert client.send("alert", TRIGGER, ROUTING_KEY, soon()).exchange.seconds < 1.0
+
+
+def test_of_an_event_for_which_no_time_was_left_there_is_no_call(client: Client) -> None:
+    with pytest.raises(Deferred) as caught:
+        client.send("alert", TRIGGER, ROUTING_KEY, soon(0))
+
+    assert caught.value.exchange is None
 
 
 @pytest.mark.parametrize("body", ["", "accepted", "[1]", "null", '{"dedup_key": 7}', "[" * 100_000])
@@ -127,7 +164,7 @@ def test_an_accepted_event_is_delivered_whatever_the_reply_says(sandbox: Sandbox
 def test_a_reply_without_end_is_not_read_to_its_end(sandbox: Sandbox, client: Client) -> None:
     sandbox.misbehave = always(Fault.answer(202, " " * 10_000_000))
 
-    assert client.send("alert", TRIGGER, ROUTING_KEY, soon()).status == 202
+    assert client.send("alert", TRIGGER, ROUTING_KEY, soon()).exchange.status == 202
 
 
 def test_pagerdutys_reasons_are_passed_on(sandbox: Sandbox, client: Client) -> None:
@@ -216,5 +253,5 @@ def test_threads_share_the_client(sandbox: Sandbox, client: Client) -> None:
     with ThreadPoolExecutor(32) as threads:
         receipts = list(threads.map(lambda _: client.send("alert", TRIGGER, ROUTING_KEY, soon()), range(200)))
 
-    assert {receipt.status for receipt in receipts} == {202}
+    assert {receipt.exchange.status for receipt in receipts} == {202}
     assert len(sandbox.received) == 200

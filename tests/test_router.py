@@ -46,7 +46,9 @@ class Server:
 
 
 class Listener(ThreadingHTTPServer):
-    request_queue_size = 128  # The default of five would turn most of 64 callers away, who come back seconds later.
+    """Lets 64 callers wait: the default of five would turn most away, who come back seconds later."""
+
+    request_queue_size = 128
 
 
 @pytest.fixture

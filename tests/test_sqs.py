@@ -4,6 +4,7 @@ import base64
 import json
 import time
 import uuid
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import boto3
@@ -45,6 +46,7 @@ def test_a_message_is_ascii_json_without_a_routing_key() -> None:
         "action": "trigger",
         "dedup_key": "incident-1",
         "message_id": "m",
+        "occurred_at": None,
         "event": {"payload": {"summary": "Käse ☃"}},
     }
 
@@ -57,6 +59,15 @@ def test_what_is_written_is_read_again(body: bytes) -> None:
 
     assert len(message.body) <= sqs.MAX_MESSAGE_BYTES
     assert sqs.read(message.body) == ("checkout", written)
+
+
+@pytest.mark.parametrize("offset", [UTC, timezone(timedelta(hours=5.5))])
+def test_when_an_event_occurred_is_known_to_the_worker(offset: tzinfo) -> None:
+    occurred_at = datetime(2026, 1, 31, 12, 0, 0, 123456, offset)
+
+    _, read = sqs.read(sqs.write("default", job(occurred_at=occurred_at)).body)
+
+    assert read.occurred_at == occurred_at
 
 
 @pytest.mark.parametrize(

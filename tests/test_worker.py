@@ -4,6 +4,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -241,6 +242,25 @@ def test_each_message_has_one_line_in_the_log(deliver: Deliver, sandbox: Sandbox
         ("rejected", "message_unreadable", 1),
     ]
     assert ROUTING_KEY not in log.getvalue()
+
+
+def test_the_age_of_an_event_counts_from_when_it_occurred_and_not_from_when_it_was_queued(
+    deliver: Deliver, log: io.StringIO
+) -> None:
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    deliver(sqs.write("default", Job("change", b'{"payload":{"summary":"Deployed"}}', None, "m", None, an_hour_ago)))
+
+    assert 3600 <= json.loads(log.getvalue())["EventAge"] < 3660
+
+
+def test_what_pagerduty_answered_is_in_the_line_of_a_message_that_it_did_not_take(
+    deliver: Deliver, sandbox: Sandbox, log: io.StringIO
+) -> None:
+    sandbox.misbehave = lambda _: Fault.answer(503)
+    deliver(message(1))
+
+    line = json.loads(log.getvalue())
+    assert (line["pagerduty_status"], line["PagerDuty5xx"], line["Retries"], line["Deferred"]) == (503, 1, 2, 1)
 
 
 def test_settings_that_make_no_sense_fail_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,76 @@
+"""Reads metrics out of the functions' log, as CloudWatch does on AWS, and as strictly as its specification.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import Any, Final, NamedTuple
+
+DIMENSIONS: Final = range(31)
+METRICS: Final = range(1, 101)
+NAME_LENGTHS: Final = range(1, 1025)
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html, those of time and number.
+UNITS: Final = frozenset({"Seconds", "Microseconds", "Milliseconds", "Count", "Bytes", "Percent", "None"})
+
+
+class Metric(NamedTuple):
+    """One value of one metric, under one set of dimensions, in the order in which the line names them."""
+
+    namespace: str
+    name: str
+    unit: str
+    dimensions: tuple[tuple[str, str], ...]
+    value: float
+
+    @property
+    def dimension_names(self) -> tuple[str, ...]:
+        """The names of its dimensions, by which CloudWatch tells metrics of one name apart."""
+        return tuple(name for name, _ in self.dimensions)
+
+
+def read(line: str) -> list[Metric]:
+    """Return every metric of a line of log; none when it has none. Raises ValueError where CloudWatch would refuse."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return []
+    if not isinstance(content, dict) or "_aws" not in content:
+        return []
+    if not _is_number(content["_aws"].get("Timestamp")):
+        raise ValueError("_aws.Timestamp: expected milliseconds")
+    return [
+        metric for directive in content["_aws"]["CloudWatchMetrics"] for metric in _of_directive(content, directive)
+    ]
+
+
+def read_all(lines: Iterable[str]) -> list[Metric]:
+    """Return every metric of a log."""
+    return [metric for line in lines for metric in read(line)]
+
+
+def _of_directive(content: dict[str, Any], directive: dict[str, Any]) -> Iterator[Metric]:
+    if len(directive["Metrics"]) not in METRICS:
+        raise ValueError(f"expected 1 to 100 metrics, got {len(directive['Metrics'])}")
+    for names, metric in product(directive["Dimensions"], directive["Metrics"]):
+        if len(names) not in DIMENSIONS:
+            raise ValueError(f"expected at most 30 dimensions, got {len(names)}")
+        for name in names:
+            _check_text(name, content[name])
+        if metric["Unit"] not in UNITS:
+            raise ValueError(f"{metric['Name']}: {metric['Unit']} is no unit")
+        value = content[metric["Name"]]
+        if not _is_number(value):
+            raise ValueError(f"{metric['Name']}: {value} is no number")
+        dimensions = tuple((name, content[name]) for name in names)
+        yield Metric(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or len(value) not in NAME_LENGTHS or not value.isascii() or not value.strip():
+        raise ValueError(f"{name}: {value!r} is no value of a dimension")
