@@ -182,9 +182,9 @@ def _reasons(content: dict[str, Any], routing_key: str) -> str:
 class _TimedReader(io.RawIOBase):
     """Reads from a socket, each time with what is left of the socket's timeout when the reader was made."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock = sock
-        self._raw = sock.makefile("rb", buffering=0)
+        self._raw = raw
         self._deadline = time.monotonic() + (sock.gettimeout() or 0)
 
     def readable(self) -> bool:
@@ -202,8 +202,7 @@ class _TimedReader(io.RawIOBase):
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_TimedReader(sock))
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach()))
 
 
 class _HTTPConnection(HTTPConnection):
