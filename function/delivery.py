@@ -60,9 +60,12 @@ class Memory:
         if len(self._delivered) > MEMORY_SIZE:
             self._delivered.popitem(last=False)
 
+    def __len__(self) -> int:
+        return len(self._delivered)
+
     def __contains__(self, item: tuple[str, Job]) -> bool:
         service, job = item
-        if not self._delivered or job.message_id is None:
+        if job.message_id is None:
             return False
         delivered_at = self._delivered.get(self._key(service, job))
         return delivered_at is not None and 0 <= self._clock() - delivered_at < MEMORY_SECONDS
@@ -77,7 +80,7 @@ class Direct:
     """Delivers jobs with `send`, which posts one and raises NotSentError; remembers what a retry must not repeat."""
 
     def __init__(self, memory: Memory | None = None) -> None:
-        self._memory = memory or Memory()
+        self._memory = Memory() if memory is None else memory
         self._threads: ThreadPoolExecutor | None = None
 
     def deliver(
@@ -115,6 +118,8 @@ class Direct:
         Where none is open, PagerDuty drops it.
         """
         found: set[int] = set()
+        if not self._memory:
+            return found
         triggered: set[str | None] = set()
         for n, job in enumerate(jobs):
             if (service, job) in self._memory and (job.action != "resolve" or job.dedup_key in triggered):

@@ -32,6 +32,10 @@ _SHOWN_CHARACTERS: Final = 40
 # Optional texts of an alert: RudderStack's property, then where PagerDuty wants it.
 _PAYLOAD_TEXTS: Final = {"group": "group", "class": "class", "component": "component"}
 _CLIENT_TEXTS: Final = {"client": "client", "clientUrl": "client_url"}
+_SOURCE_TEXT: Final = {"source": "source"}
+_LINK_TEXT: Final = {"text": "text"}
+_IMAGE_TEXTS: Final = {"href": "href", "alt": "alt"}
+_IMAGE_AS_LINK_TEXT: Final = {"alt": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,7 @@ def _change_event(event: dict[str, Any], properties: dict[str, Any], _: Rules, n
             warnings.append(f"properties.severity: expected {expected}, got {_shown(severity)}; left out")
     if timestamp:
         payload["timestamp"] = timestamp.text
-    _add_texts(payload, properties, "properties", {"source": "source"}, warnings)
+    _add_texts(payload, properties, "properties", _SOURCE_TEXT, warnings)
     _add_custom_details(payload, properties, warnings)
     change: dict[str, Any] = {"payload": payload}
     _add_links_and_images(change, properties, warnings)
@@ -310,12 +314,12 @@ def _add_texts(
     """Copy optional texts from the event's object at `place`; `fields` maps its names to PagerDuty's."""
     for name, field in fields.items():
         value = holder.get(name)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None:
             continue
         text = text_of(value)
         if text is None:
             warnings.append(f"{place}.{name}: expected a text, got {_shown(value)}; left out")
-        else:
+        elif text and not text.isspace():
             target[field] = text
 
 
@@ -351,14 +355,14 @@ def _add_links_and_images(mapped: dict[str, Any], properties: dict[str, Any], wa
     links, images = [], []
     for place, link in _objects(properties.get("linkURLs"), "properties.linkURLs", "href", warnings):
         links.append({"href": link["href"]})
-        _add_texts(links[-1], link, place, {"text": "text"}, warnings)
+        _add_texts(links[-1], link, place, _LINK_TEXT, warnings)
     for place, image in _objects(properties.get("imageURLs"), "properties.imageURLs", "src", warnings):
-        if image["src"].strip().lower().startswith("https://"):
+        if image["src"].lstrip()[:8].lower() == "https://":
             images.append({"src": image["src"]})
-            _add_texts(images[-1], image, place, {"href": "href", "alt": "alt"}, warnings)
+            _add_texts(images[-1], image, place, _IMAGE_TEXTS, warnings)
         else:
             links.append({"href": image["src"]})
-            _add_texts(links[-1], image, place, {"alt": "text"}, warnings)
+            _add_texts(links[-1], image, place, _IMAGE_AS_LINK_TEXT, warnings)
             warnings.append(f"{place}: PagerDuty shows only HTTPS images; sent as a link")
     if links:
         mapped["links"] = links

@@ -112,7 +112,8 @@ class Client:
             preload_content=False,
         )
         try:
-            reply = response.read(MAX_REPLY)
+            # Nothing asked for a compressed reply, and one that is would not be bounded once it is unpacked.
+            reply = response.read(MAX_REPLY, decode_content=False)
         except HTTPError:
             reply = b""
         if response.length_remaining:
@@ -186,12 +187,15 @@ class _TimedReader(io.RawIOBase):
         self._sock = sock
         self._raw = raw
         self._deadline = time.monotonic() + (sock.gettimeout() or 0)
+        self._has_read = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
+        if self._has_read:
+            self._sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
+        self._has_read = True
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import EphemeralMetrics
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from errors import Deferred, Exchange, NotSentError
 
@@ -37,8 +37,9 @@ _NOT_COUNTED: Final = frozenset({"already_delivered"})
 # A messageId is a UUID; one that is not is shortened.
 _LOGGED_CHARACTERS: Final = 100
 _TOO_MANY_REQUESTS: Final = 429
-# So many pairs of PagerDuty service and kind have their dimensions ready.
-_REMEMBERED_DIMENSIONS: Final = 256
+# Every other metric is a count.
+_UNITS: Final = {"EventAge": MetricUnit.Seconds, "PagerDutyTime": MetricUnit.Milliseconds}
+_REMEMBERED_DIRECTIVES: Final = 512
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
@@ -83,25 +84,13 @@ def log_event(  # noqa: PLR0913 -- what one line is made of
         "repaired": [warning.partition(":")[0] for warning in warnings] or None,
         "pagerduty_status": exchange and exchange.status,
     }
-    metrics: dict[str, Any] = {}
-    if not preview:
-        metrics = _outcome_metric(outcome, code)
-        if "Delivered" in metrics and job and job.occurred_at:
-            metrics["EventAge"] = {"Unit": "Seconds", "Value": _age(job.occurred_at)}
-        if receives is None:
-            metrics["Received"] = _count(1)
-        if warnings:
-            metrics["Repaired"] = _count(1)
-        if exchange:
-            metrics |= _exchange_metrics(exchange)
-    _write("event", outcome, fields, metrics, _dimensions(service, kind))
+    _write("event", outcome, fields, {} if preview else _metrics(outcome, code, job, warnings, exchange, receives))
 
 
 def log_request(error: NotSentError) -> None:
     """Write the line of a request of which no event was looked at; its metrics have no dimension of the caller's."""
-    unauthorized = error.code == "unauthorized"
-    metrics = {"Unauthorized": _count(1)} if unauthorized else _outcome_metric(error.outcome, error.code)
-    _write("request", error.outcome, {"outcome": error.outcome, "code": error.code}, metrics, _dimensions())
+    metrics = {"Unauthorized": 1.0} if error.code == "unauthorized" else _outcome_metric(error.outcome, error.code)
+    _write("request", error.outcome, {"outcome": error.outcome, "code": error.code}, metrics)
 
 
 def bug(error: Exception) -> Deferred:
@@ -111,26 +100,23 @@ def bug(error: Exception) -> Deferred:
     return Deferred("internal_error", "The function failed, and not because of the event; it will be tried again")
 
 
-def _write(
-    message: str,
-    outcome: str,
-    fields: dict[str, Any],
-    metrics: dict[str, Any],
-    dimensions: EphemeralMetrics,
-) -> None:
+def _write(message: str, outcome: str, fields: dict[str, Any], metrics: dict[str, float]) -> None:
     """Write a line; should that fail, what became of the event stays what it was."""
     try:
+        now = time.time()
         line: dict[str, Any] = {
             "level": "WARNING" if outcome in {"rejected", "deferred"} else "INFO",
             "message": message,
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "timestamp": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
             "service": logger.service,
             **_invocation,
         }
         line |= {name: value for name, value in fields.items() if value is not None}
+        text = _ENCODER.encode(line | metrics)
         if metrics:
-            line |= dimensions.serialize_metric_set(metrics)
-        handler.stream.write(_ENCODER.encode(line) + "\n")
+            directives = _directives(tuple(metrics), fields.get("pagerduty_service"), fields.get("kind"))
+            text = f'{text[:-1]},"_aws":{{"Timestamp":{int(now * 1000)},"CloudWatchMetrics":{directives}}}}}'
+        handler.stream.write(text + "\n")
         handler.flush()
     except Exception as error:  # noqa: BLE001 -- PagerDuty has the event or has not, whatever the log does
         bug(error)
@@ -139,41 +125,49 @@ def _write(
 # -- metrics ---------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(_REMEMBERED_DIMENSIONS)
-def _dimensions(pagerduty_service: str = "", kind: str = "") -> EphemeralMetrics:
-    """Make what writes metrics down with their dimensions: this stack, and below it the PagerDuty service and kind.
+@functools.lru_cache(_REMEMBERED_DIRECTIVES)
+def _directives(names: tuple[str, ...], pagerduty_service: str | None, kind: str | None) -> str:
+    """Write, in JSON, what tells CloudWatch which of a line's members are metrics and which are their dimensions.
 
-    A kind is an alert's event action, or "change"; "unknown" when the event did not get as far.
+    The dimensions are this stack and, below it, the PagerDuty service and the kind. Written once for all lines that
+    have the same, because it is longer than the line itself.
     """
-    provider = EphemeralMetrics(namespace=NAMESPACE, service=logger.service)
-    provider.add_dimension("service", logger.service)
-    if pagerduty_service:
-        provider.add_dimensions(service=logger.service, pagerduty_service=pagerduty_service, kind=kind)
-    return provider
+    writer = EphemeralMetrics(namespace=NAMESPACE, service=logger.service)
+    for name in names:
+        writer.add_metric(name, _UNITS.get(name, MetricUnit.Count), 0)
+    writer.add_dimension("service", logger.service)
+    if pagerduty_service and kind:
+        writer.add_dimensions(service=logger.service, pagerduty_service=pagerduty_service, kind=kind)
+    return _ENCODER.encode(writer.serialize_metric_set()["_aws"]["CloudWatchMetrics"])
 
 
-def _count(number: int) -> dict[str, Any]:
-    return {"Unit": "Count", "Value": number}
-
-
-def _outcome_metric(outcome: str, code: str) -> dict[str, Any]:
-    name = None if code in _NOT_COUNTED else _METRIC_OF_OUTCOME.get(outcome)
-    return {name: _count(1)} if name else {}
-
-
-def _age(occurred_at: datetime) -> float:
-    """Return the seconds since then; a clock that is ahead of ours makes no event younger than new."""
-    return round(max(0.0, time.time() - occurred_at.timestamp()), 3)
-
-
-def _exchange_metrics(exchange: Exchange) -> dict[str, Any]:
-    metrics: dict[str, Any] = {
-        _answer_metric(exchange.status): _count(1),
-        "PagerDutyTime": {"Unit": "Milliseconds", "Value": round(exchange.seconds * 1000, 1)},
-    }
-    if exchange.calls > 1:
-        metrics["Retries"] = _count(exchange.calls - 1)
+def _metrics(  # noqa: PLR0913, PLR0917 -- what log_event was told
+    outcome: str,
+    code: str,
+    job: "Job | None",
+    warnings: "Sequence[str]",
+    exchange: Exchange | None,
+    receives: int | None,
+) -> dict[str, float]:
+    metrics = _outcome_metric(outcome, code)
+    if "Delivered" in metrics and job and job.occurred_at:
+        # A sender's clock that is ahead of ours makes no event younger than new.
+        metrics["EventAge"] = round(max(0.0, time.time() - job.occurred_at.timestamp()), 3)
+    if receives is None:
+        metrics["Received"] = 1
+    if warnings:
+        metrics["Repaired"] = 1
+    if exchange:
+        metrics[_answer_metric(exchange.status)] = 1
+        metrics["PagerDutyTime"] = round(exchange.seconds * 1000, 1)
+        if exchange.calls > 1:
+            metrics["Retries"] = exchange.calls - 1
     return metrics
+
+
+def _outcome_metric(outcome: str, code: str) -> dict[str, float]:
+    name = None if code in _NOT_COUNTED else _METRIC_OF_OUTCOME.get(outcome)
+    return {name: 1} if name else {}
 
 
 def _answer_metric(status: int | None) -> str:

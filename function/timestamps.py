@@ -42,7 +42,8 @@ def read(value: object) -> Timestamp | None:
 def _from_text(text: str) -> Timestamp:
     if _RFC3339.fullmatch(text):
         # datetime knows no leap second; for telling an event's age, the second before will do.
-        return Timestamp(text, datetime.fromisoformat(_LEAP_SECOND.sub("59", text.upper())).astimezone(UTC))
+        readable = _LEAP_SECOND.sub("59", text.upper()) if ":60" in text else text.upper()
+        return Timestamp(text, datetime.fromisoformat(readable).astimezone(UTC))
     if _EPOCH.fullmatch(text):
         return _from_epoch(float(text))
     if _MISREAD.search(text):
