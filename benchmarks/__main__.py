@@ -8,9 +8,10 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.figures import Figure
 from benchmarks.surroundings import surroundings
+from local.runtime import emulator
 
 _RESULTS = Path(__file__).with_name("results.json")
-_ROW = "{:<34} {:>10} {:>10} {:>8} {:>8}  {}"
+_ROW = "{:<42} {:>10} {:>10} {:>7} {:>7}  {}"
 
 
 def main() -> int:
@@ -22,6 +23,8 @@ def main() -> int:
         print(_line(figure), flush=True)
     _RESULTS.write_text(json.dumps([figure.as_dict() for figure in measured], indent=2) + "\n")
     missed = [figure.name for figure in measured if not figure.met]
+    if not emulator():
+        print("The cold starts were left out: AWS's runtime emulator, which measures them, runs on Linux only.")
     print(f"\n{'All targets are met.' if not missed else 'Not met: ' + ', '.join(missed)}")
     return 1 if missed else 0
 
@@ -31,8 +34,9 @@ def _measure() -> Iterator[Figure]:
         yield figures.mapping()
         yield figures.warm(around)
         yield figures.warm_queued(around)
-        yield figures.cold(around)
-        yield figures.cold_queued(around)
+        if emulator():
+            yield figures.cold(around)
+            yield figures.cold_queued(around)
         yield figures.hundred_events(around)
         yield from figures.growth(around)
         yield figures.memory(around)

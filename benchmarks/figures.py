@@ -5,7 +5,8 @@ import functools
 import importlib
 import json
 import os
-import resource
+import queue
+import re
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from local.runtime import Function, Runtime
 from local.stack import LOCAL_ROUTING_KEY, TEMPLATE
 
 MILLISECONDS: Final = 1000.0
+_REPORT: Final = re.compile(r"REPORT RequestId: .*\tDuration: ([0-9.]+) ms")
+_REPORT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,26 @@ class Figure:
         return {**asdict(self), "measured": self.measured, "met": self.met}
 
 
-def in_turns(ours: Callable[[], object], baseline: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Run both in turns and return the median seconds of each; one round before does not count."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for n in range(rounds + 1):
-        for run, kept in zip((ours, baseline), times, strict=True):
-            began = time.perf_counter()
-            run()
-            if n:
-                kept.append(time.perf_counter() - began)
-    return statistics.median(times[0]), statistics.median(times[1])
+def in_turns(ours: Callable[[], float], baseline: Callable[[], float], rounds: int) -> tuple[float, float]:
+    """Run both in turns, each returning its seconds; return the median of each. One round before does not count."""
+    times = [(ours(), baseline()) for _ in range(rounds + 1)][1:]
+    return statistics.median(own for own, _ in times), statistics.median(base for _, base in times)
+
+
+def timed(run: Callable[[], object]) -> Callable[[], float]:
+    """Let a function return the seconds that it takes."""
+
+    def measure() -> float:
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+
+    return measure
 
 
 def ratio(name: str, ours: Callable[[], object], baseline: Callable[[], object], rounds: int, target: float) -> Figure:
     """Measure a time in milliseconds against its baseline."""
-    value, base = in_turns(ours, baseline, rounds)
+    value, base = in_turns(timed(ours), timed(baseline), rounds)
     return Figure(name, "ms", value * MILLISECONDS, base * MILLISECONDS, target)
 
 
@@ -151,10 +159,13 @@ def growth(surroundings: Surroundings) -> Iterator[Figure]:
             before = None
             for size in (1, 10, 100, 1000):
                 event = make(size)
-                seconds, _ = in_turns(functools.partial(answer, event), lambda: None, 100)
+                run = timed(functools.partial(answer, event))
+                seconds = statistics.median(run() for _ in range(100))
                 if before is not None:
                     linear = 10 * before * MILLISECONDS
-                    yield Figure(f"{size:,} {name}, to ten times less", "ms", seconds * MILLISECONDS, linear, 1.0)
+                    yield Figure(
+                        f"{size:,} {name}, ten times {size // 10:,}", "ms", seconds * MILLISECONDS, linear, 1.0
+                    )
                 before = seconds
 
 
@@ -176,43 +187,47 @@ def _cold(name: str, environment: Mapping[str, str], baseline: str) -> Figure:
     _, functions = gateway.load(TEMPLATE, {})
     ours = Function("ours", functions["ApiFunction"].code, "app.lambda_handler", 9, environment)
     theirs = Function("baseline", BASELINES, f"{baseline}.lambda_handler", 9, environment)
-    return ratio(name, lambda: _first_answer(ours), lambda: _first_answer(theirs), 15, 1.15)
+    value, base = in_turns(lambda: _first_answer(ours), lambda: _first_answer(theirs), 15)
+    return Figure(name, "ms", value * MILLISECONDS, base * MILLISECONDS, 1.15)
 
 
-def _first_answer(function: Function) -> None:
-    """Start an instance and let it answer: the emulator starts the runtime with the first invocation."""
-    runtime = Runtime(function, max_instances=1)
+def _first_answer(function: Function) -> float:
+    """Start an instance and let it answer; return the seconds of both, INIT and the invocation, as the emulator does.
+
+    The emulator runs INIT with the first invocation and counts it as a part of its duration.
+    """
+    reports: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def read_log(line: str) -> None:
+        if report := _REPORT.match(line):
+            reports.put(float(report[1]) / MILLISECONDS)
+
+    runtime = Runtime(function, max_instances=1, on_log=read_log)
     try:
         answer = json.loads(runtime.invoke(json.dumps(request())))
+        seconds = reports.get(timeout=_REPORT_SECONDS)
     finally:
         runtime.close()
     if answer.get("statusCode") not in {200, 202}:
         raise RuntimeError(f"{function.name} answered {answer}")
+    return seconds
 
 
 def memory(surroundings: Surroundings) -> Figure:
     """Compare the function's peak memory after 10,000 events with that after 100."""
-    program = "import benchmarks.figures, sys; benchmarks.figures.print_peak_memory(int(sys.argv[1]))"
 
     def peak(events: int) -> float:
         output = subprocess.run(  # noqa: S603 -- our own program
-            [sys.executable, "-c", program, str(events)],
+            [sys.executable, "-m", "benchmarks.peak", str(events)],
+            input=json.dumps(request()),
             env={**os.environ, **surroundings.environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
             check=True,
             capture_output=True,
             text=True,
         )
-        return float(output.stdout.splitlines()[-1])
+        return float(output.stdout)
 
     return Figure("peak memory after 10,000 events", "MB", peak(10_000), peak(100), 1.05)
-
-
-def print_peak_memory(events: int) -> None:
-    """Answer so many events, each of another incident, and print the peak of this process in MB."""
-    with handler({}) as answer:
-        for n in range(events):
-            answer(request(dedupKey=f"incident-{n}"))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def package() -> Figure:
