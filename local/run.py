@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import urllib3
 
+from local import metrics
 from local.sandbox import Received
 from local.stack import ROOT, LocalStack, Options
 
@@ -19,6 +20,7 @@ EVENTS: Final = ROOT / "events"
 _NOT_SENT_ON: Final = frozenset({"host", "content-length", "connection"})
 # Seconds: a cold start on a slow machine takes a few.
 _PATIENCE: Final = 60
+_LOG_PATIENCE: Final = 5
 _COLUMNS: Final = ("event file", "our answer", "PagerDuty received", "incident")
 
 
@@ -68,11 +70,13 @@ def main(options: Options, files: Sequence[Path]) -> int:
             return 2
 
     began = time.monotonic()
-    with LocalStack(options) as stack:
+    log: list[str] = []
+    with LocalStack(options, on_log=log.append) as stack:
         started = time.monotonic()
         rows = [_send(stack, name, event) for name, event in events]
         sent = time.monotonic()
-    for line in table(rows, seen=options.pagerduty_url is None):
+        _wait_for(log, lines=sum(len(row.answer.get("results", [row.answer])) for row in rows))
+    for line in [*table(rows, seen=options.pagerduty_url is None), "", *metrics_table(log)]:
         print(line)
     problems = [row for row in rows if row.problem]
     print()
@@ -112,6 +116,13 @@ def send(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     except ValueError:
         answer = {"message": response.data.decode("utf-8", "replace")}
     return response.status, answer if isinstance(answer, dict) else {"message": str(answer)}
+
+
+def _wait_for(log: Sequence[str], lines: int) -> None:
+    """Wait until the log has the line of each event: it comes on a way of its own, a little later than the answer."""
+    give_up = time.monotonic() + _LOG_PATIENCE
+    while sum('"outcome":' in line for line in log) < lines and time.monotonic() < give_up:
+        time.sleep(0.01)
 
 
 def _send(stack: LocalStack, name: str, event: dict[str, Any]) -> Row:
@@ -159,7 +170,32 @@ def table(rows: Iterable[Row], *, seen: bool = True) -> list[str]:
             for row in rows
         ),
     ]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
+    return _laid_out(cells)
+
+
+def metrics_table(log: Iterable[str]) -> list[str]:
+    """Lay out the metrics that CloudWatch would read out of the log: counts added up, times as their mean."""
+    lines = [line for line in log if metrics.read(line)]
+    found: dict[str, dict[str, list[metrics.Metric]]] = {}
+    for metric in metrics.read_all(lines):
+        place = " ".join(value for _, value in metric.dimensions[1:])
+        found.setdefault(metric.name, {}).setdefault(place, []).append(metric)
+    cells = [("metric", "all", "by PagerDuty service and kind")]
+    for name, places in sorted(found.items()):
+        below = ", ".join(f"{place} {_summed(each)}" for place, each in sorted(places.items()) if place)
+        cells.append((name, _summed(places[""]), below))
+    return [*_laid_out(cells), f"(out of {len(lines)} lines of log in CloudWatch's embedded metric format)"]
+
+
+def _summed(values: Sequence[metrics.Metric]) -> str:
+    total = sum(each.value for each in values)
+    if values[0].unit == "Count":
+        return str(round(total))
+    return f"{total / len(values):.1f} {'ms' if values[0].unit == 'Milliseconds' else 's'}"
+
+
+def _laid_out(cells: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 

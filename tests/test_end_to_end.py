@@ -299,6 +299,24 @@ def test_run_sends_every_event_file_and_all_turn_out_as_expected(command: Callab
     assert run.left_behind() == []
 
 
+def test_run_shows_the_metrics_that_the_events_left_in_the_log(command: Callable[..., Command]) -> None:
+    output, _ = command("run").process.communicate(timeout=60)
+    _, _, footer = output.partition("metric  ")
+    shown = {words[0]: words[1:] for words in map(str.split, footer.splitlines()) if words}
+
+    assert {name: shown[name][0] for name in ("Received", "Delivered", "Ignored", "Rejected", "PagerDuty2xx")} == {
+        "Received": "10",
+        "Delivered": "8",
+        "Ignored": "1",
+        "Rejected": "1",
+        "PagerDuty2xx": "8",
+    }
+    assert " ".join(shown["Delivered"][1:]) == (
+        "default acknowledge 1, default change 3, default resolve 2, default trigger 2"
+    )
+    assert "(out of 10 lines of log in CloudWatch's embedded metric format)" in footer
+
+
 def test_run_fails_when_an_event_does_not_turn_out_as_expected(command: Callable[..., Command], tmp_path: Path) -> None:
     event = read_event(EVENTS / "alert-1-trigger.json")
     event["body"] = event["body"].replace('"trigger"', '"explode"')

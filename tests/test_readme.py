@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,14 +11,16 @@ import local.run
 from errors import STATUS_OF
 
 ROOT = Path(__file__).parent.parent
+TEMPLATE = ROOT / "template.yaml"
 README = (ROOT / "README.md").read_text()
+SECURITY = (ROOT / "SECURITY.md").read_text()
 # An answer that is no failure has no entry in STATUS_OF.
 SUCCESSES = {"delivered": 200, "already_delivered": 200, "queued": 200, "preview": 200}
 
 
-def rows(section: str) -> list[list[str]]:
+def rows(section: str, document: str = README) -> list[list[str]]:
     """Read the rows of all tables between this heading and the next one."""
-    text = re.split(rf"^#+ {section}$", README, flags=re.MULTILINE)[1]
+    text = re.split(rf"^#+ {re.escape(section)}$", document, flags=re.MULTILINE)[1]
     text = re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
     lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
@@ -36,17 +39,56 @@ def test_every_code_is_explained_with_its_status() -> None:
     assert wrong == set()
 
 
-def test_every_template_parameter_is_explained_with_its_default() -> None:
+def template() -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """Reads CloudFormation's tags as nothing."""
 
     Loader.add_multi_constructor("!", lambda *_: None)
-    parameters = yaml.load((ROOT / "template.yaml").read_text(), Loader)["Parameters"]  # noqa: S506 -- a SafeLoader
+    found: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)  # noqa: S506 -- a SafeLoader
+    return found
+
+
+def test_every_template_parameter_is_explained_with_its_default() -> None:
     explained = {
         name: row[2].strip("`") for row in rows("Settings") for name in re.findall(r"`([A-Z][A-Za-z]+)`", row[0])
     }
 
-    assert explained == {name: str(parameter["Default"]) for name, parameter in parameters.items()}
+    assert explained == {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
+
+
+def test_every_alarm_is_in_the_runbook() -> None:
+    alarms = {name for name, entry in template()["Resources"].items() if entry["Type"] == "AWS::CloudWatch::Alarm"}
+
+    assert {name for row in rows("Runbook") for name in re.findall(r"`(\w+Alarm)`", row[0])} == alarms
+
+
+def test_every_permission_is_explained() -> None:
+    allowed = set(re.findall(r"Sid: (\w+)", TEMPLATE.read_text()))
+
+    assert {row[1].strip("`") for row in rows("What each function may do", SECURITY)} - {"statement"} == allowed
+
+
+def test_every_link_between_the_documents_leads_somewhere() -> None:
+    documents = {"README.md": README, "SECURITY.md": SECURITY}
+    headings = {
+        f"{name}#{re.sub(r'[^a-z0-9 -]', '', heading.lower()).replace(' ', '-')}"
+        for name, text in documents.items()
+        for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    }
+    targets = {
+        target if target.partition("#")[0] else name + target
+        for name, text in documents.items()
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+    }
+
+    assert {target for target in targets if "#" in target} - headings == set()
+    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
+
+
+def test_every_metric_of_the_dashboard_is_explained() -> None:
+    shown = set(re.findall(r'\["RudderStackPagerDuty", "(\w+)"', TEMPLATE.read_text()))
+
+    assert {name for row in rows("Log and metrics") for name in re.findall(r"`([A-Z]\w+)`", row[0])} == shown
 
 
 def test_the_table_of_make_run_is_what_make_run_prints() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from samcli.cli.types import CfnTags
 from samcli.lib.providers.sam_function_provider import SamFunctionProvider
 from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
 from samtranslator.yaml_helper import yaml_parse
@@ -746,3 +747,10 @@ def test_a_deployment_may_make_the_roles_and_the_bucket_that_it_needs(samconfig:
     parameters = samconfig[name]["deploy"]["parameters"]
 
     assert (parameters["capabilities"], parameters["resolve_s3"]) == ("CAPABILITY_IAM", True)
+
+
+@pytest.mark.parametrize("name", ["default", "prod"])
+def test_every_resource_is_tagged_with_what_it_belongs_to(samconfig: dict[str, Any], name: str) -> None:
+    tags = samconfig[name]["deploy"]["parameters"]["tags"]
+
+    assert CfnTags().convert(tags, None, None) == {"application": "rudderstack-pagerduty", "environment": name}
