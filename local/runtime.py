@@ -121,6 +121,8 @@ class Runtime:
             self._all.add(instance)
         try:
             self._starter.submit(instance.start).result()
+            if self._closed:
+                raise RuntimeError("the local stack is shutting down")
         except BaseException:
             self._drop(instance)
             raise
