@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 DELIVERY ?= direct
+STACK ?= rudderstack-pagerduty
 EVENTS ?= 2000
 SEED ?= 1
 
@@ -17,7 +18,7 @@ export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test chaos bench check format lock build deploy clean
+.PHONY: help run serve doctor test chaos bench check format lock build deploy clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +28,9 @@ run: $(READY) ## Send every file of events/ through the local stack and show wha
 
 serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000 (PORT=, DELIVERY=queued)
 	@exec $(BIN)/python -m local serve --port $(PORT) --delivery $(DELIVERY)
+
+doctor: $(READY) ## Look at a deployed stack and say what has to be mended (STACK=name; STACK=local: that of make serve)
+	@$(BIN)/python -m local doctor --stack $(STACK)
 
 test: $(READY) ## Run the whole test suite
 	@$(BIN)/python -m pytest

@@ -78,7 +78,9 @@ def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str,
     """Answer one request of API Gateway, always: what happened to its events, in RudderStack's terms."""
     deadline = time.monotonic() + min(DEADLINE, context.get_remaining_time_in_millis() / 1000 - _TIME_TO_ANSWER)
     telemetry.begin(context.aws_request_id)
+    preview = False
     try:
+        preview = webhook.is_preview(event)
         return _answer(event, deadline)
     except NotSentError as error:
         refused = error
@@ -87,7 +89,7 @@ def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str,
         refused = Deferred("settings_invalid", f"Settings of the function: {error}")
     except Exception as error:  # noqa: BLE001 -- a bug must be an answer that is retried, not a lost page
         refused = telemetry.bug(error)
-    telemetry.log_request(refused)
+    telemetry.log_request(refused, preview=preview)
     return webhook.refusal(refused)
 
 

@@ -87,9 +87,14 @@ def log_event(  # noqa: PLR0913 -- what one line is made of
     _write("event", outcome, fields, {} if preview else _metrics(outcome, code, job, warnings, exchange, receives))
 
 
-def log_request(error: NotSentError) -> None:
-    """Write the line of a request of which no event was looked at; its metrics have no dimension of the caller's."""
-    metrics = {"Unauthorized": 1.0} if error.code == "unauthorized" else _outcome_metric(error.outcome, error.code)
+def log_request(error: NotSentError, *, preview: bool = False) -> None:
+    """Write the line of a request of which no event was looked at; its metrics have no dimension of the caller's.
+
+    A preview has none at all: whoever tries a wrong secret on purpose wakes nobody.
+    """
+    metrics: dict[str, float] = {}
+    if not preview:
+        metrics = {"Unauthorized": 1} if error.code == "unauthorized" else _outcome_metric(error.outcome, error.code)
     _write("request", error.outcome, {"outcome": error.outcome, "code": error.code}, metrics)
 
 

@@ -101,14 +101,23 @@ class Outcome:
 def open_request(gateway_event: dict[str, Any]) -> Request:
     """Read everything of the request but its body."""
     path = gateway_event.get("pathParameters") or {}
-    query = gateway_event.get("queryStringParameters") or {}
     service = path.get("service", "default")
     return Request(
         headers={name.lower(): value for name, value in (gateway_event.get("headers") or {}).items()},
         service=service if _SERVICE.fullmatch(service) else None,
-        preview=query.get("preview", "false"),
+        preview=_preview(gateway_event),
         is_track_route=gateway_event.get("routeKey") == _TRACK_ROUTE,
     )
+
+
+def is_preview(gateway_event: dict[str, Any]) -> bool:
+    """Tell whether the request asks for a preview, before anybody has been let in."""
+    return _preview(gateway_event).strip().lower() == "true"
+
+
+def _preview(gateway_event: dict[str, Any]) -> str:
+    text: str = (gateway_event.get("queryStringParameters") or {}).get("preview", "false")
+    return text
 
 
 def is_authorized(headers: Headers, secrets: Sequence[bytes]) -> bool:

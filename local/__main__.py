@@ -1,4 +1,4 @@
-"""The command line of the local stack: `python -m local run` and `python -m local serve`."""
+"""The command line of the local stack: `python -m local run`, `serve` and `doctor`."""
 
 import argparse
 import errno
@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local import run, serve
+from local import doctor, run, serve
 from local.stack import LOCAL_TOKEN, Options
 
 _SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # As in the function, which would not accept it.
 _MIN_TOKEN_LENGTH = 16
+# As in samconfig.toml.
+_STACK = "rudderstack-pagerduty"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -70,6 +72,19 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser.add_argument("--token", type=_token, default=LOCAL_TOKEN, help="the shared secret of the callers")
     serve_parser.add_argument("--delivery", choices=["direct", "queued"], default="direct", help="default: direct")
     serve_parser.set_defaults(command=_serve)
+
+    doctor_parser = commands.add_parser(
+        "doctor",
+        help="look at a deployed stack from the outside, and say what has to be mended; pages nobody",
+        epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_REGION).",
+    )
+    doctor_parser.add_argument(
+        "--stack",
+        default=_STACK,
+        metavar="NAME",
+        help=f"default: {_STACK}; `{doctor.LOCAL}`: the one that `make serve` keeps up",
+    )
+    doctor_parser.set_defaults(command=lambda arguments: doctor.main(arguments.stack))
     return parser
 
 

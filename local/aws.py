@@ -150,14 +150,17 @@ class Aws:
     def client(self, service: Literal["ssm"], config: Config | None = None) -> SSMClient: ...
     def client(self, service: Literal["sqs", "ssm"], config: Config | None = None) -> SQSClient | SSMClient:
         """Make a boto3 client with nobody's credentials; without `config` it tries once, so that failures show."""
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=REGION,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 -- moto takes any
-            config=config or Config(retries={"total_max_attempts": 1}),
-        )
+        return boto3.client(service, config=config or Config(retries={"total_max_attempts": 1}), **self.access)
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """The arguments with which a boto3 client finds it; moto takes any credentials."""
+        return {
+            "endpoint_url": self.url,
+            "region_name": REGION,
+            "aws_access_key_id": "local",
+            "aws_secret_access_key": "local",
+        }
 
     def __enter__(self) -> Self:
         self.start()

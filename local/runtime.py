@@ -69,7 +69,7 @@ class Runtime:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._idle: list[Instance] = []
         self._all: set[Instance] = set()
-        self._closed = False
+        self._closed = threading.Event()
         # Told every invocation that ended: the instance, the event, and the answer or Lambda's words for a failure.
         self.on_invoked: Callable[[Instance, str, str], None] | None = None
         self.logs: collections.deque[str] = collections.deque(maxlen=_PREVIOUS_LOG_LINES)
@@ -101,7 +101,7 @@ class Runtime:
     def close(self) -> None:
         """End every instance, also one in the middle of an event."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             instances = list(self._all)
         for instance in instances:
             self._drop(instance)
@@ -109,7 +109,7 @@ class Runtime:
 
     def _take(self) -> "Instance":
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise RuntimeError("the local stack is shutting down")
             while self._idle:
                 # The one used last: so that, as on Lambda, few instances stay warm.
@@ -121,11 +121,12 @@ class Runtime:
             self._all.add(instance)
         try:
             self._starter.submit(instance.start).result()
-            if self._closed:
-                raise RuntimeError("the local stack is shutting down")
         except BaseException:
             self._drop(instance)
             raise
+        if self._closed.is_set():
+            self._drop(instance)
+            raise RuntimeError("the local stack is shutting down")
         return instance
 
     def _drop(self, instance: "Instance") -> None:

@@ -5,9 +5,10 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from local.doctor import LOCAL_STACK_FILE
 from local.runtime import emulator
 from local.sandbox import Received
-from local.stack import RETRY_SECONDS, ROOT, LocalStack, Options
+from local.stack import PREFIX, RETRY_SECONDS, ROOT, LocalStack, Options
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -22,11 +23,13 @@ def main(options: Options) -> int:
     try:
         with LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_trouble) as stack:
             _write_environment_file(stack)
+            _write_stack_file(stack)
             _greet(stack)
             # Not signal.pause(): the system may hand the signal to any thread, and then this one would sleep on.
             while True:
                 time.sleep(_LOOK_UP_SECONDS)
     except KeyboardInterrupt:
+        LOCAL_STACK_FILE.unlink(missing_ok=True)
         print("Stopped.", flush=True)
     return 0
 
@@ -62,10 +65,26 @@ def _about_the_queue(stack: LocalStack) -> str:
 
 def _write_environment_file(stack: LocalStack) -> None:
     """Write what `sam local invoke --env-vars` needs so that its container uses this stack's SSM and PagerDuty."""
-    pagerduty_url = stack.options.pagerduty_url or (stack.sandbox.url if stack.sandbox else "")
-    content = {"ApiFunction": {"AWS_ENDPOINT_URL": stack.aws.url, "PAGERDUTY_URL": pagerduty_url}}
+    content = {"ApiFunction": {"AWS_ENDPOINT_URL": stack.aws.url, "PAGERDUTY_URL": _pagerduty_url(stack)}}
     _ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
     _ENVIRONMENT_FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_stack_file(stack: LocalStack) -> None:
+    """Write what `make doctor STACK=local` has to know: what a deployed stack would tell by its outputs."""
+    outputs = {
+        "EventsUrl": f"{stack.url}/events",
+        "WebhookTokenParameter": f"{PREFIX}/webhook-token",
+        "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
+        "PagerDutyUrl": _pagerduty_url(stack),
+    }
+    if stack.options.delivery == "queued":
+        outputs |= {"QueueUrl": stack.queue_url, "DeadLetterQueueUrl": stack.dead_letter_queue_url}
+    LOCAL_STACK_FILE.write_text(json.dumps({"outputs": outputs, "aws": stack.aws.access}, indent=2) + "\n", "utf-8")
+
+
+def _pagerduty_url(stack: LocalStack) -> str:
+    return stack.options.pagerduty_url or (stack.sandbox.url if stack.sandbox else "")
 
 
 def _show_answer(request: "Request", response: "Response") -> None:

@@ -557,6 +557,21 @@ def test_a_request_that_nobody_may_send_has_one_line_too(endpoint: Endpoint, log
     assert (line["message"], line["code"], line["Unauthorized"]) == ("request", "unauthorized", 1)
 
 
+def test_a_preview_that_nobody_may_send_is_logged_and_counts_as_nothing(endpoint: Endpoint, log: io.StringIO) -> None:
+    headers = {"x-api-key": "a-wrong-secret-of-somebody"}
+    answer = endpoint.post(track(), headers=headers, queryStringParameters={"preview": "True"})
+
+    (line,) = lines(log)
+    assert (answer.status, line["code"], "_aws" in line) == (401, "unauthorized", False)
+
+
+def test_an_event_that_an_unclear_preview_kept_from_being_sent_is_counted(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.post(track(), queryStringParameters={"preview": "1"})
+
+    (line,) = lines(log)
+    assert (line["code"], line["Rejected"]) == ("preview_unclear", 1)
+
+
 def test_a_bug_in_a_request_is_counted_as_deferred(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:

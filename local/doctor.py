@@ -1,0 +1,323 @@
+"""`python -m local doctor`: looks at a stack from the outside, and says what has to be mended. Pages nobody."""
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import boto3
+import urllib3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from urllib3.exceptions import HTTPError
+
+# The name under which the stack of `make serve` is asked for.
+LOCAL: Final = "local"
+# What `make serve` writes for us while it runs.
+LOCAL_STACK_FILE: Final = Path(__file__).resolve().parent.parent / ".local" / "stack.json"
+
+# As in function/credentials.py and function/webhook.py.
+MIN_SECRET_LENGTH: Final = 16
+SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# https://developer.pagerduty.com/docs/send-alert-event: 32 letters and digits.
+ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
+
+# A change event: even if it were sent, by whatever answers at the URL, it would page nobody.
+SAMPLE: Final = {
+    "type": "track",
+    "event": "A preview by make doctor",
+    "integrations": {"pagerduty": {"type": "changeEvent"}},
+    "properties": {"source": "make doctor"},
+}
+# Seconds: a cold start on a slow machine takes a few.
+PATIENCE: Final = 30.0
+PAGERDUTY_PATIENCE: Final = 5.0
+_CLIENT_CONFIG: Final = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
+_FAILURES: Final = (ClientError, BotoCoreError)
+_NEEDED: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl")
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
+
+Level = Literal["ok", "warn", "FIX"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and what to do about it, if anything."""
+
+    level: Level
+    what: str
+    todo: str = ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The stack's outputs, by name, and how to ask the AWS that it is in: arguments of boto3's clients."""
+
+    outputs: Mapping[str, str]
+    aws: Mapping[str, Any]
+
+    def client(self, service: Any) -> Any:
+        """Make a client of an AWS service."""
+        return boto3.client(service, config=_CLIENT_CONFIG, **self.aws)
+
+
+def main(name: str) -> int:
+    """Look at the stack of that name and print what was found; return 0 when nothing has to be mended, otherwise 1."""
+    stack, findings = find(name)
+    if stack:
+        findings = [*findings, *examine(stack)]
+    for line in report(findings):
+        print(line)
+    return 1 if any(finding.level == "FIX" for finding in findings) else 0
+
+
+def report(findings: Iterable[Finding]) -> Iterator[str]:
+    """Lay the findings out as text, with a verdict at the end."""
+    found = list(findings)
+    for finding in found:
+        yield f"{finding.level:<4}  {finding.what}"
+        if finding.todo:
+            yield from (f"      {line}" for line in finding.todo.splitlines())
+    to_mend = sum(finding.level == "FIX" for finding in found)
+    warnings = _number(sum(finding.level == "warn" for finding in found), "warning")
+    yield ""
+    yield f"{f'{to_mend} to mend' if to_mend else 'Nothing to mend'}, {warnings}. Nobody was paged."
+
+
+# -- the stack -------------------------------------------------------------------------------------------------------
+
+
+def find(name: str) -> tuple[Stack | None, list[Finding]]:
+    """Find the stack; None when there is none that could be looked at, with the reason."""
+    if name == LOCAL:
+        return _find_local()
+    try:
+        found = boto3.client("cloudformation", config=_CLIENT_CONFIG).describe_stacks(StackName=name)["Stacks"][0]
+    except _FAILURES as error:
+        return None, [_not_found(name, error)]
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
+    return judge(f"stack {name}", Stack(outputs, {}), found["StackStatus"])
+
+
+def _not_found(name: str, error: ClientError | BotoCoreError) -> Finding:
+    if isinstance(error, NoRegionError):
+        return Finding("FIX", "no AWS region", "Set AWS_REGION, or the region of your AWS profile.")
+    if isinstance(error, NoCredentialsError):
+        return Finding("FIX", "no AWS credentials", "Run `aws configure` or `aws sso login`, or set AWS_PROFILE.")
+    if "does not exist" in str(error):
+        todo = "Deploy it (README, Deploy), or name yours: make doctor STACK=... Mind the region and the account."
+        return Finding("FIX", f"stack {name}: not there", todo)
+    return _failed(f"stack {name}", "cloudformation:DescribeStacks", error)
+
+
+def _find_local() -> tuple[Stack | None, list[Finding]]:
+    try:
+        content = json.loads(LOCAL_STACK_FILE.read_text(encoding="utf-8"))
+    except OSError:
+        return None, [Finding("FIX", "the local stack: not running", "Start it in another terminal: make serve")]
+    return Stack(content["outputs"], content["aws"]), [Finding("ok", "the local stack: running")]
+
+
+def judge(what: str, stack: Stack, status: str) -> tuple[Stack | None, list[Finding]]:
+    """Tell by its status and its outputs whether the stack can be looked at, and with which reservations."""
+    if missing := [name for name in _NEEDED if name not in stack.outputs]:
+        todo = (
+            f"It has no output {', '.join(missing)}: not deployed to its end, by an older template, or another stack."
+        )
+        return None, [Finding("FIX", f"{what}: {status}", todo)]
+    if status == "UPDATE_ROLLBACK_COMPLETE":
+        todo = "The last deployment was undone, what runs is the one before. See the stack's events for the reason."
+        return stack, [Finding("warn", f"{what}: {status}", todo)]
+    if not status.endswith("_COMPLETE"):
+        todo = "See the stack's events: it is being changed, or a change of it has failed."
+        return stack, [Finding("warn", f"{what}: {status}", todo)]
+    return stack, [Finding("ok", f"{what}: {status}")]
+
+
+# -- what is looked at -----------------------------------------------------------------------------------------------
+
+
+def examine(stack: Stack) -> Iterator[Finding]:
+    """Look at everything, one after the other; what fails does not keep the rest from being looked at."""
+    tokens, findings = _tokens(stack)
+    yield from findings
+    yield from _routing_keys(stack)
+    yield from _endpoint(stack.outputs["EventsUrl"], tokens)
+    yield _pagerduty(stack.outputs["PagerDutyUrl"])
+    yield from _dead_letters(stack)
+
+
+def _tokens(stack: Stack) -> tuple[list[str], list[Finding]]:
+    """Look at the shared secrets, and return those that the function accepts."""
+    name = stack.outputs["WebhookTokenParameter"]
+    what = f"parameter {name}"
+    try:
+        parameter = stack.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]
+    except _FAILURES as error:
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+            return [], [Finding("FIX", f"{what}: not there", _put(name, '"$(openssl rand -hex 24)"'))]
+        return [], [_failed(what, "ssm:GetParameter", error)]
+    words = parameter["Value"].replace(",", " ").split()
+    usable = [word for word in words if len(word) >= MIN_SECRET_LENGTH]
+    findings = []
+    if parameter["Type"] != "SecureString":
+        findings.append(_not_secure(what, name, parameter["Type"]))
+    if not usable:
+        todo = f"A secret has at least {MIN_SECRET_LENGTH} characters. {_put(name, 'SECRET', overwrite=True)}"
+        findings.append(Finding("FIX", f"{what}: no usable secret", todo))
+    elif len(usable) < len(words):
+        todo = f"A secret has at least {MIN_SECRET_LENGTH} characters; shorter ones let nobody in."
+        findings.append(Finding("warn", f"{what}: {len(words) - len(usable)} of {len(words)} secrets too short", todo))
+    return usable, findings or [Finding("ok", f"{what}: {_number(len(usable), 'secret')}")]
+
+
+def _routing_keys(stack: Stack) -> Iterator[Finding]:
+    prefix = stack.outputs["RoutingKeyParameter"].rpartition("/")[0]
+    what = f"parameters {prefix}/*"
+    try:
+        pages = stack.client("ssm").get_paginator("get_parameters_by_path")
+        found = [
+            each for page in pages.paginate(Path=prefix, WithDecryption=True) for each in page.get("Parameters", [])
+        ]
+    except _FAILURES as error:
+        yield _failed(what, "ssm:GetParametersByPath", error)
+        return
+    if not found:
+        yield Finding("FIX", f"{what}: none there", _put(f"{prefix}/default", "INTEGRATION_KEY"))
+        return
+    for parameter in found:
+        yield _routing_key(parameter, prefix)
+    if f"{prefix}/default" not in {parameter["Name"] for parameter in found}:
+        todo = f"Events for the plain URL are put off until it is there. {_put(f'{prefix}/default', 'INTEGRATION_KEY')}"
+        yield Finding("warn", f"parameter {prefix}/default: not there", todo)
+
+
+def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
+    name = parameter["Name"]
+    what = f"parameter {name}"
+    if parameter["Type"] != "SecureString":
+        return _not_secure(what, name, parameter["Type"])
+    if not SERVICE.fullmatch(name.removeprefix(f"{prefix}/")):
+        todo = "The name of a PagerDuty service has 1 to 64 of A-Z a-z 0-9 _ . -, so no URL leads to this one."
+        return Finding("FIX", f"{what}: not a name", todo)
+    if not ROUTING_KEY.fullmatch(parameter["Value"].strip()):
+        todo = "It has 32 letters and digits, and is the integration key of an Events API V2 integration.\n" + _put(
+            name, "INTEGRATION_KEY", overwrite=True
+        )
+        return Finding("FIX", f"{what}: not a routing key", todo)
+    return Finding("ok", f"{what}: has the form of a routing key")
+
+
+def _endpoint(url: str, tokens: Iterable[str]) -> Iterator[Finding]:
+    """Ask for previews: they show who is let in, and send nothing. No alarm counts them."""
+    for number, token in enumerate(tokens, 1):
+        what = f"{url}: secret {number}"
+        status, answer = _preview(url, token)
+        if (status, answer.get("status")) == (_OK, "preview"):
+            yield Finding("ok", f"{what} lets in")
+        elif status == _UNAUTHORIZED:
+            todo = "The function has other secrets: wait for five minutes, or correct ParameterPrefix of the stack."
+            yield Finding("FIX", f"{what} does not let in", todo)
+        else:
+            yield _strange(what, status, answer)
+    what = f"{url}: a wrong secret"
+    status, answer = _preview(url, secrets.token_hex(24))
+    if status == _UNAUTHORIZED:
+        yield Finding("ok", f"{what} does not let in")
+    elif status == _OK:
+        todo = "Whoever answers there lets everybody in: it is not this function. Look at what the URL leads to."
+        yield Finding("FIX", f"{what} lets in", todo)
+    else:
+        yield _strange(what, status, answer)
+
+
+def _preview(url: str, token: str) -> tuple[int, dict[str, Any]]:
+    """Ask for a preview; the status is 0 when there was no answer."""
+    try:
+        response = urllib3.request(
+            "POST",
+            f"{url}?preview=true",
+            json=SAMPLE,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=PATIENCE,
+            retries=False,
+        )
+        answer = response.json()
+    except HTTPError as error:
+        return 0, {"code": type(error).__name__}
+    except ValueError:
+        answer = {}
+    return response.status, answer if isinstance(answer, dict) else {}
+
+
+def _strange(what: str, status: int, answer: Mapping[str, Any]) -> Finding:
+    if not status:
+        todo = "Look whether this machine reaches it, and whether the stack is still there."
+        return Finding("FIX", f"{what}: no answer ({answer['code']})", todo)
+    code = answer.get("code")
+    told = str(answer.get("message", "the answer is not this function's"))
+    todo = f"{told}\nREADME, Troubleshooting by code: {code}" if code else told
+    return Finding("FIX", f"{what}: answered {status} {code or ''}".rstrip(), todo)
+
+
+def _pagerduty(url: str) -> Finding:
+    """Tell whether there is PagerDuty: any answer will do, since no event is sent."""
+    what = f"{url}: from this machine"
+    try:
+        urllib3.request("GET", f"{url}/", timeout=PAGERDUTY_PATIENCE, retries=False)
+    except HTTPError as error:
+        todo = (
+            "Look at status.pagerduty.com, and at proxies between this machine and PagerDuty. The function has a way\n"
+            "of its own, about which this says nothing; its log does."
+        )
+        return Finding("FIX", f"{what}: no answer ({type(error).__name__})", todo)
+    return Finding("ok", f"{what} PagerDuty answers")
+
+
+def _dead_letters(stack: Stack) -> Iterator[Finding]:
+    url = stack.outputs.get("DeadLetterQueueUrl")
+    if url is None:
+        return
+    names = ["ApproximateNumberOfMessages"]
+    try:
+        answer = stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
+    except _FAILURES as error:
+        yield _failed("dead-letter queue", "sqs:GetQueueAttributes", error)
+        return
+    number = int(answer["Attributes"][names[0]])
+    if number:
+        todo = "Nobody was paged for them. README, Queued delivery: how to read the reasons and send them again."
+        yield Finding("warn", f"dead-letter queue: {_number(number, 'event')}", todo)
+    else:
+        yield Finding("ok", "dead-letter queue: empty")
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+def _failed(what: str, action: str, error: ClientError | BotoCoreError) -> Finding:
+    """Tell of a call to AWS that failed, without the text of the answer, which could hold anything."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+    todo = f"You need the permission {action}, and for secrets kms:Decrypt; or AWS cannot be reached from here."
+    return Finding("FIX", f"{what}: {action} failed ({code})", todo)
+
+
+def _not_secure(what: str, name: str, kind: str) -> Finding:
+    todo = (
+        "Anybody who may read parameters can see it. Delete it, and put it again with another value:\n"
+        f"aws ssm delete-parameter --name {name}\n{_put(name, 'NEW')}"
+    )
+    return Finding("FIX", f"{what}: a {kind}, not a SecureString", todo)
+
+
+def _put(name: str, value: str, *, overwrite: bool = False) -> str:
+    overwriting = " --overwrite" if overwrite else ""
+    return f"aws ssm put-parameter --type SecureString --name {name} --value {value}{overwriting}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,401 @@
+"""What `make doctor` finds, in a CloudFormation stack of moto's that leads to the local stack, and by itself."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import boto3
+import pytest
+
+from local import doctor
+from local.aws import Failure
+from local.doctor import Finding, Stack
+from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, LocalStack
+
+SECRETS = (LOCAL_TOKEN, LOCAL_ROUTING_KEY, "a-secret-that-opens-nothing", "k" * 32, "tooshort")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[LocalStack]:
+    with LocalStack() as running:
+        yield running
+
+
+@pytest.fixture
+def local(running: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalStack]:
+    """Let AWS be the moto of the local stack."""
+    assert running.sandbox is not None
+    running.sandbox.clear()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", running.aws.url)
+    yield running
+    running.aws.fail = None
+
+
+@pytest.fixture
+def deploy(local: LocalStack) -> Callable[..., str]:
+    """Create a stack in CloudFormation that has these outputs, besides those of a healthy one; return its name."""
+
+    def create(**changes: str | None) -> str:
+        assert local.sandbox is not None
+        outputs = {
+            "EventsUrl": f"{local.url}/events",
+            "WebhookTokenParameter": f"{PREFIX}/webhook-token",
+            "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
+            "PagerDutyUrl": local.sandbox.url,
+            **changes,
+        }
+        name = f"stack-{uuid.uuid4()}"
+        template = {
+            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+            "Outputs": {name: {"Value": value} for name, value in outputs.items() if value is not None},
+        }
+        boto3.client("cloudformation").create_stack(StackName=name, TemplateBody=json.dumps(template))
+        return name
+
+    return create
+
+
+@pytest.fixture
+def deploy_with(deploy: Callable[..., str]) -> Callable[..., tuple[str, str]]:
+    """Create a stack with parameters of its own; return its name and their prefix."""
+
+    def create(token: str | None, kind: Any = "SecureString", **routing_keys: str) -> tuple[str, str]:
+        prefix = f"/test/{uuid.uuid4()}"
+        ssm = boto3.client("ssm")
+        if token is not None:
+            ssm.put_parameter(Name=f"{prefix}/webhook-token", Value=token, Type=kind)
+        for name, key in routing_keys.items():
+            ssm.put_parameter(Name=f"{prefix}/routing-keys/{name}", Value=key, Type=kind)
+        name = deploy(
+            WebhookTokenParameter=f"{prefix}/webhook-token", RoutingKeyParameter=f"{prefix}/routing-keys/default"
+        )
+        return name, prefix
+
+    return create
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], running: LocalStack) -> Callable[[str], tuple[int, str]]:
+    """Run the doctor; whatever it finds, it prints no secret and sends PagerDuty no event."""
+
+    def run(name: str) -> tuple[int, str]:
+        code = doctor.main(name)
+        output = capsys.readouterr().out
+        assert [secret for secret in SECRETS if secret in output] == []
+        assert running.sandbox is not None
+        assert [call for call in running.sandbox.received if call.kind] == []
+        return code, output
+
+    return run
+
+
+def levels(output: str) -> list[str]:
+    return [line.split()[0] for line in output.splitlines()[:-2] if not line.startswith(" ")]
+
+
+def test_a_stack_in_which_all_is_well_has_nothing_to_mend(
+    local: LocalStack, deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name = deploy()
+    code, output = ask(name)
+
+    assert local.sandbox is not None
+    assert code == 0
+    assert output.splitlines() == [
+        f"ok    stack {name}: CREATE_COMPLETE",
+        "ok    parameter /rudderstack-pagerduty/webhook-token: 1 secret",
+        "ok    parameter /rudderstack-pagerduty/routing-keys/default: has the form of a routing key",
+        f"ok    {local.url}/events: secret 1 lets in",
+        f"ok    {local.url}/events: a wrong secret does not let in",
+        f"ok    {local.sandbox.url}: from this machine PagerDuty answers",
+        "",
+        "Nothing to mend, 0 warnings. Nobody was paged.",
+    ]
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+KEY = "k" * 32
+TOKEN = "a-secret-that-opens-nothing"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "finding", "todo"),
+    [
+        ({"token": None, "default": KEY}, "FIX   parameter {}/webhook-token: not there", "aws ssm put-parameter"),
+        ({"token": "tooshort", "default": KEY}, "FIX   parameter {}/webhook-token: no usable secret", "at least 16"),
+        (
+            {"token": f"{TOKEN},tooshort", "default": KEY},
+            "warn  parameter {}/webhook-token: 1 of 2 secrets too short",
+            "shorter ones let nobody in",
+        ),
+        ({"token": TOKEN}, "FIX   parameters {}/routing-keys/*: none there", "{}/routing-keys/default --value"),
+        (
+            {"token": TOKEN, "default": "tooshort"},
+            "FIX   parameter {}/routing-keys/default: not a routing key",
+            "32 letters and digits",
+        ),
+        (
+            {"token": TOKEN, "default": "k" * 31 + "!"},
+            "FIX   parameter {}/routing-keys/default: not a routing key",
+            "--overwrite",
+        ),
+        (
+            {"token": TOKEN, "checkout": KEY},
+            "warn  parameter {}/routing-keys/default: not there",
+            "Events for the plain URL are put off",
+        ),
+        (
+            {"token": TOKEN, "default": KEY, "x" * 65: KEY},
+            "FIX   parameter {}/routing-keys/" + "x" * 65 + ": not a name",
+            "no URL leads to this one",
+        ),
+        (
+            {"token": TOKEN, "kind": "String", "default": KEY},
+            "FIX   parameter {}/webhook-token: a String, not a SecureString",
+            "aws ssm delete-parameter --name {}/webhook-token",
+        ),
+        (
+            {"token": TOKEN, "kind": "String", "default": KEY},
+            "FIX   parameter {}/routing-keys/default: a String, not a SecureString",
+            "aws ssm delete-parameter --name {}/routing-keys/default",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_parameter_is_said_with_what_to_do(
+    deploy_with: Callable[..., tuple[str, str]],
+    ask: Callable[[str], tuple[int, str]],
+    parameters: dict[str, Any],
+    finding: str,
+    todo: str,
+) -> None:
+    name, prefix = deploy_with(**parameters)
+    _, output = ask(name)
+
+    _, found, after = output.partition(finding.replace("{}", prefix) + "\n")
+    assert found
+    assert todo.replace("{}", prefix) in after.partition("\nok ")[0].partition("\nFIX ")[0]
+
+
+def test_a_routing_key_with_white_space_around_it_is_one(
+    deploy_with: Callable[..., tuple[str, str]], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name, _ = deploy_with(TOKEN, default=f"{KEY}\n")
+    _, output = ask(name)
+
+    assert "/routing-keys/default: has the form of a routing key" in output
+
+
+# -- the endpoint and PagerDuty --------------------------------------------------------------------------------------
+
+
+def test_a_secret_that_the_function_does_not_know_is_to_be_mended(
+    local: LocalStack, deploy_with: Callable[..., tuple[str, str]], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name, _ = deploy_with(TOKEN, default=KEY)
+    code, output = ask(name)
+
+    assert (code, f"FIX   {local.url}/events: secret 1 does not let in\n" in output) == (1, True)
+
+
+def test_an_endpoint_that_lets_everybody_in_is_to_be_mended(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    with serving(200, b'{"status":"preview"}') as url:
+        code, output = ask(deploy(EventsUrl=url))
+
+    assert (code, f"FIX   {url}: a wrong secret lets in\n" in output) == (1, True)
+
+
+def test_our_own_code_and_message_are_passed_on(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    with serving(503, b'{"code":"secrets_unavailable","message":"SSM could not be read"}') as url:
+        _, output = ask(deploy(EventsUrl=url))
+
+    assert (
+        f"FIX   {url}: secret 1: answered 503 secrets_unavailable\n"
+        "      SSM could not be read\n"
+        "      README, Troubleshooting by code: secrets_unavailable\n"
+    ) in output
+
+
+def test_an_answer_that_is_not_ours_is_to_be_mended(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    with serving(502, b"<html>") as url:
+        _, output = ask(deploy(EventsUrl=url))
+
+    assert f"FIX   {url}: secret 1: answered 502\n      the answer is not this function's\n" in output
+
+
+def test_what_cannot_be_reached_is_to_be_mended(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    with serving(200, b"") as gone:
+        pass
+    code, output = ask(deploy(EventsUrl=gone, PagerDutyUrl=gone))
+
+    assert code == 1
+    assert f"FIX   {gone}: secret 1: no answer (NewConnectionError)\n" in output
+    assert f"FIX   {gone}: from this machine: no answer (NewConnectionError)\n" in output
+
+
+@contextlib.contextmanager
+def serving(status: int, body: bytes) -> Iterator[str]:
+    """Run a server that answers everything with the same."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class names it so
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+# -- AWS -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_that_is_not_there_is_told_apart(local: LocalStack, ask: Callable[[str], tuple[int, str]]) -> None:
+    code, output = ask("no-such-stack")
+
+    assert (code, output.splitlines()[0]) == (1, "FIX   stack no-such-stack: not there")
+
+
+def test_another_stack_than_ours_is_told_apart(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    code, output = ask(deploy(EventsUrl=None))
+
+    assert (code, "It has no output EventsUrl" in output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "finding"),
+    [("AWS_DEFAULT_REGION", "FIX   no AWS region"), ("AWS_ACCESS_KEY_ID", "FIX   no AWS credentials")],
+)
+def test_what_boto3_misses_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[str], tuple[int, str]],
+    tmp_path: Any,
+    variable: str,
+    finding: str,
+) -> None:
+    monkeypatch.delenv(variable)
+    if variable == "AWS_ACCESS_KEY_ID":
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    # A session of its own: boto3's remembers what it found before.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    code, output = ask("a-stack")
+
+    assert (code, output.splitlines()[0]) == (1, finding)
+
+
+@pytest.mark.parametrize(
+    ("status", "level"),
+    [
+        ("CREATE_COMPLETE", "ok"),
+        ("UPDATE_COMPLETE", "ok"),
+        ("UPDATE_ROLLBACK_COMPLETE", "warn"),
+        ("UPDATE_IN_PROGRESS", "warn"),
+        ("UPDATE_ROLLBACK_FAILED", "warn"),
+    ],
+)
+def test_the_status_of_a_stack_that_can_be_looked_at_is_judged(status: str, level: str) -> None:
+    outputs = dict.fromkeys(("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"), "x")
+    stack, (finding,) = doctor.judge("stack a", Stack(outputs, {}), status)
+
+    assert (stack is not None, finding.level) == (True, level)
+
+
+@pytest.mark.parametrize(
+    ("call", "permission"),
+    [("AmazonSSM.GetParameter", "ssm:GetParameter"), ("AmazonSSM.GetParametersByPath", "ssm:GetParametersByPath")],
+)
+def test_a_permission_that_you_lack_is_named_and_the_rest_is_looked_at_all_the_same(
+    local: LocalStack,
+    deploy: Callable[..., str],
+    ask: Callable[[str], tuple[int, str]],
+    call: str,
+    permission: str,
+) -> None:
+    name = deploy()
+    local.aws.fail = lambda target, _: Failure.answer(400, "AccessDeniedException") if target == call else None
+    code, output = ask(name)
+
+    assert code == 1
+    assert f"{permission} failed (AccessDeniedException)\n      You need the permission {permission}" in output
+    assert "from this machine PagerDuty answers" in output
+
+
+@pytest.mark.parametrize(
+    ("letters", "line"), [(0, "ok    dead-letter queue: empty"), (2, "warn  dead-letter queue: 2 events")]
+)
+def test_dead_letters_are_reported(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]], letters: int, line: str
+) -> None:
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    for n in range(letters):
+        sqs.send_message(QueueUrl=url, MessageBody="x", MessageGroupId=str(n), MessageDeduplicationId=str(n))
+    code, output = ask(deploy(DeadLetterQueueUrl=url))
+
+    assert (code, line in output.splitlines()) == (0, True)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_report_ends_with_a_verdict() -> None:
+    findings = [Finding("ok", "one"), Finding("warn", "two", "do this\nthen that"), Finding("FIX", "three")]
+
+    assert list(doctor.report(findings)) == [
+        "ok    one",
+        "warn  two",
+        "      do this",
+        "      then that",
+        "FIX   three",
+        "",
+        "1 to mend, 1 warning. Nobody was paged.",
+    ]
+
+
+@pytest.mark.parametrize("delivery", ["direct", "queued"])
+def test_the_stack_that_make_serve_keeps_up_is_well(delivery: str) -> None:
+    command = [sys.executable, "-m", "local"]
+    with subprocess.Popen(  # noqa: S603 -- our own program
+        [*command, "serve", "--port", "0", "--delivery", delivery], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as serve:
+        assert serve.stdout is not None
+        serve.stdout.readline()
+        looked = subprocess.run(  # noqa: S603 -- the same
+            [*command, "doctor", "--stack", "local"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+        serve.terminate()
+        serve.communicate(timeout=20)
+    gone = subprocess.run(  # noqa: S603 -- the same
+        [*command, "doctor", "--stack", "local"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (looked.returncode, levels(looked.stdout)) == (0, ["ok"] * (7 if delivery == "queued" else 6))
+    assert (gone.returncode, gone.stdout.splitlines()[0]) == (1, "FIX   the local stack: not running")
