@@ -78,10 +78,10 @@ def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str,
     """Answer one request of API Gateway, always: what happened to its events, in RudderStack's terms."""
     deadline = time.monotonic() + min(DEADLINE, context.get_remaining_time_in_millis() / 1000 - _TIME_TO_ANSWER)
     telemetry.begin(context.aws_request_id)
-    preview = False
+    request = None
     try:
-        preview = webhook.is_preview(event)
-        return _answer(event, deadline)
+        request = webhook.open_request(event)
+        return _answer(request, event, deadline)
     except NotSentError as error:
         refused = error
     except SettingsError as error:
@@ -89,13 +89,12 @@ def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str,
         refused = Deferred("settings_invalid", f"Settings of the function: {error}")
     except Exception as error:  # noqa: BLE001 -- a bug must be an answer that is retried, not a lost page
         refused = telemetry.bug(error)
-    telemetry.log_request(refused, preview=preview)
+    telemetry.log_request(refused, preview=request is not None and request.preview == "true")
     return webhook.refusal(refused)
 
 
-def _answer(event: dict[str, Any], deadline: float) -> dict[str, Any]:
+def _answer(request: Request, event: dict[str, Any], deadline: float) -> dict[str, Any]:
     parts = service()
-    request = webhook.open_request(event)
     _authenticate(request, parts)
     if request.service is None:
         raise Rejected("no_such_service", "path: a PagerDuty service's name has 1 to 64 of A-Z a-z 0-9 _ . -")

@@ -43,7 +43,8 @@ Headers = dict[str, str]
 class Request:
     """What the path, the query and the headers say, before anything of the body is read.
 
-    `service` is the PagerDuty service, None when the path names none that could exist. Header names are lower case.
+    `service` is the PagerDuty service, None when the path names none that could exist. `preview` is what the query says
+    of it, "false" when it says nothing. It and the names of headers are lower case.
     """
 
     headers: Headers
@@ -101,23 +102,14 @@ class Outcome:
 def open_request(gateway_event: dict[str, Any]) -> Request:
     """Read everything of the request but its body."""
     path = gateway_event.get("pathParameters") or {}
+    query = gateway_event.get("queryStringParameters") or {}
     service = path.get("service", "default")
     return Request(
         headers={name.lower(): value for name, value in (gateway_event.get("headers") or {}).items()},
         service=service if _SERVICE.fullmatch(service) else None,
-        preview=_preview(gateway_event),
+        preview=query.get("preview", "false").strip().lower(),
         is_track_route=gateway_event.get("routeKey") == _TRACK_ROUTE,
     )
-
-
-def is_preview(gateway_event: dict[str, Any]) -> bool:
-    """Tell whether the request asks for a preview, before anybody has been let in."""
-    return _preview(gateway_event).strip().lower() == "true"
-
-
-def _preview(gateway_event: dict[str, Any]) -> str:
-    text: str = (gateway_event.get("queryStringParameters") or {}).get("preview", "false")
-    return text
 
 
 def is_authorized(headers: Headers, secrets: Sequence[bytes]) -> bool:
@@ -155,10 +147,9 @@ def _presented_secrets(headers: Headers) -> list[bytes]:
 
 def wants_preview(request: Request) -> bool:
     """Read `?preview=`: what is neither true nor false is refused, since it may be meant to page nobody."""
-    preview = request.preview.strip().lower()
-    if preview not in {"true", "false"}:
+    if request.preview not in {"true", "false"}:
         raise Rejected("preview_unclear", "query: preview must be true or false")
-    return preview == "true"
+    return request.preview == "true"
 
 
 # -- 2 read ----------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor_parser = commands.add_parser(
         "doctor",
         help="look at a deployed stack from the outside, and say what has to be mended; pages nobody",
-        epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_REGION).",
+        epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION).",
     )
     doctor_parser.add_argument(
         "--stack",

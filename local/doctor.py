@@ -105,7 +105,7 @@ def find(name: str) -> tuple[Stack | None, list[Finding]]:
 
 def _not_found(name: str, error: ClientError | BotoCoreError) -> Finding:
     if isinstance(error, NoRegionError):
-        return Finding("FIX", "no AWS region", "Set AWS_REGION, or the region of your AWS profile.")
+        return Finding("FIX", "no AWS region", "Set AWS_DEFAULT_REGION, or the region of your AWS profile.")
     if isinstance(error, NoCredentialsError):
         return Finding("FIX", "no AWS credentials", "Run `aws configure` or `aws sso login`, or set AWS_PROFILE.")
     if "does not exist" in str(error):
