@@ -1,9 +1,10 @@
 """`python -m local doctor`: looks at a stack from the outside, and says what has to be mended. Pages nobody."""
 
+import itertools
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,8 +36,12 @@ SAMPLE: Final = {
 # Seconds: a cold start on a slow machine takes a few.
 PATIENCE: Final = 30.0
 PAGERDUTY_PATIENCE: Final = 5.0
+# Characters of an answer.
+QUOTED: Final = 300
 _CLIENT_CONFIG: Final = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
 _FAILURES: Final = (ClientError, BotoCoreError)
+# Of AWS's codes and botocore's classes: ExpiredTokenException, InvalidClientTokenId, SSOTokenLoadError, ProfileNotFound
+_ABOUT_CREDENTIALS: Final = re.compile("Credential|Expired|Login|Profile|SSO|Signature|Token|UnrecognizedClient")
 _NEEDED: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl")
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
@@ -66,26 +71,27 @@ class Stack:
 
 
 def main(name: str) -> int:
-    """Look at the stack of that name and print what was found; return 0 when nothing has to be mended, otherwise 1."""
+    """Look at the stack of that name and print what is found; return 0 when nothing has to be mended, otherwise 1."""
     stack, findings = find(name)
-    if stack:
-        findings = [*findings, *examine(stack)]
-    for line in report(findings):
-        print(line)
-    return 1 if any(finding.level == "FIX" for finding in findings) else 0
+    found = []
+    for finding in itertools.chain(findings, examine(stack) if stack else ()):
+        found.append(finding)
+        print("\n".join(lines(finding)), flush=True)
+    print(f"\n{verdict(found)}")
+    return 1 if any(finding.level == "FIX" for finding in found) else 0
 
 
-def report(findings: Iterable[Finding]) -> Iterator[str]:
-    """Lay the findings out as text, with a verdict at the end."""
-    found = list(findings)
-    for finding in found:
-        yield f"{finding.level:<4}  {finding.what}"
-        if finding.todo:
-            yield from (f"      {line}" for line in finding.todo.splitlines())
-    to_mend = sum(finding.level == "FIX" for finding in found)
-    warnings = _number(sum(finding.level == "warn" for finding in found), "warning")
-    yield ""
-    yield f"{f'{to_mend} to mend' if to_mend else 'Nothing to mend'}, {warnings}. Nobody was paged."
+def lines(finding: Finding) -> list[str]:
+    """Lay a finding out as text: a line, and below it what to do."""
+    return [f"{finding.level:<4}  {finding.what}", *(f"      {line}" for line in finding.todo.splitlines())]
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Sum the findings up in a line."""
+    levels = [finding.level for finding in findings]
+    to_mend = levels.count("FIX")
+    warnings = _number(levels.count("warn"), "warning")
+    return f"{f'{to_mend} to mend' if to_mend else 'Nothing to mend'}, {warnings}. Nobody was paged."
 
 
 # -- the stack -------------------------------------------------------------------------------------------------------
@@ -117,13 +123,21 @@ def _not_found(name: str, error: ClientError | BotoCoreError) -> Finding:
 def _find_local() -> tuple[Stack | None, list[Finding]]:
     try:
         content = json.loads(LOCAL_STACK_FILE.read_text(encoding="utf-8"))
-    except OSError:
+        stack = Stack({name: content["outputs"][name] for name in (*_NEEDED, *content["outputs"])}, content["aws"])
+        # It is still there when `make serve` was killed.
+        urllib3.request("GET", stack.aws["endpoint_url"], timeout=PAGERDUTY_PATIENCE, retries=False)
+    except (OSError, ValueError, KeyError, TypeError, HTTPError):
         return None, [Finding("FIX", "the local stack: not running", "Start it in another terminal: make serve")]
-    return Stack(content["outputs"], content["aws"]), [Finding("ok", "the local stack: running")]
+    return stack, [Finding("ok", "the local stack: running")]
 
 
 def judge(what: str, stack: Stack, status: str) -> tuple[Stack | None, list[Finding]]:
     """Tell by its status and its outputs whether the stack can be looked at, and with which reservations."""
+    if status.startswith(("CREATE_FAILED", "DELETE_", "ROLLBACK_")):
+        todo = (
+            "It is gone, or never came to be: see its events for the reason, delete it (sam delete), and deploy again."
+        )
+        return None, [Finding("FIX", f"{what}: {status}", todo)]
     if missing := [name for name in _NEEDED if name not in stack.outputs]:
         todo = (
             f"It has no output {', '.join(missing)}: not deployed to its end, by an older template, or another stack."
@@ -132,6 +146,12 @@ def judge(what: str, stack: Stack, status: str) -> tuple[Stack | None, list[Find
     if status == "UPDATE_ROLLBACK_COMPLETE":
         todo = "The last deployment was undone, what runs is the one before. See the stack's events for the reason."
         return stack, [Finding("warn", f"{what}: {status}", todo)]
+    if status == "UPDATE_ROLLBACK_FAILED":
+        name = what.removeprefix("stack ")
+        todo = (
+            f"The last deployment could not be undone:\naws cloudformation continue-update-rollback --stack-name {name}"
+        )
+        return stack, [Finding("FIX", f"{what}: {status}", todo)]
     if not status.endswith("_COMPLETE"):
         todo = "See the stack's events: it is being changed, or a change of it has failed."
         return stack, [Finding("warn", f"{what}: {status}", todo)]
@@ -181,7 +201,9 @@ def _routing_keys(stack: Stack) -> Iterator[Finding]:
     try:
         pages = stack.client("ssm").get_paginator("get_parameters_by_path")
         found = [
-            each for page in pages.paginate(Path=prefix, WithDecryption=True) for each in page.get("Parameters", [])
+            each
+            for page in pages.paginate(Path=prefix, Recursive=True, WithDecryption=True)
+            for each in page.get("Parameters", [])
         ]
     except _FAILURES as error:
         yield _failed(what, "ssm:GetParametersByPath", error)
@@ -212,11 +234,11 @@ def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
     return Finding("ok", f"{what}: has the form of a routing key")
 
 
-def _endpoint(url: str, tokens: Iterable[str]) -> Iterator[Finding]:
+def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
     """Ask for previews: they show who is let in, and send nothing. No alarm counts them."""
     for number, token in enumerate(tokens, 1):
         what = f"{url}: secret {number}"
-        status, answer = _preview(url, token)
+        status, answer = _preview(url, token, tokens)
         if (status, answer.get("status")) == (_OK, "preview"):
             yield Finding("ok", f"{what} lets in")
         elif status == _UNAUTHORIZED:
@@ -225,7 +247,7 @@ def _endpoint(url: str, tokens: Iterable[str]) -> Iterator[Finding]:
         else:
             yield _strange(what, status, answer)
     what = f"{url}: a wrong secret"
-    status, answer = _preview(url, secrets.token_hex(24))
+    status, answer = _preview(url, secrets.token_hex(24), tokens)
     if status == _UNAUTHORIZED:
         yield Finding("ok", f"{what} does not let in")
     elif status == _OK:
@@ -235,23 +257,34 @@ def _endpoint(url: str, tokens: Iterable[str]) -> Iterator[Finding]:
         yield _strange(what, status, answer)
 
 
-def _preview(url: str, token: str) -> tuple[int, dict[str, Any]]:
-    """Ask for a preview; the status is 0 when there was no answer."""
+def _preview(url: str, token: str, tokens: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Ask for a preview; the status is 0 when there was no answer. None of the tokens is in what is returned."""
     try:
         response = urllib3.request(
             "POST",
             f"{url}?preview=true",
             json=SAMPLE,
-            headers={"Authorization": f"Bearer {token}"},
+            # As the bytes that the function compares: a secret need not be Latin-1, as HTTP's text is.
+            headers={"Authorization": f"Bearer {token}".encode().decode("latin-1")},
             timeout=PATIENCE,
             retries=False,
         )
-        answer = response.json()
     except HTTPError as error:
         return 0, {"code": type(error).__name__}
-    except ValueError:
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
         answer = {}
-    return response.status, answer if isinstance(answer, dict) else {}
+    if not isinstance(answer, dict):
+        answer = {}
+    return response.status, {name: _harmless(str(value), tokens) for name, value in answer.items()}
+
+
+def _harmless(text: str, tokens: Sequence[str]) -> str:
+    """Make what may be anybody's words fit to be shown: without our secrets, on one line, and not too long."""
+    for token in tokens:
+        text = text.replace(token, "[secret]")
+    return "".join(each if each.isprintable() else " " for each in text)[:QUOTED]
 
 
 def _strange(what: str, status: int, answer: Mapping[str, Any]) -> Finding:
@@ -302,7 +335,10 @@ def _dead_letters(stack: Stack) -> Iterator[Finding]:
 def _failed(what: str, action: str, error: ClientError | BotoCoreError) -> Finding:
     """Tell of a call to AWS that failed, without the text of the answer, which could hold anything."""
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-    todo = f"You need the permission {action}, and for secrets kms:Decrypt; or AWS cannot be reached from here."
+    if _ABOUT_CREDENTIALS.search(code):
+        todo = "AWS does not take your credentials. Run `aws sso login` or `aws configure`, or set AWS_PROFILE."
+    else:
+        todo = f"You need the permission {action}, and for secrets kms:Decrypt; or AWS cannot be reached from here."
     return Finding("FIX", f"{what}: {action} failed ({code})", todo)
 
 

@@ -247,6 +247,26 @@ def test_what_cannot_be_reached_is_to_be_mended(
     assert f"FIX   {gone}: from this machine: no answer (NewConnectionError)\n" in output
 
 
+def test_an_answer_that_holds_the_secret_is_shown_without_it(
+    local: LocalStack, deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    body = json.dumps({"code": "x", "message": f"you\nsaid {LOCAL_TOKEN}\x1b[31m {'x' * 999}"}).encode()
+    with serving(503, body) as url:
+        _, output = ask(deploy(EventsUrl=url))
+
+    assert "\n      you said [secret] [31m xxx" in output
+    assert "x" * 300 not in output
+
+
+def test_a_secret_beyond_latin_1_is_tried_like_any_other(
+    deploy_with: Callable[..., tuple[str, str]], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name, _ = deploy_with("ключ-к-моему-сердцу", default=KEY)
+    _, output = ask(name)
+
+    assert "/events: secret 1 does not let in\n" in output
+
+
 @contextlib.contextmanager
 def serving(status: int, body: bytes) -> Iterator[str]:
     """Run a server that answers everything with the same."""
@@ -265,9 +285,11 @@ def serving(status: int, body: bytes) -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:  # Also when the test fails, which would hang otherwise.
+            server.shutdown()
+            thread.join()
 
 
 # -- AWS -------------------------------------------------------------------------------------------------------------
@@ -318,7 +340,7 @@ def test_what_boto3_misses_is_said(
         ("UPDATE_COMPLETE", "ok"),
         ("UPDATE_ROLLBACK_COMPLETE", "warn"),
         ("UPDATE_IN_PROGRESS", "warn"),
-        ("UPDATE_ROLLBACK_FAILED", "warn"),
+        ("UPDATE_ROLLBACK_FAILED", "FIX"),
     ],
 )
 def test_the_status_of_a_stack_that_can_be_looked_at_is_judged(status: str, level: str) -> None:
@@ -326,6 +348,60 @@ def test_the_status_of_a_stack_that_can_be_looked_at_is_judged(status: str, leve
     stack, (finding,) = doctor.judge("stack a", Stack(outputs, {}), status)
 
     assert (stack is not None, finding.level) == (True, level)
+
+
+@pytest.mark.parametrize(
+    "status", ["CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_COMPLETE", "DELETE_IN_PROGRESS"]
+)
+def test_a_stack_that_is_gone_or_never_came_to_be_is_not_looked_at(status: str) -> None:
+    outputs = dict.fromkeys(("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"), "x")
+    stack, (finding,) = doctor.judge("stack a", Stack(outputs, {}), status)
+
+    assert (stack, finding.level, finding.what) == (None, "FIX", f"stack a: {status}")
+
+
+def test_credentials_that_have_expired_are_not_taken_for_a_permission(
+    local: LocalStack, deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name = deploy()
+    local.aws.fail = lambda target, _: (
+        Failure.answer(400, "ExpiredTokenException") if target.startswith("AmazonSSM.") else None
+    )
+    _, output = ask(name)
+
+    assert "ssm:GetParameter failed (ExpiredTokenException)\n      AWS does not take your credentials." in output
+
+
+def test_a_routing_key_one_level_too_deep_is_found(
+    deploy_with: Callable[..., tuple[str, str]], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name, prefix = deploy_with(TOKEN, default=KEY, **{"team/checkout": KEY})
+    _, output = ask(name)
+
+    assert f"FIX   parameter {prefix}/routing-keys/team/checkout: not a name\n" in output
+
+
+STALE = json.dumps(
+    {
+        "outputs": dict.fromkeys(("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"), "x"),
+        "aws": {"endpoint_url": "http://127.0.0.1:1"},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "{}", "[]", '{"outputs": {}, "aws": {}}', STALE],
+)
+def test_what_a_killed_stack_left_behind_is_no_stack(
+    ask: Callable[[str], tuple[int, str]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    file = tmp_path / "stack.json"
+    file.write_text(content)
+    monkeypatch.setattr(doctor, "LOCAL_STACK_FILE", file)
+    code, output = ask("local")
+
+    assert (code, output.splitlines()[0]) == (1, "FIX   the local stack: not running")
 
 
 @pytest.mark.parametrize(
@@ -366,18 +442,23 @@ def test_dead_letters_are_reported(
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_a_report_ends_with_a_verdict() -> None:
-    findings = [Finding("ok", "one"), Finding("warn", "two", "do this\nthen that"), Finding("FIX", "three")]
-
-    assert list(doctor.report(findings)) == [
-        "ok    one",
+def test_a_finding_is_a_line_and_below_it_what_to_do() -> None:
+    assert doctor.lines(Finding("warn", "two", "do this\nthen that")) == [
         "warn  two",
         "      do this",
         "      then that",
-        "FIX   three",
-        "",
-        "1 to mend, 1 warning. Nobody was paged.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("levels", "verdict"),
+    [
+        (["ok", "ok"], "Nothing to mend, 0 warnings. Nobody was paged."),
+        (["ok", "warn", "FIX"], "1 to mend, 1 warning. Nobody was paged."),
+    ],
+)
+def test_the_verdict_sums_up(levels: list[Any], verdict: str) -> None:
+    assert doctor.verdict([Finding(level, "something") for level in levels]) == verdict
 
 
 @pytest.mark.parametrize("delivery", ["direct", "queued"])
