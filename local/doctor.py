@@ -6,7 +6,6 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import boto3
@@ -15,10 +14,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from urllib3.exceptions import HTTPError
 
+from local.stack import STATE
+
 # The name under which the stack of `make serve` is asked for.
 LOCAL: Final = "local"
 # What `make serve` writes for us while it runs.
-LOCAL_STACK_FILE: Final = Path(__file__).resolve().parent.parent / ".local" / "stack.json"
+LOCAL_STACK_FILE: Final = STATE / "stack.json"
 
 # As in function/credentials.py and function/webhook.py.
 MIN_SECRET_LENGTH: Final = 16

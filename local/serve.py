@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from local.doctor import LOCAL_STACK_FILE
 from local.runtime import emulator
 from local.sandbox import Received
-from local.stack import PREFIX, RETRY_SECONDS, ROOT, LocalStack, Options
+from local.stack import PREFIX, RETRY_SECONDS, STATE, LocalStack, Options
 
 if TYPE_CHECKING:
     from flask import Request, Response
 
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
-_ENVIRONMENT_FILE = ROOT / ".local" / "env.json"
+_ENVIRONMENT_FILE = STATE / "env.json"
 _LOOK_UP_SECONDS = 0.2
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TEMPLATE: Final = ROOT / "template.yaml"
+# Where `serve` leaves word of itself; the tests have a place of their own, so as not to disturb one that is running.
+STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
 # Nobody's secrets: they open nothing but this machine's own loopback.
 LOCAL_TOKEN: Final = "local-webhook-token"  # noqa: S105
 LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,8 +11,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-# Before app is imported, which makes its AWS clients then: no test reaches a real account.
+_STATE = tempfile.TemporaryDirectory()
+# Before app is imported, which makes its AWS clients then: no test reaches a real account, or a local stack in use.
 os.environ.update(
+    LOCAL_STATE=_STATE.name,
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
     AWS_DEFAULT_REGION="us-east-1",
@@ -29,6 +32,10 @@ from local.sandbox import Sandbox
 from mapping import Rules
 from pagerduty import Client
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable
+
+
+def pytest_unconfigure() -> None:
+    _STATE.cleanup()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
