@@ -269,6 +269,7 @@ def _integer(digits: str) -> int | str:
         return digits
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 _DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(
     parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
@@ -328,10 +329,10 @@ def _rank(outcome: Outcome) -> int:
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
-    body = json.dumps(content, separators=(",", ":"))
+    body = _ENCODER.encode(content)
     if len(body) > MAX_ANSWER_BYTES:
         # Lambda would refuse it, and RudderStack would send again what has been delivered.
         short = {name: content[name] for name in ("status", "code", "message")}
         short["message"] += " (the rest of this answer was too long)"
-        body = json.dumps(short, separators=(",", ":"))
+        body = _ENCODER.encode(short)
     return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body}
