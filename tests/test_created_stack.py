@@ -1,0 +1,690 @@
+"""The stack as it comes out: the transformed template, created by moto's CloudFormation and asked of moto's AWS."""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, Final
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from infrastructure import deployed, transform
+
+# The types of the template that moto (5.2.5) does not create in a stack. They are left out, and each reference to one
+# becomes its name in the template: the API's id is "Api". The first tests see to it that the list is neither longer nor
+# shorter than it has to be.
+#
+# Of what moto does create, it does not show everything. This is not tested here, but as it is written, in
+# test_template.py:
+# - It drops the Architectures (all functions are x86_64), TracingConfig and LoggingConfig of a function, and the
+#   ManagedPolicyArns of a role.
+# - It does not check what the parameters allow.
+# - update_stack compares the texts of two templates and decides no condition anew: after a change of DeliveryMode it
+#   says UPDATE_COMPLETE and has changed nothing. It does not know UpdateReplacePolicy, and removes what is gone from a
+#   template even if its DeletionPolicy is Retain.
+NOT_IN_MOTO: Final = frozenset(
+    {
+        # moto's own API Gateway has HTTP APIs, its CloudFormation only the older REST APIs.
+        "AWS::ApiGatewayV2::Api",
+        "AWS::ApiGatewayV2::Stage",
+        # moto's CloudWatch has alarms, its CloudFormation only dashboards.
+        "AWS::CloudWatch::Alarm",
+    }
+)
+
+REGION: Final = "eu-west-1"
+ACCOUNT: Final = "123456789012"
+KMS_KEY: Final = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0a1b2c3d-0000-1111-2222-333344445555"
+READS: Final = ("ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath", "ssm:GetParameterHistory")
+
+# moto warns of a type that it does not know and goes on without it; what is missing then is told by the test below.
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse .* not supported by moto:UserWarning")
+
+
+def detached(template: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of a template in which each reference to one of these resources has become its name."""
+    gone = set(names)
+    reference = re.compile(r"\$\{((?:" + "|".join(gone) + r")(?:\.\w+)?)\}")
+
+    def copied(value: Any) -> Any:
+        match value:
+            case {"Ref": name} if name in gone:
+                return name
+            case {"Fn::GetAtt": [name, attribute]} if name in gone:
+                return f"{name}.{attribute}"
+            case dict():
+                return {key: copied(item) for key, item in value.items()}
+            case list():
+                return [copied(item) for item in value]
+            case str():
+                return reference.sub(r"\1", value)
+        return value
+
+    copy: dict[str, Any] = copied(template)
+    return copy
+
+
+def of_types(template: dict[str, Any], kinds: Container[str]) -> dict[str, Any]:
+    return {name: entry for name, entry in template["Resources"].items() if entry["Type"] in kinds}
+
+
+def creatable(template: dict[str, Any]) -> dict[str, Any]:
+    """Return what moto can create of a template."""
+    left_out = of_types(template, NOT_IN_MOTO)
+    found = detached(template, left_out)
+    for name in left_out:
+        del found["Resources"][name]
+    for name, entry in found["Resources"].items():
+        if entry["Type"] == "AWS::SQS::Queue" and entry["Properties"].get("FifoQueue"):
+            # CloudFormation ends the name that it makes for a FIFO queue in .fifo, moto does not.
+            entry["Properties"].setdefault("QueueName", {"Fn::Sub": f"${{AWS::StackName}}-{name}.fifo"})
+    return found
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def present(value: Any) -> Any:
+    """Return a value without the nulls that moto leaves in a list where CloudFormation leaves out AWS::NoValue."""
+    match value:
+        case dict():
+            return {key: present(item) for key, item in value.items()}
+        case list():
+            return [present(item) for item in value if item is not None]
+    return value
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack that moto has created."""
+
+    name: str
+    client: Callable[[str], Any]
+
+    def summaries(self) -> list[dict[str, Any]]:
+        found = self.client("cloudformation").list_stack_resources(StackName=self.name)["StackResourceSummaries"]
+        # moto lists a resource that it has not created too, without a name or a type.
+        return [summary for summary in found if summary["ResourceType"]]
+
+    def created(self, kind: str | None = None) -> dict[str, str]:
+        """Return the physical ids of its resources, of one type or of all, by their names in the template."""
+        return {
+            summary["LogicalResourceId"]: summary["PhysicalResourceId"]
+            for summary in self.summaries()
+            if kind in {None, summary["ResourceType"]}
+        }
+
+    def outputs(self) -> dict[str, str]:
+        (found,) = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+    def functions(self) -> dict[str, dict[str, Any]]:
+        """Return the configuration of each function."""
+        return {
+            name: self.client("lambda").get_function_configuration(FunctionName=function)
+            for name, function in self.created("AWS::Lambda::Function").items()
+        }
+
+    def variables(self, function: str) -> dict[str, str]:
+        found: dict[str, str] = self.functions()[function]["Environment"]["Variables"]
+        return found
+
+    def roles(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: self.client("iam").get_role(RoleName=role)["Role"]
+            for name, role in self.created("AWS::IAM::Role").items()
+        }
+
+    def statements(self, role: str) -> list[dict[str, Any]]:
+        """Return the statements of a role's policies, inline and attached."""
+        iam, name = self.client("iam"), self.created("AWS::IAM::Role")[role]
+        documents = [
+            iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]
+        ]
+        for attached in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+            arn = attached["PolicyArn"]
+            version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+            documents.append(iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"])
+        # moto hands back the inline policies of a role that a stack made as Python prints them.
+        parsed = [ast.literal_eval(document) if isinstance(document, str) else document for document in documents]
+        return [statement for document in parsed for statement in listed(present(document["Statement"]))]
+
+    def allowed(self, role: str, service: str = "") -> set[tuple[str, str]]:
+        """Return every action that a role allows, of one service or of all, with that which it allows it on."""
+        return {
+            (action, resource)
+            for statement in self.statements(role)
+            for action in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+            if action.startswith(service)
+        }
+
+    def all_allowed(self) -> set[tuple[str, str]]:
+        return {entry for role in self.created("AWS::IAM::Role") for entry in self.allowed(role)}
+
+    def readable(self, role: str, output: str) -> list[str]:
+        """Return the actions by which a role can read the SSM parameter that an output names."""
+        ssm, name = self.client("ssm"), self.outputs()[output]
+        ssm.put_parameter(Name=name, Value="x", Type="SecureString", Overwrite=True)
+        arn = ssm.get_parameter(Name=name)["Parameter"]["ARN"]
+        allowed = self.allowed(role)
+        return [
+            read
+            for read in READS
+            if any(
+                fnmatchcase(read.lower(), action.lower()) and fnmatchcase(arn, resource) for action, resource in allowed
+            )
+        ]
+
+    def queue(self, name: str) -> dict[str, str]:
+        """Return the attributes of a queue."""
+        url = self.created("AWS::SQS::Queue")[name]
+        found = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        attributes: dict[str, str] = found["Attributes"]
+        return attributes
+
+    def log_groups(self) -> dict[str, dict[str, Any]]:
+        existing = {group["logGroupName"]: group for group in self.client("logs").describe_log_groups()["logGroups"]}
+        return {name: existing[group] for name, group in self.created("AWS::Logs::LogGroup").items()}
+
+
+Create = Callable[..., Stack]
+
+
+@pytest.fixture(scope="module")
+def client(aws_url: str) -> Callable[[str], Any]:
+    """Return what makes the client of a service, in a region that no other test uses."""
+    session: Any = boto3.Session(region_name=REGION)
+
+    @cache
+    def of(service: str) -> Any:
+        return session.client(service, endpoint_url=aws_url)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def transformed() -> dict[str, Any]:
+    return transform()
+
+
+@pytest.fixture(scope="module")
+def create(transformed: dict[str, Any], client: Callable[[str], Any]) -> Create:
+    client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    client("s3").put_object(Bucket="bucket", Key="package.zip", Body=b"")
+
+    def make(name: str, template: dict[str, Any] | None = None, **parameters: str) -> Stack:
+        client("cloudformation").create_stack(
+            StackName=name,
+            TemplateBody=json.dumps(template or creatable(transformed)),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        return Stack(name, client)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def direct(create: Create) -> Stack:
+    """Return the stack of somebody who sets nothing."""
+    return create("direct")
+
+
+@pytest.fixture(scope="module")
+def queued(create: Create) -> Stack:
+    """Return the stack of somebody who sets what can be set."""
+    return create(
+        "queued",
+        DeliveryMode="queued",
+        ParameterPrefix="/team/alerts",
+        PagerDutyRegion="eu",
+        MemorySize="1024",
+        QueueConcurrency="25",
+        LogRetentionDays="90",
+    )
+
+
+@pytest.fixture(scope="module")
+def direct_with_key(create: Create) -> Stack:
+    return create("key-direct", KmsKeyArn=KMS_KEY)
+
+
+@pytest.fixture(scope="module")
+def queued_with_key(create: Create) -> Stack:
+    return create("key-queued", KmsKeyArn=KMS_KEY, DeliveryMode="queued")
+
+
+@pytest.fixture(scope="module")
+def deleted(create: Create) -> Stack:
+    """Return a stack that was deleted again."""
+    stack = create("deleted", DeliveryMode="queued")
+    stack.client("cloudformation").delete_stack(StackName=stack.name)
+    return stack
+
+
+@pytest.fixture(params=["direct", "queued", "direct_with_key", "queued_with_key"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """Return each stack: what holds for all."""
+    found: Stack = request.getfixturevalue(request.param)
+    return found
+
+
+# -- What moto creates -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(NOT_IN_MOTO))
+def test_what_is_left_out_is_what_moto_does_not_create(create: Create, transformed: dict[str, Any], kind: str) -> None:
+    template = detached(transformed, transformed["Resources"])
+    resources = of_types(template, {kind})
+    for entry in resources.values():
+        # What is not created then, is not because of its type.
+        entry.pop("Condition", None)
+    stack = create(kind.replace("::", "-"), template | {"Resources": resources})
+
+    assert stack.created() == {}
+
+
+def test_nothing_is_left_out_that_is_not_in_the_template(transformed: dict[str, Any]) -> None:
+    assert NOT_IN_MOTO - {entry["Type"] for entry in transformed["Resources"].values()} == set()
+
+
+@pytest.mark.parametrize("mode", ["direct", "queued"])
+def test_everything_else_that_belongs_to_the_mode_is_created(
+    request: pytest.FixtureRequest, transformed: dict[str, Any], mode: str
+) -> None:
+    resources = deployed(transformed, DeliveryMode=mode)["Resources"]
+    stack: Stack = request.getfixturevalue(mode)
+
+    assert set(stack.created()) == {name for name, entry in resources.items() if entry["Type"] not in NOT_IN_MOTO}
+
+
+# -- The functions ---------------------------------------------------------------------------------------------------
+
+
+def test_with_direct_delivery_there_is_one_function(direct: Stack) -> None:
+    assert list(direct.functions()) == ["ApiFunction"]
+
+
+def test_with_direct_delivery_nothing_is_made_for_the_worker(direct: Stack) -> None:
+    assert [name for name in direct.created() if name.startswith("Worker")] == []
+
+
+def test_with_direct_delivery_there_is_no_queue(direct: Stack) -> None:
+    assert direct.client("sqs").list_queues(QueueNamePrefix="direct").get("QueueUrls", []) == []
+
+
+def test_with_direct_delivery_no_function_reads_from_anything(direct: Stack) -> None:
+    name = direct.created()["ApiFunction"]
+
+    assert direct.client("lambda").list_event_source_mappings(FunctionName=name)["EventSourceMappings"] == []
+
+
+def test_the_functions_run_their_handlers_on_python_3_13(queued: Stack) -> None:
+    assert {name: (entry["Handler"], entry["Runtime"]) for name, entry in queued.functions().items()} == {
+        "ApiFunction": ("app.lambda_handler", "python3.13"),
+        "WorkerFunction": ("worker.lambda_handler", "python3.13"),
+    }
+
+
+def test_the_functions_have_their_seconds(queued: Stack) -> None:
+    assert {name: entry["Timeout"] for name, entry in queued.functions().items()} == {
+        "ApiFunction": 9,
+        "WorkerFunction": 90,
+    }
+
+
+def test_a_function_has_512_megabytes_when_nothing_is_asked_for(direct: Stack) -> None:
+    assert direct.functions()["ApiFunction"]["MemorySize"] == 512
+
+
+def test_both_functions_have_the_memory_that_was_asked_for(queued: Stack) -> None:
+    assert [entry["MemorySize"] for entry in queued.functions().values()] == [1024, 1024]
+
+
+def test_every_function_has_the_role_that_was_made_for_it(queued: Stack) -> None:
+    roles = queued.roles()
+
+    assert {name: entry["Role"] for name, entry in queued.functions().items()} == {
+        "ApiFunction": roles["ApiFunctionRole"]["Arn"],
+        "WorkerFunction": roles["WorkerFunctionRole"]["Arn"],
+    }
+
+
+def test_with_direct_delivery_the_api_is_told_of_no_queue(direct: Stack) -> None:
+    assert direct.variables("ApiFunction")["QUEUE_URL"] == ""
+
+
+@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
+def test_with_queued_delivery_both_functions_are_told_of_the_queue_that_was_created(
+    queued: Stack, function: str
+) -> None:
+    assert queued.variables(function)["QUEUE_URL"] == queued.created()["Queue"]
+
+
+def test_the_worker_is_told_of_the_dead_letter_queue_that_was_created(queued: Stack) -> None:
+    assert queued.variables("WorkerFunction")["DEAD_LETTER_QUEUE_URL"] == queued.created()["DeadLetterQueue"]
+
+
+def test_the_api_calls_pagerduty_in_the_united_states_unless_told_otherwise(direct: Stack) -> None:
+    assert direct.variables("ApiFunction")["PAGERDUTY_URL"] == "https://events.pagerduty.com"
+
+
+@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
+def test_both_functions_call_pagerduty_in_the_region_that_was_asked_for(queued: Stack, function: str) -> None:
+    assert queued.variables(function)["PAGERDUTY_URL"] == "https://events.eu.pagerduty.com"
+
+
+def test_the_secrets_are_below_a_prefix_of_their_own_unless_told_otherwise(direct: Stack) -> None:
+    assert direct.variables("ApiFunction")["PARAMETER_PREFIX"] == "/rudderstack-pagerduty"
+
+
+@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
+def test_both_functions_look_for_their_secrets_below_the_prefix_that_was_asked_for(
+    queued: Stack, function: str
+) -> None:
+    assert queued.variables(function)["PARAMETER_PREFIX"] == "/team/alerts"
+
+
+def test_only_the_routes_of_this_api_may_invoke_the_function_behind_it(direct: Stack) -> None:
+    policy = direct.client("lambda").get_policy(FunctionName=direct.created()["ApiFunction"])["Policy"]
+
+    assert sorted(
+        (entry["Principal"]["Service"], entry["Condition"]["ArnLike"]["AWS:SourceArn"])
+        for entry in json.loads(policy)["Statement"]
+    ) == [
+        ("apigateway.amazonaws.com", "arn:aws:execute-api:eu-west-1:123456789012:Api/*/POST/events"),
+        ("apigateway.amazonaws.com", "arn:aws:execute-api:eu-west-1:123456789012:Api/*/POST/events/*"),
+        ("apigateway.amazonaws.com", "arn:aws:execute-api:eu-west-1:123456789012:Api/*/POST/v1/batch"),
+        ("apigateway.amazonaws.com", "arn:aws:execute-api:eu-west-1:123456789012:Api/*/POST/v1/track"),
+    ]
+
+
+def test_nobody_else_may_invoke_the_worker(queued: Stack) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        queued.client("lambda").get_policy(FunctionName=queued.created()["WorkerFunction"])
+
+
+# -- Their permissions -----------------------------------------------------------------------------------------------
+
+
+def test_only_lambda_can_take_a_role(stack: Stack) -> None:
+    trusting = [
+        statement for role in stack.roles().values() for statement in role["AssumeRolePolicyDocument"]["Statement"]
+    ]
+
+    assert [
+        statement
+        for statement in trusting
+        if statement
+        != {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ] == []
+
+
+def test_every_action_is_written_out(stack: Stack) -> None:
+    assert [action for action, _ in stack.all_allowed() if not re.fullmatch(r"[a-z]+:[A-Za-z]+", action)] == []
+
+
+def test_nothing_but_sending_traces_is_allowed_on_everything(stack: Stack) -> None:
+    assert {action for action, resource in stack.all_allowed() if resource == "*"} == {
+        # X-Ray has no resources that these could be limited to.
+        "xray:PutTraceSegments",
+        "xray:PutTelemetryRecords",
+    }
+
+
+def test_everything_else_is_allowed_on_something_of_this_account_and_region(stack: Stack) -> None:
+    ours = re.compile(r"arn:aws:[a-z]+:eu-west-1:123456789012:[^*?${}]+(/\*)?")
+
+    assert [resource for _, resource in stack.all_allowed() if resource != "*" and not ours.fullmatch(resource)] == []
+
+
+def test_nothing_but_the_names_of_the_routing_keys_is_left_open(stack: Stack) -> None:
+    open_ended = {resource for _, resource in stack.all_allowed() if "*" in resource and resource != "*"}
+    prefix = stack.variables("ApiFunction")["PARAMETER_PREFIX"]
+
+    assert open_ended == {f"arn:aws:ssm:eu-west-1:123456789012:parameter{prefix}/routing-keys/*"}
+
+
+def test_with_direct_delivery_the_secrets_of_the_default_prefix_are_allowed(direct: Stack) -> None:
+    assert direct.allowed("ApiFunctionRole", "ssm:") == {
+        ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/webhook-token"),
+        ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
+    }
+
+
+def test_with_queued_delivery_the_secrets_of_the_prefix_that_was_asked_for_are_divided(queued: Stack) -> None:
+    assert {role: queued.allowed(role, "ssm:") for role in queued.roles()} == {
+        "ApiFunctionRole": {
+            ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/team/alerts/webhook-token")
+        },
+        "WorkerFunctionRole": {
+            ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/team/alerts/routing-keys/*")
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "role", "output"),
+    [
+        ("direct", "ApiFunctionRole", "WebhookTokenParameter"),
+        ("direct", "ApiFunctionRole", "RoutingKeyParameter"),
+        ("queued", "ApiFunctionRole", "WebhookTokenParameter"),
+        ("queued", "WorkerFunctionRole", "RoutingKeyParameter"),
+    ],
+)
+def test_a_function_can_read_the_secrets_that_it_needs_where_the_outputs_say_they_are(
+    request: pytest.FixtureRequest, mode: str, role: str, output: str
+) -> None:
+    stack: Stack = request.getfixturevalue(mode)
+
+    assert stack.readable(role, output) == ["ssm:GetParameters"]
+
+
+@pytest.mark.parametrize(
+    ("role", "output"),
+    [("ApiFunctionRole", "RoutingKeyParameter"), ("WorkerFunctionRole", "WebhookTokenParameter")],
+)
+def test_with_queued_delivery_a_function_cannot_read_the_secrets_of_the_other(
+    queued: Stack, role: str, output: str
+) -> None:
+    assert queued.readable(role, output) == []
+
+
+def test_with_direct_delivery_no_queue_is_allowed(direct: Stack) -> None:
+    assert direct.allowed("ApiFunctionRole", "sqs:") == set()
+
+
+def test_the_api_fills_the_queue_that_was_created(queued: Stack) -> None:
+    assert queued.allowed("ApiFunctionRole", "sqs:") == {("sqs:SendMessage", queued.queue("Queue")["QueueArn"])}
+
+
+def test_the_worker_empties_the_queue_that_was_created_and_puts_aside_into_the_other(queued: Stack) -> None:
+    queue, dead_letter_queue = queued.queue("Queue")["QueueArn"], queued.queue("DeadLetterQueue")["QueueArn"]
+
+    assert queued.allowed("WorkerFunctionRole", "sqs:") == {
+        ("sqs:ReceiveMessage", queue),
+        ("sqs:DeleteMessage", queue),
+        ("sqs:GetQueueAttributes", queue),
+        ("sqs:SendMessage", dead_letter_queue),
+    }
+
+
+@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
+def test_a_function_writes_to_its_own_log_group(queued: Stack, function: str) -> None:
+    group = queued.log_groups()[f"{function}LogGroup"]["logGroupArn"]
+
+    assert queued.allowed(f"{function}Role", "logs:") == {
+        ("logs:CreateLogStream", group),
+        ("logs:PutLogEvents", group),
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "role"),
+    [
+        ("direct_with_key", "ApiFunctionRole"),
+        ("queued_with_key", "ApiFunctionRole"),
+        ("queued_with_key", "WorkerFunctionRole"),
+    ],
+)
+def test_a_customer_key_decrypts_for_ssm_of_this_region_and_no_other_service(
+    request: pytest.FixtureRequest, mode: str, role: str
+) -> None:
+    stack: Stack = request.getfixturevalue(mode)
+
+    assert [entry for entry in stack.statements(role) if "kms:" in "".join(listed(entry["Action"]))] == [
+        {
+            "Sid": "DecryptSecrets",
+            "Effect": "Allow",
+            "Action": "kms:Decrypt",
+            "Resource": "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-0000-1111-2222-333344445555",
+            "Condition": {"StringEquals": {"kms:ViaService": "ssm.eu-west-1.amazonaws.com"}},
+        }
+    ]
+
+
+@pytest.mark.parametrize("mode", ["direct", "queued"])
+def test_without_a_customer_key_nothing_is_decrypted(request: pytest.FixtureRequest, mode: str) -> None:
+    stack: Stack = request.getfixturevalue(mode)
+
+    assert [action for action, _ in stack.all_allowed() if action.startswith("kms:")] == []
+
+
+# -- The queues ------------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_fifo_with_high_throughput(queued: Stack) -> None:
+    names = ("FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit")
+    queue = queued.queue("Queue")
+
+    assert {name: queue[name] for name in names} == {
+        "FifoQueue": "true",
+        "ContentBasedDeduplication": "false",
+        "DeduplicationScope": "messageGroup",
+        "FifoThroughputLimit": "perMessageGroupId",
+    }
+
+
+def test_an_event_that_could_not_be_delivered_is_tried_again_after_two_minutes(queued: Stack) -> None:
+    assert queued.queue("Queue")["VisibilityTimeout"] == "120"
+
+
+def test_an_event_is_given_up_to_the_dead_letter_queue_after_a_thousand_attempts(queued: Stack) -> None:
+    assert json.loads(queued.queue("Queue")["RedrivePolicy"]) == {
+        "deadLetterTargetArn": queued.queue("DeadLetterQueue")["QueueArn"],
+        "maxReceiveCount": 1000,
+    }
+
+
+def test_the_dead_letter_queue_is_fifo_as_that_of_a_fifo_queue_has_to_be(queued: Stack) -> None:
+    assert queued.queue("DeadLetterQueue")["FifoQueue"] == "true"
+
+
+@pytest.mark.parametrize("name", ["Queue", "DeadLetterQueue"])
+def test_a_queue_is_encrypted_by_a_key_that_sqs_manages(queued: Stack, name: str) -> None:
+    queue = queued.queue(name)
+
+    assert (queue["SqsManagedSseEnabled"], queue.get("KmsMasterKeyId")) == ("true", None)
+
+
+@pytest.mark.parametrize("name", ["Queue", "DeadLetterQueue"])
+def test_a_queue_keeps_events_for_fourteen_days(queued: Stack, name: str) -> None:
+    assert queued.queue(name)["MessageRetentionPeriod"] == "1209600"
+
+
+@pytest.mark.parametrize("name", ["Queue", "DeadLetterQueue"])
+def test_a_queue_takes_messages_of_one_mebibyte(queued: Stack, name: str) -> None:
+    assert queued.queue(name)["MaximumMessageSize"] == "1048576"
+
+
+def test_the_worker_is_given_ten_events_of_the_queue_at_once_and_answers_for_each(queued: Stack) -> None:
+    mappings = queued.client("lambda").list_event_source_mappings(FunctionName=queued.created()["WorkerFunction"])
+    names = ("EventSourceArn", "BatchSize", "FunctionResponseTypes", "ScalingConfig", "State")
+
+    assert [{name: mapping[name] for name in names} for mapping in mappings["EventSourceMappings"]] == [
+        {
+            "EventSourceArn": queued.queue("Queue")["QueueArn"],
+            "BatchSize": 10,
+            "FunctionResponseTypes": ["ReportBatchItemFailures"],
+            "ScalingConfig": {"MaximumConcurrency": 25},
+            "State": "Enabled",
+        }
+    ]
+
+
+def test_the_queues_outlive_the_stack(deleted: Stack) -> None:
+    urls = deleted.client("sqs").list_queues(QueueNamePrefix="deleted").get("QueueUrls", [])
+
+    assert [url.rpartition("/")[2] for url in urls] == ["deleted-DeadLetterQueue.fifo", "deleted-Queue.fifo"]
+
+
+def test_nothing_else_outlives_the_stack(deleted: Stack) -> None:
+    aws = deleted.client
+    found = [
+        *(entry["FunctionName"] for entry in aws("lambda").list_functions()["Functions"]),
+        *(entry["FunctionArn"] for entry in aws("lambda").list_event_source_mappings()["EventSourceMappings"]),
+        *(entry["RoleName"] for entry in aws("iam").list_roles()["Roles"]),
+        *(entry["logGroupName"] for entry in aws("logs").describe_log_groups()["logGroups"]),
+        *(entry["DashboardName"] for entry in aws("cloudwatch").list_dashboards()["DashboardEntries"]),
+    ]
+
+    assert [name for name in found if "deleted" in name] == []
+
+
+# -- Their logs ------------------------------------------------------------------------------------------------------
+
+
+def test_log_groups_are_named_after_the_stack(queued: Stack) -> None:
+    assert queued.created("AWS::Logs::LogGroup") == {
+        "AccessLogGroup": "/aws/vendedlogs/apigateway/queued",
+        "ApiFunctionLogGroup": "/aws/lambda/queued-api",
+        "WorkerFunctionLogGroup": "/aws/lambda/queued-worker",
+    }
+
+
+def test_every_log_is_kept_for_thirty_days_unless_told_otherwise(direct: Stack) -> None:
+    assert {group.get("retentionInDays") for group in direct.log_groups().values()} == {30}
+
+
+def test_every_log_is_kept_for_the_time_that_was_asked_for(queued: Stack) -> None:
+    assert {group.get("retentionInDays") for group in queued.log_groups().values()} == {90}
+
+
+# -- What it tells ---------------------------------------------------------------------------------------------------
+
+
+def test_the_outputs_lead_to_what_was_created(queued: Stack) -> None:
+    outputs, created = queued.outputs(), queued.created()
+    names = ("FunctionName", "LogGroup", "WorkerLogGroup", "QueueUrl", "DeadLetterQueueUrl")
+
+    assert {name: outputs[name] for name in names} == {
+        "FunctionName": created["ApiFunction"],
+        "LogGroup": created["ApiFunctionLogGroup"],
+        "WorkerLogGroup": created["WorkerFunctionLogGroup"],
+        "QueueUrl": created["Queue"],
+        "DeadLetterQueueUrl": created["DeadLetterQueue"],
+    }
+
+
+def test_with_direct_delivery_the_outputs_tell_of_no_queue(direct: Stack) -> None:
+    assert direct.outputs().keys() & {"QueueUrl", "DeadLetterQueueUrl", "WorkerLogGroup"} == set()
+
+
+def test_the_dashboard_shows_the_functions_and_queues_that_were_created(queued: Stack) -> None:
+    name = queued.created("AWS::CloudWatch::Dashboard")["Dashboard"]
+    body = json.loads(queued.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"])
+    metrics = [metric for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])]
+
+    assert {metric[3] for metric in metrics if metric[2:3] in (["FunctionName"], ["QueueName"])} == {
+        *queued.created("AWS::Lambda::Function").values(),
+        queued.queue("Queue")["QueueArn"].rpartition(":")[2],
+        queued.queue("DeadLetterQueue")["QueueArn"].rpartition(":")[2],
+    }
