@@ -84,7 +84,7 @@ def log_event(  # noqa: PLR0913 -- what one line is made of
         "repaired": [warning.partition(":")[0] for warning in warnings] or None,
         "pagerduty_status": exchange and exchange.status,
     }
-    _write("event", outcome, fields, {} if preview else _metrics(outcome, code, job, warnings, exchange, receives))
+    _write("event", fields, {} if preview else _metrics(outcome, code, job, warnings, exchange, receives))
 
 
 def log_request(error: NotSentError, *, preview: bool = False) -> None:
@@ -95,7 +95,7 @@ def log_request(error: NotSentError, *, preview: bool = False) -> None:
     metrics: dict[str, float] = {}
     if not preview:
         metrics = {"Unauthorized": 1} if error.code == "unauthorized" else _outcome_metric(error.outcome, error.code)
-    _write("request", error.outcome, {"outcome": error.outcome, "code": error.code}, metrics)
+    _write("request", {"outcome": error.outcome, "code": error.code}, metrics)
 
 
 def bug(error: Exception) -> Deferred:
@@ -105,12 +105,12 @@ def bug(error: Exception) -> Deferred:
     return Deferred("internal_error", "The function failed, and not because of the event; it will be tried again")
 
 
-def _write(message: str, outcome: str, fields: dict[str, Any], metrics: dict[str, float]) -> None:
+def _write(message: str, fields: dict[str, Any], metrics: dict[str, float]) -> None:
     """Write a line; should that fail, what became of the event stays what it was."""
     try:
         now = time.time()
         line: dict[str, Any] = {
-            "level": "WARNING" if outcome in {"rejected", "deferred"} else "INFO",
+            "level": "WARNING" if fields["outcome"] in {"rejected", "deferred"} else "INFO",
             "message": message,
             "timestamp": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
             "service": logger.service,

@@ -3,18 +3,15 @@
 import argparse
 import errno
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from local import doctor, run, serve
+from local.doctor import MIN_SECRET_LENGTH, SERVICE
 from local.stack import LOCAL_TOKEN, Options
 
-_SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# As in the function, which would not accept it.
-_MIN_TOKEN_LENGTH = 16
 # As in samconfig.toml.
 _STACK = "rudderstack-pagerduty"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -123,15 +120,15 @@ def _pagerduty_url(text: str) -> str:
 
 def _service(text: str) -> tuple[str, str]:
     name, _, key = text.partition("=")
-    if _SERVICE.fullmatch(name) and key:
+    if SERVICE.fullmatch(name) and key:
         return name, key
     raise argparse.ArgumentTypeError(f"{text}: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -")
 
 
 def _token(text: str) -> str:
-    if len(text) >= _MIN_TOKEN_LENGTH:
+    if len(text) >= MIN_SECRET_LENGTH:
         return text
-    raise argparse.ArgumentTypeError(f"expected at least {_MIN_TOKEN_LENGTH} characters")
+    raise argparse.ArgumentTypeError(f"expected at least {MIN_SECRET_LENGTH} characters")
 
 
 if __name__ == "__main__":

@@ -61,3 +61,8 @@ def deployed(transformed: dict[str, Any], **parameters: str) -> dict[str, Any]:
         }
         for section in ("Resources", "Outputs")
     }
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list as it is, and anything else as a list of it: IAM takes both."""
+    return value if isinstance(value, list) else [value]

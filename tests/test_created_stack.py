@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from infrastructure import deployed, transform
+from infrastructure import deployed, listed, transform
 
 # The types of the template that moto (5.2.5) does not create in a stack. They are left out, and each reference to one
 # becomes its name in the template: the API's id is "Api". The first tests see to it that the list is neither longer nor
@@ -84,10 +84,6 @@ def creatable(template: dict[str, Any]) -> dict[str, Any]:
             # CloudFormation ends the name that it makes for a FIFO queue in .fifo, moto does not.
             entry["Properties"].setdefault("QueueName", {"Fn::Sub": f"${{AWS::StackName}}-{name}.fifo"})
     return found
-
-
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def present(value: Any) -> Any:

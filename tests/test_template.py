@@ -14,7 +14,7 @@ from samcli.lib.providers.sam_function_provider import SamFunctionProvider
 from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
 from samtranslator.yaml_helper import yaml_parse
 
-from infrastructure import TEMPLATE, deployed, transform
+from infrastructure import TEMPLATE, deployed, listed, transform
 from settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -92,10 +92,6 @@ def environment(function: str = "ApiFunction", **parameters: str) -> dict[str, s
         stacks, _ = SamLocalStackProvider.get_stacks(str(TEMPLATE), parameter_overrides=parameters)
         found: dict[str, str] = SamFunctionProvider(stacks).get(function).environment["Variables"]
     return found
-
-
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def statements(stack: dict[str, Any], role: str) -> dict[str, dict[str, Any]]:
