@@ -54,7 +54,7 @@ format: $(READY) ## Format the code and mend what the linter can
 lock: $(READY) ## Write both requirements.txt files anew from their .in files
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes \
 		-o function/requirements.txt function/requirements.in
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes \
 		-o requirements-dev.txt requirements-dev.in
 
 build: $(READY) ## Build what is deployed, under .aws-sam/build
