@@ -1,21 +1,47 @@
-"""What the clients of AWS services share: their timeouts, their silence, and how their failures are named."""
+"""What the clients of AWS services share: their limits in time, their silence, and how their failures are named."""
 
 import logging
-from typing import Final
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import Final, ParamSpec, TypeVar
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# Two attempts of at most three seconds leave time to answer within RudderStack's ten.
-CLIENT_CONFIG: Final = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
-# What any call may raise.
-Failure = (BotoCoreError, ClientError)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A throttled call is answered at once, so that four attempts with their pauses are over within seconds; how long all
+# of them may take is for the caller of `call` to say.
+CLIENT_CONFIG: Final = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 4})
+# What `call` may raise.
+Failure = (BotoCoreError, ClientError, TimeoutError)
 
 # At DEBUG botocore logs whole responses, and with them the secrets; at INFO, what nobody asked for.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 
-def reason_of(failure: BotoCoreError | ClientError) -> str:
+def call(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a client's method and return its answer, at the latest at the deadline (seconds of the monotonic clock).
+
+    The call is made in a thread of its own, since a look-up of a name or an answer that trickles in knows no time-out;
+    past the deadline TimeoutError is raised, and nobody looks at what the thread still does.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
+            answer.set_exception(error)
+
+    Thread(target=run, name="aws", daemon=True).start()
+    return answer.result(max(0.0, deadline - time.monotonic()))
+
+
+def reason_of(failure: Exception) -> str:
     """Name a failure without its text, which could hold anything."""
     if isinstance(failure, ClientError):
         return str(failure.response.get("Error", {}).get("Code", "unknown"))

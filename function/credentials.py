@@ -5,132 +5,181 @@ Nothing is read at import: an outage of SSM is then an answer that RudderStack r
 
 import functools
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import boto3
-from aws_lambda_powertools.utilities.parameters import SSMProvider
-from botocore.exceptions import ClientError
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aws
-from errors import Deferred
+from outcome import NotSentError
 from telemetry import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
-# Seconds. A value is served for five minutes; nothing is asked for more often than every ten seconds.
+# Seconds for which a value is served.
 FRESH: Final = 300.0
-REREAD: Final = 10.0
+# Seconds after which a parameter that was not there, or did not let a caller in, is read again.
+REREAD: Final = 1.0
+# Seconds after which a read that failed is tried again while there is a last good value.
+RETRY: Final = 10.0
+# Seconds for one read, all its attempts included: it leaves time to deliver the event.
+READ_LIMIT: Final = 5.0
 # Characters of the shared secret: fewer could be guessed.
 MIN_SECRET_LENGTH: Final = 16
 
 
 class _Entry(NamedTuple):
-    """A parameter as SSM last knew it (None: not there, or blank), and when it was read, and last asked for."""
+    """A parameter as SSM last knew it (None: not there, or blank), and when SSM was asked for that."""
 
     value: str | None
     read_at: float
-    asked_at: float
 
 
 class Credentials:
-    """The shared secret and the routing keys below `prefix`; `clock` is the wall clock, which runs on while frozen."""
+    """The shared secrets and the routing keys below `prefix`; `clock` is the wall clock, which runs on while frozen.
 
-    def __init__(self, prefix: str, client: "SSMClient | None" = None, clock: Callable[[], float] = time.time) -> None:
-        client = client or boto3.client("ssm", config=aws.CLIENT_CONFIG)
-        # Powertools takes SSM's own failures (InternalServerError, InvalidKeyId) for parameters that are not there,
-        # and a parameter that is not there revokes a secret. So a failure is raised before Powertools sees it.
-        client.meta.events.register("after-call.ssm.GetParameters", _raise_failure)
-        self._ssm = SSMProvider(boto3_client=client)
+    Every method raises NotSentError when SSM fails and there is no last good value. `deadline` is in seconds of the
+    monotonic clock.
+    """
+
+    def __init__(self, prefix: str, client: "SSMClient", clock: Callable[[], float] = time.time) -> None:
+        self._client = client
         self._token_name = f"{prefix}/webhook-token"
         self._routing_keys = f"{prefix}/routing-keys"
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._asked_at: dict[str, float] = {}
+        self._failures: dict[str, Exception] = {}
 
-    def webhook_tokens(self, service: str | None = None, max_age: float = FRESH) -> tuple[bytes, ...]:
-        """Return the shared secrets, at most `max_age` seconds old unless SSM was asked in the last ten.
+    def webhook_secrets(self, deadline: float, service: str | None = None) -> tuple[bytes, ...]:
+        """Return the shared secrets; when they have to be read, `service`'s routing keys are read in the same call."""
+        also = [] if service is None else [self._name_of(service)]
+        try:
+            value = self._read(self._token_name, deadline, also)
+        except aws.Failure as error:
+            raise self._cannot_check(error) from None
+        return self._usable_secrets(value)
 
-        When they have to be read, the routing key of `service` is read in the same call.
-        Raises Deferred when there is none, or SSM fails and there never was one.
+    def latest_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
+        """Return the shared secrets as SSM has them now, or had them within the last second.
+
+        Raises NotSentError when they cannot be read now: a secret that is not among the old ones may be a new one.
         """
-        also = self._name_of(service) if service else None
-        secrets = _secrets(self._read(self._token_name, max_age, also) or "")
-        if not secrets:
-            raise Deferred(
-                "webhook_token_missing",
-                f"SSM parameter {self._token_name}: no usable secret, so nobody is let in; "
-                f"put one of at least {MIN_SECRET_LENGTH} characters there",
-            )
-        return secrets
+        name = self._token_name
+        came = self._clock()
+        try:
+            if self._is_past(self._asked_at.get(name), REREAD):
+                self._fetch([name], deadline)
+            entry = self._entries.get(name)
+            if entry is None or entry.read_at < came - REREAD:
+                raise self._failures[name]
+        except aws.Failure as error:
+            raise self._cannot_check(error) from None
+        return self._usable_secrets(entry.value)
 
-    def routing_key(self, service: str) -> str:
-        """Return the PagerDuty routing key of the service. Raises Deferred when there is none, or SSM fails."""
+    def routing_keys(self, service: str, deadline: float) -> tuple[str, ...]:
+        """Return the routing keys of the PagerDuty service, at least one. Raises NotSentError when it has none."""
         name = self._name_of(service)
-        key = self._read(name, FRESH)
-        if not key:
-            raise Deferred(
+        try:
+            value = self._read(name, deadline)
+        except aws.Failure as error:
+            raise NotSentError(
+                "secrets_unavailable",
+                f"SSM parameter {name}: could not be read ({aws.reason_of(error)}); it will be tried again",
+            ) from None
+        keys = tuple(_words(value))
+        if not keys:
+            raise NotSentError(
                 "routing_key_missing",
                 f"SSM parameter {name}: not there, so PagerDuty service {service} cannot be reached; "
                 "put its integration key there, or correct the name at the end of the URL",
             )
-        return key
+        return keys
 
-    def distrust_routing_key(self, service: str) -> None:
-        """Read the routing key anew for the next event: PagerDuty refused it."""
-        name = self._name_of(service)
-        entry = self._entries.get(name)
+    def distrust_routing_keys(self, service: str) -> None:
+        """Read the routing keys anew for the next event: PagerDuty refused one."""
+        self._asked_at.pop(self._name_of(service), None)
+        entry = self._entries.get(self._name_of(service))
         if entry:
-            self._entries[name] = entry._replace(read_at=float("-inf"), asked_at=float("-inf"))
+            self._entries[self._name_of(service)] = entry._replace(read_at=float("-inf"))
+
+    def knows(self, service: str) -> bool:
+        """Tell whether SSM had a routing key for the PagerDuty service when it was last asked; asks nobody."""
+        entry = self._entries.get(self._name_of(service))
+        return entry is not None and entry.value is not None
 
     def _name_of(self, service: str) -> str:
         return f"{self._routing_keys}/{service}"
 
-    def _read(self, name: str, max_age: float, also: str | None = None) -> str | None:
+    def _read(self, name: str, deadline: float, also: Sequence[str] = ()) -> str | None:
+        """Return a parameter's value. Raises aws.Failure when it cannot be read and never was."""
         entry = self._entries.get(name)
-        now = self._clock()
-        if entry is None or self._is_due(entry, max_age, now):
-            self._fetch([name] if also is None else [name, also], now)
+        asked_at = self._asked_at.get(name)
+        if entry is None:
+            if not self._is_past(asked_at, REREAD):
+                raise self._failures[name]
+            self._fetch([name, *also], deadline)
+            return self._entries[name].value
+        age, pause = (REREAD, REREAD) if entry.value is None else (FRESH, RETRY)
+        if self._is_past(entry.read_at, age) and self._is_past(asked_at, pause):
+            try:
+                self._fetch([name, *also], deadline)
+            except aws.Failure as error:
+                logger.warning(
+                    "SSM could not be read; the last good value goes on serving",
+                    extra={"parameter": name, "reason": aws.reason_of(error)},
+                )
         return self._entries[name].value
 
-    @staticmethod
-    def _is_due(entry: _Entry, max_age: float, now: float) -> bool:
-        # A clock that was set back makes every age wrong: better to ask once too often.
-        return now < entry.asked_at or (
-            now - entry.asked_at >= REREAD and (entry.value is None or now - entry.read_at >= max_age)
-        )
+    def _is_past(self, moment: float | None, seconds: float) -> bool:
+        """Tell whether so many seconds have passed; a clock that was set back makes every age wrong, so they have."""
+        return moment is None or not 0 <= self._clock() - moment < seconds
 
-    def _fetch(self, names: list[str], now: float) -> None:
-        """Ask SSM for the names in one call. When it fails, what was known stays; what was not raises Deferred."""
+    def _fetch(self, names: Sequence[str], deadline: float) -> None:
+        """Ask SSM for the names in one call. Raises aws.Failure, and what was known stays."""
+        now = self._clock()
+        self._asked_at |= dict.fromkeys(names, now)
         try:
-            found = self._ssm.get_parameters_by_name(
-                {name: {} for name in names}, decrypt=True, max_age=0, raise_on_error=False
+            answer = aws.call(
+                self._client.get_parameters,
+                min(deadline, time.monotonic() + READ_LIMIT),
+                Names=names,
+                WithDecryption=True,
             )
         except aws.Failure as error:
-            reason = aws.reason_of(error)
-            logger.warning("SSM could not be read", extra={"parameters": names, "reason": reason})
-            if names[0] not in self._entries:
-                raise Deferred(
-                    "secrets_unavailable",
-                    f"SSM parameter {names[0]}: could not be read ({reason}); it will be tried again",
-                ) from None
-            for name in names:
-                if name in self._entries:
-                    self._entries[name] = self._entries[name]._replace(asked_at=now)
-            return
-        # Names that were not there are forgotten after a while, so that a caller cannot fill the memory with them.
-        self._entries = {
-            name: entry for name, entry in self._entries.items() if entry.value or now - entry.asked_at < REREAD
-        }
-        for name in names:
-            value = found.get(name)
-            self._entries[name] = _Entry(str(value).strip() or None if value else None, now, now)
+            self._failures |= dict.fromkeys(names, error)
+            raise
+        found = {parameter["Name"]: parameter["Value"].strip() for parameter in answer["Parameters"]}
+        self._entries |= {name: _Entry(found.get(name) or None, now) for name in names}
+
+    def _cannot_check(self, failure: Exception) -> NotSentError:
+        """Build the answer to a caller who may or may not know the secret: nobody can tell, so it names nothing."""
+        return NotSentError(
+            "secrets_unavailable",
+            "The secret cannot be checked at the moment; the event will be tried again",
+            detail=f"SSM parameter {self._token_name}: could not be read ({aws.reason_of(failure)})",
+        )
+
+    def _usable_secrets(self, value: str | None) -> tuple[bytes, ...]:
+        secrets = _secrets(value or "")
+        if not secrets:
+            raise NotSentError(
+                "webhook_token_missing",
+                "No secret is set up here, so nobody is let in; the event will be tried again",
+                detail=f"SSM parameter {self._token_name}: no usable secret; "
+                f"put one of at least {MIN_SECRET_LENGTH} characters there",
+            )
+        return secrets
+
+
+def _words(value: str | None) -> list[str]:
+    """Split a parameter that may hold several values, at white space and commas."""
+    return (value or "").replace(",", " ").split()
 
 
 @functools.lru_cache(maxsize=1)
-def _secrets(text: str) -> tuple[bytes, ...]:
-    """Split the parameter at white space and commas: several secrets at once make rotation possible."""
-    words = text.replace(",", " ").split()
+def _secrets(value: str) -> tuple[bytes, ...]:
+    """Split the parameter into secrets, and complain, once, about those that are too short to be accepted."""
+    words = _words(value)
     usable = tuple(word.encode() for word in words if len(word) >= MIN_SECRET_LENGTH)
     if len(usable) < len(words):
         logger.error(
@@ -138,8 +187,3 @@ def _secrets(text: str) -> tuple[bytes, ...]:
             extra={"too_short": len(words) - len(usable), "minimum_characters": MIN_SECRET_LENGTH},
         )
     return usable
-
-
-def _raise_failure(http_response: Any, parsed: Any, **_: Any) -> None:
-    if http_response.status_code >= 300:  # noqa: PLR2004 -- where botocore draws the line
-        raise ClientError(parsed, "GetParameters")

@@ -5,12 +5,10 @@ https://developer.pagerduty.com/docs/send-alert-event unless a constant says oth
 """
 
 import hashlib
-import json
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
-ACTIONS: Final = ("trigger", "acknowledge", "resolve")
-SEVERITIES: Final = ("critical", "error", "warning", "info")
+from event import Event, encode
 
 # Characters, not bytes: PagerDuty answers 400 to one more.
 MAX_SUMMARY: Final = 1024
@@ -25,17 +23,6 @@ _LAST_RESORT_TEXT: Final = 1024
 _ROUTING_KEY_BYTES: Final = 64
 _ROOM: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A PagerDuty event without routing key, encoded: `body` has at most MAX_EVENT_BYTES with a routing key added."""
-
-    event: dict[str, Any]
-    body: bytes
-    warnings: tuple[str, ...] = ()
-
 
 def fit_dedup_key(key: str) -> str:
     """Replace a dedup key over 255 characters by its SHA-256 in hex: the same for trigger, acknowledge and resolve."""
@@ -44,38 +31,32 @@ def fit_dedup_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def encode(value: object) -> bytes:
-    """Encode finite JSON as UTF-8; half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
-    return _ENCODER.encode(value).encode("utf-8", "replace")
-
-
-def fit(event: dict[str, Any]) -> Fitted:
-    """Encode the event, leaving out as little as it takes to stay within PagerDuty's 512,000 bytes.
+def fit(event: Event) -> Event:
+    """Leave out as little of the event as it takes to stay within PagerDuty's 512,000 bytes, routing key included.
 
     First the largest custom details are replaced by a note, then images and links go, then texts are cut.
     """
-    body = encode(event)
-    if len(body) <= _ROOM:
-        return Fitted(event, body)
+    size = len(event.body)
+    if size <= _ROOM:
+        return event
 
     warnings: list[str] = []
-    # The caller's event is the sender's own data: it is copied as deep as it is changed.
-    event = {**event, "payload": dict(event["payload"])}
-    details = event["payload"].get("custom_details")
-    shrunk = _shrink(details, len(body) - _ROOM) if details else details
-    if len(encode(shrunk)) < len(encode(details)):
-        event["payload"]["custom_details"] = shrunk
-        warnings.append(
-            f"properties.customDetails: the event had {len(body):,} bytes and PagerDuty takes {MAX_EVENT_BYTES:,}; "
-            "the largest entries were replaced by a note"
-        )
-        body = encode(event)
+    # What is in the event is the sender's own data: it is copied as deep as it is changed.
+    content = {**event.content, "payload": dict(event.content["payload"])}
+    payload = content["payload"]
+    if details := payload.get("custom_details"):
+        shrunk = _shrink(details, size - _ROOM)
+        if len(encode(shrunk)) < len(encode(details)):
+            payload["custom_details"] = shrunk
+            warnings.append(
+                f"properties.customDetails: the event had {size:,} bytes and PagerDuty takes {MAX_EVENT_BYTES:,}; "
+                "the largest entries were replaced by a note"
+            )
     for field, source in (("images", "properties.imageURLs"), ("links", "properties.linkURLs")):
-        if len(body) > _ROOM and event.pop(field, None):
+        if len(encode(content)) > _ROOM and content.pop(field, None):
             warnings.append(f"{source}: left out, the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes")
-            body = encode(event)
-    if len(body) > _ROOM:
-        for part in (event, event["payload"]):
+    if len(encode(content)) > _ROOM:
+        for part in (content, payload):
             too_long = [
                 name for name, value in part.items() if isinstance(value, str) and len(value) > _LAST_RESORT_TEXT
             ]
@@ -84,8 +65,7 @@ def fit(event: dict[str, Any]) -> Fitted:
             if "timestamp" in too_long:
                 del part["timestamp"]  # Half of one is none.
         warnings.append(f"texts: cut, the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes")
-        body = encode(event)
-    return Fitted(event, body, tuple(warnings))
+    return replace(event, content=content, warnings=(*event.warnings, *warnings))
 
 
 def _shrink(details: dict[str, Any], excess: int) -> dict[str, Any]:

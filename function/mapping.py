@@ -6,16 +6,18 @@ what is merely imperfect is repaired and reported as a warning; what leaves open
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, TypeVar
 
 import limits
 import timestamps
-from errors import Ignored, Rejected
+from event import ACTIONS, SEVERITIES, Action, Event, Kind, Severity
+from outcome import NotSentError, Outcome
+from settings import Rules
 from timestamps import Timestamp
 
-Kind = Literal["alert", "change"]
+T = TypeVar("T", bound=str)
 
 # rudder-transformer, `src/constants/destinationCanonicalNames.js`, in its order.
 INTEGRATION_NAMES: Final = ("pagerduty", "PAGERDUTY", "PagerDuty", "Pagerduty", "pagerDuty")
@@ -38,47 +40,32 @@ _IMAGE_TEXTS: Final = {"href": "href", "alt": "alt"}
 _IMAGE_AS_LINK_TEXT: Final = {"alt": "text"}
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings that the mapping needs: where the dedup key is, and what an alert has that does not say."""
+def map_event(raw: object, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event | Outcome:
+    """Map one RudderStack event, any JSON whatever, to the event for that PagerDuty service that it asks for.
 
-    dedup_key_field: tuple[str, ...] = ("properties", "dedupKey")
-    default_severity: str = "critical"
-    default_source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    """A PagerDuty event without its routing key, and what was repaired on the way.
-
-    `action` is None for a change event. `dedup_key` is None for a change event, and for a trigger that has neither key
-    nor `messageId`: PagerDuty makes one. `occurred_at` is the event's own time, None when it has none.
+    Returns the reason when it asks for none, or can never be sent. `fallback_key` is the dedup key of a trigger that
+    brings neither one nor a `messageId`: any text that no other event has.
     """
-
-    kind: Kind
-    event: dict[str, Any]
-    action: str | None = None
-    dedup_key: str | None = None
-    message_id: str | None = None
-    occurred_at: datetime | None = None
-    warnings: tuple[str, ...] = ()
+    try:
+        return _map(raw, service, rules, now, fallback_key)
+    except NotSentError as error:
+        # Its line in the log is the only trace of what is refused out of a batch: it has to say which event it was.
+        message_id, dedup_key = _message_id(raw), _dedup_key(raw, rules.dedup_key_field, [])
+        return replace(error.outcome, message_id=message_id, dedup_key=dedup_key)
 
 
-def map_event(event: object, rules: Rules, now: datetime) -> Mapped:
-    """Map one RudderStack event, any JSON whatever, to the PagerDuty event that it asks for.
-
-    Raises Ignored when it asks for none, and Rejected when it can never be sent.
-    """
-    if not isinstance(event, dict):
-        raise Rejected("event_not_an_object", f"event: expected an object, got {_shown(event)}")
-    kind = _kind(event)
-    properties = event.get("properties")
+def _map(raw: object, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event:
+    if not isinstance(raw, dict):
+        raise NotSentError("event_not_an_object", f"event: expected an object, got {_shown(raw)}")
+    kind = _kind(raw)
+    properties = raw.get("properties")
     if properties is None:
         properties = {}
     if not isinstance(properties, dict):
-        raise Rejected("properties_not_an_object", f"properties: expected an object, got {_shown(properties)}")
-
-    return (_change_event if kind == "change" else _alert_event)(event, properties, rules, now)
+        raise NotSentError("properties_not_an_object", f"properties: expected an object, got {_shown(properties)}")
+    if kind == "change":
+        return _change_event(raw, properties, service, now)
+    return _alert_event(raw, properties, service, rules, now, fallback_key)
 
 
 def text_of(value: object) -> str | None:
@@ -101,16 +88,16 @@ def _kind(event: dict[str, Any]) -> Kind:
     """Tell an alert from a change event; raise when the event is not for PagerDuty, or leaves open what it is."""
     field, integration = _integration(event.get("integrations"))
     if integration is False:
-        raise Ignored("not_for_pagerduty", f"{field} is false: the event is not for PagerDuty")
+        raise NotSentError("not_for_pagerduty", f"{field} is false: the event is not for PagerDuty")
 
     event_type = event.get("type")
     if event_type is None:
-        raise Rejected("type_missing", 'type: missing, expected "track"')
+        raise NotSentError("type_missing", 'type: missing, expected "track"')
     known = event_type.lower() if isinstance(event_type, str) else None
     if known in OTHER_EVENT_TYPES:
-        raise Ignored("not_a_track_call", f"type: only track calls go to PagerDuty, this is {_shown(event_type)}")
+        raise NotSentError("not_a_track_call", f"type: only track calls go to PagerDuty, this is {_shown(event_type)}")
     if known != "track":
-        raise Rejected("type_unknown", f'type: expected "track", got {_shown(event_type)}')
+        raise NotSentError("type_unknown", f'type: expected "track", got {_shown(event_type)}')
 
     if integration is None or integration is True:
         return "alert"
@@ -121,7 +108,7 @@ def _kind(event: dict[str, Any]) -> Kind:
         if isinstance(wanted, str) and (kind := _KINDS.get(wanted.lower())):
             return kind
         field, integration = f"{field}.type", wanted
-    raise Rejected(
+    raise NotSentError(
         "integration_unclear",
         f'{field}: expected {{"type": "alertEvent"}} or {{"type": "changeEvent"}}, got {_shown(integration)}; '
         "not sent, since it may not be meant to page",
@@ -142,22 +129,21 @@ def _integration(integrations: object) -> tuple[str, object]:
     return found
 
 
-def _action(value: object) -> str:
+def _action(value: object) -> Action:
     if value is None:
         return "trigger"
-    action = value.strip().lower() if isinstance(value, str) else None
-    if action in limits.ACTIONS:
+    if action := _chosen(value, ACTIONS):
         return action
-    raise Rejected(
+    raise NotSentError(
         "action_unknown",
-        f"properties.action: expected {_one_of(limits.ACTIONS)}, got {_shown(value)}; "
+        f"properties.action: expected {_one_of(ACTIONS)}, got {_shown(value)}; "
         "not sent, since a misspelt resolve must not page",
     )
 
 
-def _dedup_key(event: dict[str, Any], path: tuple[str, ...], warnings: list[str]) -> str | None:
+def _dedup_key(event: object, path: tuple[str, ...], warnings: list[str]) -> str | None:
     """Follow the path into the event: keys of objects, positions in arrays. Only a string or a number is a key."""
-    value: Any = event
+    value = event
     for step in path:
         if isinstance(value, dict):
             value = value.get(step)
@@ -173,8 +159,8 @@ def _dedup_key(event: dict[str, Any], path: tuple[str, ...], warnings: list[str]
     return limits.fit_dedup_key(key) if key and not key.isspace() else None
 
 
-def _message_id(event: dict[str, Any]) -> str | None:
-    value = event.get("messageId")
+def _message_id(event: object) -> str | None:
+    value = event.get("messageId") if isinstance(event, dict) else None
     text = None if isinstance(value, bool) else text_of(value)
     return text if text and not text.isspace() else None
 
@@ -182,54 +168,52 @@ def _message_id(event: dict[str, Any]) -> str | None:
 # -- what PagerDuty gets ---------------------------------------------------------------------------------------------
 
 
-def _alert_event(event: dict[str, Any], properties: dict[str, Any], rules: Rules, now: datetime) -> Mapped:
+def _alert_event(  # noqa: PLR0913, PLR0917 -- all that decides what an alert says
+    raw: dict[str, Any], properties: dict[str, Any], service: str, rules: Rules, now: datetime, fallback_key: str
+) -> Event:
     """Build an alert event. An acknowledge or a resolve is judged by its dedup key alone, and has nothing else."""
     warnings: list[str] = []
-    message_id = _message_id(event)
+    message_id = _message_id(raw)
     action = _action(properties.get("action"))
-    dedup_key = _dedup_key(event, rules.dedup_key_field, warnings)
+    dedup_key = _dedup_key(raw, rules.dedup_key_field, warnings)
     if action != "trigger":
         if dedup_key is None:
-            raise Rejected(
+            raise NotSentError(
                 "dedup_key_missing",
                 f"{'.'.join(rules.dedup_key_field)}: {action} needs the dedup key of the alert that it is about, "
                 "a string or a number",
             )
-        mapped = {"event_action": action, "dedup_key": dedup_key}
-        return Mapped("alert", mapped, action, dedup_key, message_id, None, _bounded(warnings))
+        content = {"event_action": action, "dedup_key": dedup_key}
+        return Event(service, "alert", content, action, dedup_key, message_id, None, _bounded(warnings))
 
-    if dedup_key is None and message_id is not None:
-        dedup_key = limits.fit_dedup_key(message_id)
-    timestamp = _timestamp(event, now, warnings)
+    dedup_key = dedup_key or limits.fit_dedup_key(message_id or fallback_key)
+    timestamp = _timestamp(raw, now, warnings)
     payload: dict[str, Any] = {
-        "summary": _summary(event.get("event"), warnings),
+        "summary": _summary(raw.get("event"), warnings),
         "severity": _severity(properties.get("severity"), rules.default_severity, warnings),
-        "source": _source(properties.get("source"), rules.default_source),
+        "source": _source(properties.get("source"), rules.default_source, warnings),
     }
     if timestamp:
         payload["timestamp"] = timestamp.text
     _add_texts(payload, properties, "properties", _PAYLOAD_TEXTS, warnings)
     _add_custom_details(payload, properties, warnings)
-    alert: dict[str, Any] = {"event_action": action}
-    if dedup_key is not None:
-        alert["dedup_key"] = dedup_key
-    alert["payload"] = payload
+    alert: dict[str, Any] = {"event_action": action, "dedup_key": dedup_key, "payload": payload}
     _add_links_and_images(alert, properties, warnings)
     _add_texts(alert, properties, "properties", _CLIENT_TEXTS, warnings)
     occurred_at = timestamp and timestamp.moment
-    return Mapped("alert", alert, action, dedup_key, message_id, occurred_at, _bounded(warnings))
+    return Event(service, "alert", alert, action, dedup_key, message_id, occurred_at, _bounded(warnings))
 
 
-def _change_event(event: dict[str, Any], properties: dict[str, Any], _: Rules, now: datetime) -> Mapped:
+def _change_event(raw: dict[str, Any], properties: dict[str, Any], service: str, now: datetime) -> Event:
     warnings: list[str] = []
-    timestamp = _timestamp(event, now, warnings)
-    payload: dict[str, Any] = {"summary": _summary(event.get("event"), warnings)}
+    timestamp = _timestamp(raw, now, warnings)
+    payload: dict[str, Any] = {"summary": _summary(raw.get("event"), warnings)}
     severity = properties.get("severity")
     if severity is not None:
-        if known := _known_severity(severity):
+        if known := _chosen(severity, SEVERITIES):
             payload["severity"] = known
         else:
-            expected = _one_of(limits.SEVERITIES)
+            expected = _one_of(SEVERITIES)
             warnings.append(f"properties.severity: expected {expected}, got {_shown(severity)}; left out")
     if timestamp:
         payload["timestamp"] = timestamp.text
@@ -237,10 +221,11 @@ def _change_event(event: dict[str, Any], properties: dict[str, Any], _: Rules, n
     _add_custom_details(payload, properties, warnings)
     change: dict[str, Any] = {"payload": payload}
     _add_links_and_images(change, properties, warnings)
-    return Mapped(
+    return Event(
+        service,
         "change",
         change,
-        message_id=_message_id(event),
+        message_id=_message_id(raw),
         occurred_at=timestamp and timestamp.moment,
         warnings=_bounded(warnings),
     )
@@ -249,48 +234,50 @@ def _change_event(event: dict[str, Any], properties: dict[str, Any], _: Rules, n
 def _summary(value: object, warnings: list[str]) -> str:
     text = text_of(value)
     if not text or text.isspace():
-        raise Rejected("event_name_missing", f"event: expected the event's name, got {_shown(value)}")
+        raise NotSentError("event_name_missing", f"event: expected the event's name, got {_shown(value)}")
     if len(text) > limits.MAX_SUMMARY:
         warnings.append(f"event: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
         return text[: limits.MAX_SUMMARY]
     return text
 
 
-def _known_severity(value: object) -> str | None:
-    severity = value.strip().lower() if isinstance(value, str) else None
-    return severity if severity in limits.SEVERITIES else None
+def _chosen(value: object, choices: tuple[T, ...]) -> T | None:
+    """Find the choice that the value names, whatever its case and the white space around it."""
+    name = value.strip().lower() if isinstance(value, str) else None
+    return next((choice for choice in choices if choice == name), None)
 
 
-def _severity(value: object, default: str, warnings: list[str]) -> str:
+def _severity(value: object, default: Severity, warnings: list[str]) -> Severity:
     if value is None:
         return default
-    severity = _known_severity(value)
+    severity = _chosen(value, SEVERITIES)
     if severity:
         return severity
-    expected = _one_of(limits.SEVERITIES)
+    expected = _one_of(SEVERITIES)
     warnings.append(f"properties.severity: expected {expected}, got {_shown(value)}; sent as {default}")
     return default
 
 
-def _source(value: object, default: str) -> str:
+def _source(value: object, default: str, warnings: list[str]) -> str:
     text = "" if value is None else text_of(value)
-    if text is None:
-        raise Rejected("source_not_text", f"properties.source: expected a text, got {_shown(value)}")
-    source = default if not text or text.isspace() else text
-    if not source:
-        raise Rejected(
+    if text and not text.isspace():
+        return text
+    if not default:
+        if text is None:
+            raise NotSentError("source_not_text", f"properties.source: expected a text, got {_shown(value)}")
+        raise NotSentError(
             "source_missing",
             "properties.source: missing, PagerDuty wants to know what is affected; "
             "add it to the track call or set DEFAULT_SOURCE",
         )
-    return source
+    if text is None:
+        warnings.append(f"properties.source: expected a text, got {_shown(value)}; sent as {default}")
+    return default
 
 
 def _timestamp(event: dict[str, Any], now: datetime, warnings: list[str]) -> Timestamp | None:
     """Find the first timestamp that can be read and is at most 90 days old; refuse when those that can be are older."""
-    present = [
-        field for field in ("originalTimestamp", "originalTimeStamp", "timestamp") if event.get(field) is not None
-    ]
+    present = [field for field in _timestamp_fields(event) if event.get(field) is not None]
     too_old = None
     for field in present:
         timestamp = timestamps.read(event[field])
@@ -300,12 +287,26 @@ def _timestamp(event: dict[str, Any], now: datetime, warnings: list[str]) -> Tim
             return timestamp
         too_old = too_old or field
     if too_old:
-        raise Rejected(
+        raise NotSentError(
             "timestamp_too_old", f"{too_old}: more than {MAX_AGE.days} days ago, expected an event of the last 90 days"
         )
     if present:
         warnings.append(f"{present[0]}: expected a date and time such as 2026-01-31T12:00:00Z; left out")
     return None
+
+
+def _timestamp_fields(event: dict[str, Any]) -> tuple[str, ...]:
+    """List the fields that may say when the event happened, the most trustworthy first.
+
+    An `originalTimestamp` that equals `receivedAt` is rudder-server's own, filled in on arrival; the sender's time is
+    then in `timestamp` (rudder-server, `processor/processor.go`).
+    """
+    original, received = event.get("originalTimestamp"), event.get("receivedAt")
+    if original is not None and received is not None and (read := timestamps.read(original)):
+        arrived = timestamps.read(received)
+        if arrived and arrived.moment == read.moment:
+            return "timestamp", "originalTimestamp", "originalTimeStamp"
+    return "originalTimestamp", "originalTimeStamp", "timestamp"
 
 
 def _add_texts(

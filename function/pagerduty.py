@@ -1,42 +1,47 @@
-"""The one outbound call: an encoded event is posted to PagerDuty's Events API v2, and its answer is judged.
+"""The one outbound call: an event is posted to PagerDuty's Events API v2, and its answer is judged.
 
 https://developer.pagerduty.com/docs/send-alert-event, https://developer.pagerduty.com/docs/send-change-event
 """
 
 import http.client
-import io
 import json
+import logging
 import random
 import re
 import socket
+import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import replace
+from threading import Thread
 from typing import Any, Final
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
-from errors import Deferred, Exchange, NotSentError, Rejected
-from mapping import Kind
+from event import Event, Kind
+from outcome import Call, Outcome
 
 PATHS: Final[dict[Kind, str]] = {"alert": "/v2/enqueue", "change": "/v2/change/enqueue"}
-# Calls at the same time out of one process: 100 events of 150 ms each are done in four rounds.
-PARALLEL_CALLS: Final = 32
-# Seconds. A connection that is not there after one will not be there after two.
+# Seconds for each address. A connection that is not there after one will not be there after two.
 CONNECT_TIMEOUT: Final = 1.0
 # Seconds. With less than this left until the deadline, a call is not begun.
 SHORTEST_CALL: Final = 0.25
+# Seconds from the status line to the end of the reply, which come together.
+REPLY_TIMEOUT: Final = 1.0
 # One call and at most two quick retries; the long ones are RudderStack's, or the queue's.
 ATTEMPTS: Final = 3
 _RETRY_PAUSE: Final = (0.05, 0.2)
-# Bytes. PagerDuty's answers have a few hundred.
+# Bytes. PagerDuty's replies have a few hundred.
 MAX_REPLY: Final = 64 * 1024
+_READ_SIZE: Final = 8 * 1024
 _MAX_REASONS: Final = 10
 _MAX_REASON_LENGTH: Final = 300
 _HEADERS: Final = {"content-type": "application/json", "user-agent": "rudderstack-pagerduty"}
-_ABOUT_ROUTING_KEY: Final = re.compile("routing.?key", re.IGNORECASE)
+_ABOUT_ROUTING_KEY: Final = re.compile("routing.?key", re.IGNORECASE | re.DOTALL)
 
 OK: Final = range(200, 300)
 BAD_REQUEST: Final = 400
@@ -45,187 +50,205 @@ TOO_LARGE: Final = 413
 TOO_MANY_REQUESTS: Final = 429
 SERVER_ERRORS: Final = range(500, 600)
 
+# What an answer that is none of HTTP's can raise.
+_Broken = (HTTPError, http.client.HTTPException, OSError, ValueError)
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """PagerDuty took the event: the dedup key that it named, and the call in which it did."""
-
-    dedup_key: str | None
-    exchange: Exchange
-
-
-class RoutingKeyRefused(Deferred):
-    """PagerDuty did not like the routing key: our configuration, so the event is tried again with the key read anew."""
+# It would log headers that it cannot read, and somebody may have written the routing key into them.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 class Client:
-    """One pool of keep-alive connections to PagerDuty; safe to share between threads.
+    """Posts events to PagerDuty at `url`, one at a time, over one connection that is kept alive.
 
     `pause` waits between two quick retries; a test that cannot wait passes its own.
     """
 
     def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
-        # `retries=False`: no retries and no redirects by urllib3, which would resend to wherever it is told.
-        self._pool = urllib3.connection_from_url(url, maxsize=PARALLEL_CALLS, retries=False)
-        self._pool.ConnectionCls = _HTTPSConnection if self._pool.scheme == "https" else _HTTPConnection
-        self._base_path = urllib3.util.parse_url(url).path or ""
+        self._url = urllib3.util.parse_url(url)
+        # Made once: reading the certificates takes longer than a call.
+        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
+        self._connection: HTTPConnection | None = None
         self._pause = pause
 
-    def send(self, kind: Kind, body: bytes, routing_key: str, deadline: float) -> Receipt:
-        """Post the event, encoded and without routing key, by `deadline` (seconds of the monotonic clock).
-
-        Raises Rejected when PagerDuty will never take it, Deferred when it may later.
-        """
-        content = b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + body[1:]
-        path = self._base_path + PATHS[kind]
-        error: NotSentError = Deferred("out_of_time", "No time was left to call PagerDuty; it will be tried again")
-        for call in range(1, ATTEMPTS + 1):
+    def post(self, event: Event, routing_key: str, deadline: float) -> Outcome:
+        """Post the event, and return what became of it at the latest at `deadline` (seconds of the monotonic clock)."""
+        path = (self._url.path or "").rstrip("/") + PATHS[event.kind]
+        body = b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + event.body[1:]
+        outcome = Outcome("out_of_time", "No time was left to call PagerDuty; it will be tried again")
+        for attempt in range(1, ATTEMPTS + 1):
             began = time.monotonic()
             if deadline - began < SHORTEST_CALL:
                 break
-            status = None
+            status, outcome = None, _NO_ANSWER
             try:
-                status, reply = self._post(path, content, deadline - began)
-                dedup_key = _judge(status, reply, routing_key)
-            except HTTPError as problem:
-                error = _unanswered(problem)
-            except NotSentError as judgement:
-                error = judgement
-            else:
-                return Receipt(dedup_key, Exchange(status, time.monotonic() - began, call))
-            error.exchange = Exchange(status, time.monotonic() - began, call)
-            if call == ATTEMPTS or not (status in SERVER_ERRORS or error.code == "pagerduty_unreachable"):
+                status, reply = self._exchange(path, body, deadline)
+                outcome = _judge(status, reply, routing_key)
+            except TimeoutError:
+                pass
+            except _Broken as problem:
+                outcome = _unreachable(problem)
+            outcome = replace(outcome, call=Call(status, time.monotonic() - began, attempt))
+            is_worth_another = status in SERVER_ERRORS or outcome.code == "pagerduty_unreachable"
+            if not is_worth_another or attempt == ATTEMPTS:
                 break
-            self._pause(random.uniform(*_RETRY_PAUSE) * call)  # noqa: S311 -- jitter, not a secret
-        raise error
+            self._pause(random.uniform(*_RETRY_PAUSE) * attempt)  # noqa: S311 -- jitter, not a secret
+        return outcome
 
-    def _post(self, path: str, content: bytes, seconds: float) -> tuple[int, bytes]:
-        """Post once; return the status and what could be read of the reply, which nothing depends on."""
-        response = self._pool.urlopen(
-            "POST",
-            path,
-            body=content,
-            headers=_HEADERS,
-            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, seconds), total=seconds),
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-        )
+    def _exchange(self, path: str, body: bytes, deadline: float) -> tuple[int, bytes | None]:
+        """Post once; return the status and the reply, None when it was not read to its end.
+
+        The work is done in a thread, since a look-up of a name or an answer that trickles in knows no time-out. Past
+        the deadline its connection is cut off, and it sends nothing more. Raises TimeoutError, and what _Broken names.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None or not connection.is_connected:
+            connection = self._new_connection()
+        head: Future[tuple[int, socket.socket]] = Future()
+        reply: Future[bytes] = Future()
+        arguments = (connection, path, body, deadline, head, reply)
+        Thread(target=_converse, args=arguments, name="pagerduty", daemon=True).start()
+        sock = None
         try:
-            # Nothing asked for a compressed reply, and one that is would not be bounded once it is unpacked.
-            reply = response.read(MAX_REPLY, decode_content=False)
-        except HTTPError:
-            reply = b""
-        if response.length_remaining:
-            response.close()
-        response.release_conn()
-        return response.status, reply
+            status, sock = head.result(max(0.0, deadline - time.monotonic()))
+            content = None
+            with suppress(*_Broken):
+                content = reply.result(max(0.0, min(deadline - time.monotonic(), REPLY_TIMEOUT)))
+                self._connection = connection
+            return status, content
+        finally:
+            head.cancel()
+            if self._connection is None:
+                _cut_off(connection, sock)
+
+    def _new_connection(self) -> HTTPConnection:
+        host, port = str(self._url.hostname), self._url.port
+        if self._tls is None:
+            return HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
+        return HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, ssl_context=self._tls)
 
 
-def _unanswered(problem: HTTPError) -> Deferred:
-    if isinstance(problem, ReadTimeoutError):
-        return Deferred("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
-    return Deferred(
-        "pagerduty_unreachable", f"PagerDuty could not be reached ({type(problem).__name__}); it will be tried again"
-    )
+def _converse(  # noqa: PLR0913, PLR0917 -- all that the thread is given
+    connection: HTTPConnection,
+    path: str,
+    body: bytes,
+    deadline: float,
+    head: Future[tuple[int, socket.socket]],
+    reply: Future[bytes],
+) -> None:
+    """Post once over the connection; tell the status (and the socket) as soon as it is there, then the whole reply."""
+    awaited: Future[Any] = head
+    try:
+        if connection.is_closed:
+            _connect(connection)
+        # To connect may have taken longer than anybody waits for it. The event is then sent again by its sender, and
+        # must not be sent from here as well: a trigger that comes after its resolve opens the incident again.
+        if not head.set_running_or_notify_cancel():
+            _cut_off(connection)
+            return
+        # The response takes the socket away from a connection that is not to be kept alive.
+        sock = connection.sock
+        connection.timeout = max(SHORTEST_CALL, deadline - time.monotonic())
+        connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
+        response = connection.getresponse()
+        head.set_result((response.status, sock))
+        awaited = reply
+        reply.set_result(_read(response, sock, deadline))
+    except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
+        with suppress(InvalidStateError):  # Nobody waits any more.
+            awaited.set_exception(error)
 
 
-def _judge(status: int, reply: bytes, routing_key: str) -> str | None:
-    """Return the dedup key of an event that PagerDuty took; raise what became of any other."""
-    content = _parse(reply)
+def _connect(connection: HTTPConnection) -> None:
+    """Connect, with TLS where it is due. Raises ConnectionError, for a time-out too: PagerDuty was not asked yet."""
+    try:
+        connection.connect()
+    except (HTTPError, OSError) as problem:
+        raise ConnectionError(type(problem).__name__) from problem
+
+
+def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket, deadline: float) -> bytes:
+    """Read the reply to its end. Raises ValueError when the connection must not be used again."""
+    if response.status not in range(200, 600):
+        raise ValueError("not a final answer")
+    content = b""
+    while part := response.read1(_READ_SIZE, decode_content=False):
+        content += part
+        if len(content) > MAX_REPLY or time.monotonic() > deadline:
+            raise ValueError("a longer reply than PagerDuty's")
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        raise ValueError("more than a reply")
+    return content
+
+
+def _cut_off(connection: HTTPConnection, sock: socket.socket | None = None) -> None:
+    """Close the connection, also when a thread waits for it: that one is woken, and fails."""
+    sock = sock or connection.sock
+    with suppress(OSError):
+        if sock is not None:
+            sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+# -- how an answer is judged -----------------------------------------------------------------------------------------
+
+_NO_ANSWER: Final = Outcome("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
+
+
+def _unreachable(problem: Exception) -> Outcome:
+    name = str(problem) if type(problem) is ConnectionError else type(problem).__name__
+    return Outcome("pagerduty_unreachable", f"PagerDuty could not be reached ({name}); it will be tried again")
+
+
+def _judge(status: int, reply: bytes | None, routing_key: str) -> Outcome:
+    """Tell what a status means; the reply matters to a 400 and a 413 only, and only when it is PagerDuty's own."""
     if status in OK:
-        dedup_key = content.get("dedup_key")
-        return dedup_key if isinstance(dedup_key, str) else None
+        return Outcome("delivered", "PagerDuty took the event")
     if status == TOO_MANY_REQUESTS:
-        raise Deferred(
+        return Outcome(
             "pagerduty_rate_limited", "PagerDuty limits the rate of this routing key; it will be tried again"
         )
     if status == REQUEST_TIMEOUT or status in SERVER_ERRORS:
-        raise Deferred("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
-    if status in {BAD_REQUEST, TOO_LARGE}:
-        reasons = _reasons(content, routing_key)
-        if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(reply.decode("utf-8", "replace")):
-            raise RoutingKeyRefused(
-                "routing_key_refused",
-                f"PagerDuty refused the routing key in SSM: {reasons}. Correct the parameter; it will be tried again",
-            )
-        raise Rejected("pagerduty_rejected", f"PagerDuty refused the event for good with {status}: {reasons}")
-    raise Deferred(
-        "pagerduty_unexpected",
-        f"PagerDuty answered {status}, which its Events API does not document: check PAGERDUTY_URL; "
-        "it will be tried again",
-    )
+        return Outcome("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
+    said = _said(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
+    if said is None:
+        return Outcome(
+            "pagerduty_unexpected",
+            f"PagerDuty answered {status}, and not as its Events API documents it: check PAGERDUTY_URL, and proxies "
+            "in between; it will be tried again",
+        )
+    reasons = _in_bounds(said, routing_key)
+    if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(said)):
+        return Outcome(
+            "routing_key_refused",
+            f"PagerDuty refused the routing key in SSM: {reasons}. Correct the parameter; it will be tried again",
+        )
+    return Outcome("pagerduty_rejected", f"PagerDuty refused the event for good with {status}: {reasons}")
 
 
-def _parse(reply: bytes) -> dict[str, Any]:
-    """Read a reply that should be a JSON object, and need not be."""
+def _said(reply: bytes | None) -> list[str] | None:
+    """Read a refusal, `{"status": …, "message": …, "errors": [...]}`; None when it is none of PagerDuty's.
+
+    Its errors come first and its message last. https://developer.pagerduty.com/docs/events-api-v2-overview
+    """
     try:
-        content = json.loads(reply)
+        content = json.loads(reply or b"")
     except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return None
+    if not isinstance(content, dict):
+        return None
+    errors = content.get("errors", [])
+    if not isinstance(errors, list) or not all(isinstance(error, str) for error in errors):
+        return None
+    if not isinstance(content.get("status"), str) or not isinstance(content.get("message"), str):
+        return None
+    return [*errors, content["message"]]
 
 
-def _reasons(content: dict[str, Any], routing_key: str) -> str:
+def _in_bounds(said: list[str], routing_key: str) -> str:
     """Pass on what PagerDuty says is wrong, in bounds, and never the routing key, should it quote it."""
-    errors = content.get("errors")
-    reasons = errors if isinstance(errors, list) and errors else [content.get("message") or "no reason given"]
-    text = "; ".join(str(reason)[:_MAX_REASON_LENGTH] for reason in reasons[:_MAX_REASONS])
-    return text.replace(routing_key, "[routing key]")
-
-
-# -- a deadline for the whole answer ---------------------------------------------------------------------------------
-#
-# A socket's timeout starts anew with every byte, so an answer that trickles in would never time out.
-# Here the read timeout, which urllib3 sets on the socket before it waits for the answer, limits the answer as a whole.
-
-
-class _TimedReader(io.RawIOBase):
-    """Reads from a socket, each time with what is left of the socket's timeout when the reader was made."""
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock = sock
-        self._raw = raw
-        self._deadline = time.monotonic() + (sock.gettimeout() or 0)
-        self._has_read = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._has_read:
-            self._sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
-        self._has_read = True
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach()))
-
-
-class _HTTPConnection(HTTPConnection):
-    response_class = _TimedResponse
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _restore_timeout(self)
-        super().request(*args, **kwargs)
-
-
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _TimedResponse
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _restore_timeout(self)
-        super().request(*args, **kwargs)
-
-
-def _restore_timeout(connection: HTTPConnection) -> None:
-    """Give a connection that is used again its full timeout: the reader left what remained of the last answer's."""
-    if connection.sock is not None:
-        connection.sock.settimeout(connection.timeout)
+    reasons = said[:-1] or said
+    redacted = [
+        re.sub(re.escape(routing_key), "[routing key]", reason, flags=re.IGNORECASE)
+        for reason in reasons[:_MAX_REASONS]
+    ]
+    return "; ".join(reason[:_MAX_REASON_LENGTH] for reason in redacted)

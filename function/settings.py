@@ -3,15 +3,22 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from limits import SEVERITIES
+from event import SEVERITIES, Severity
+
+T = TypeVar("T", bound=str)
+
+DeliveryMode = Literal["direct", "queued"]
+
+DELIVERY_MODES: Final[tuple[DeliveryMode, ...]] = ("direct", "queued")
 
 DEFAULT_PARAMETER_PREFIX: Final = "/rudderstack-pagerduty"
 DEFAULT_DEDUP_KEY_FIELD: Final = "properties.dedupKey"
 DEFAULT_PAGERDUTY_URL: Final = "https://events.pagerduty.com"
-DEFAULT_SEVERITY: Final = "critical"
+DEFAULT_SEVERITY: Final[Severity] = "critical"
+DEFAULT_DELIVERY_MODE: Final[DeliveryMode] = "direct"
 
 # The hosts that are this machine: there, and only there, the routing key may travel without TLS.
 _THIS_MACHINE: Final = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1|host\.docker\.internal", re.IGNORECASE)
@@ -27,21 +34,31 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What can be set, with its defaults; see "Settings" in the README.
+class Rules:
+    """The settings of the mapping: where the dedup key is, and what an alert gets that does not say it itself.
 
-    `parameter_prefix` is where the SSM parameters are, without a slash at its end. `dedup_key_field` is the path into
-    the event, one step an item. `pagerduty_url` has no slash at its end. `default_source` is empty when there is none;
-    so are the queues' URLs in direct delivery.
+    `dedup_key_field` is the path into the event, one step an item. `default_source` is empty when there is none.
     """
 
-    parameter_prefix: str = DEFAULT_PARAMETER_PREFIX
     dedup_key_field: tuple[str, ...] = tuple(DEFAULT_DEDUP_KEY_FIELD.split("."))
-    pagerduty_url: str = DEFAULT_PAGERDUTY_URL
-    default_severity: str = DEFAULT_SEVERITY
+    default_severity: Severity = DEFAULT_SEVERITY
     default_source: str = ""
-    queue_url: str = ""
-    dead_letter_queue_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set; see "Settings" in the README.
+
+    `parameter_prefix` is where the SSM parameters are; it and `pagerduty_url` have no slash at their end.
+    `delivery_mode` says what happens to a request with one event; several always go through the queue.
+    """
+
+    queue_url: str
+    dead_letter_queue_url: str
+    parameter_prefix: str = DEFAULT_PARAMETER_PREFIX
+    pagerduty_url: str = DEFAULT_PAGERDUTY_URL
+    delivery_mode: DeliveryMode = DEFAULT_DELIVERY_MODE
+    rules: Rules = Rules()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -49,11 +66,18 @@ class Settings:
 
         Raises SettingsError with every problem at once.
         """
+        problems: list[str] = []
 
-        def read(name: str, default: str) -> str:
+        def read(name: str, default: str = "") -> str:
             return environment.get(name, "").strip() or default
 
-        problems: list[str] = []
+        def choose(name: str, choices: tuple[T, ...], default: T) -> T:
+            value = read(name, str(default)).lower()
+            for choice in choices:
+                if value == choice:
+                    return choice
+            problems.append(f"{name}: expected one of {', '.join(choices)}")
+            return default
 
         prefix = read("PARAMETER_PREFIX", DEFAULT_PARAMETER_PREFIX).rstrip("/")
         if not _PREFIX.fullmatch(prefix):
@@ -67,21 +91,28 @@ class Settings:
         if problem := _url_problem(url):
             problems.append(f"PAGERDUTY_URL: {problem}")
 
-        severity = read("DEFAULT_SEVERITY", DEFAULT_SEVERITY).lower()
-        if severity not in SEVERITIES:
-            problems.append(f"DEFAULT_SEVERITY: expected one of {', '.join(SEVERITIES)}")
+        queues = {name: read(name) for name in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL")}
+        problems += [
+            f"{name}: missing, expected the URL of an SQS queue; the template sets it"
+            for name, value in queues.items()
+            if not value
+        ]
 
+        settings = cls(
+            queue_url=queues["QUEUE_URL"],
+            dead_letter_queue_url=queues["DEAD_LETTER_QUEUE_URL"],
+            parameter_prefix=prefix,
+            pagerduty_url=url,
+            delivery_mode=choose("DELIVERY_MODE", DELIVERY_MODES, DEFAULT_DELIVERY_MODE),
+            rules=Rules(
+                dedup_key_field=path,
+                default_severity=choose("DEFAULT_SEVERITY", SEVERITIES, DEFAULT_SEVERITY),
+                default_source=read("DEFAULT_SOURCE"),
+            ),
+        )
         if problems:
             raise SettingsError(problems)
-        return cls(
-            parameter_prefix=prefix,
-            dedup_key_field=path,
-            pagerduty_url=url,
-            default_severity=severity,
-            default_source=read("DEFAULT_SOURCE", ""),
-            queue_url=read("QUEUE_URL", ""),
-            dead_letter_queue_url=read("DEAD_LETTER_QUEUE_URL", ""),
-        )
+        return settings
 
 
 def _url_problem(url: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The queue of queued delivery: jobs become messages of an SQS FIFO queue, and messages become jobs again.
+"""The queue: events become messages of an SQS FIFO queue, and messages become events again.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
@@ -7,174 +7,190 @@ import base64
 import hashlib
 import json
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import aws
-import limits
-from delivery import Delivery, Job, Queued, held_back
-from errors import Deferred, Rejected
+from event import ACTIONS, SERVICE, Action, Event, Kind
+from outcome import NotSentError, Outcome
 
 if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
+# The format of a message's body; a message of the first format need not say so.
+FORMAT_VERSION: Final = 1
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_BATCH_ENTRIES: Final = 10
 MAX_BATCH_BYTES: Final = 1_048_576
 # Leaves room for the attributes that a message gets on its way to the dead-letter queue.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
 # Seconds. With less than this left until the deadline, no call is begun.
-SHORTEST_CALL: Final = 1.0
+SHORTEST_CALL: Final = 0.25
 _MAX_REASON_CHARACTERS: Final = 1000
+_ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "change": (None,)}
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A job as it travels: its body is ASCII JSON without routing key; both ids are SHA-256 in hex."""
-
-    body: str
-    group: str
-    deduplication_id: str
-
-
-def write(service: str, job: Job) -> Message:
-    """Turn a job into a message.
+def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
+    """Turn an event into a message, an entry of a batch with its number as id. The body is ASCII JSON.
 
     Messages of one group are delivered in order: those of one incident. A change event waits for none. A message with
     the deduplication id of another in the last five minutes is not delivered again: RudderStack's retry is the same
-    event with the same `messageId`, while a resolve differs from its trigger even if it reuses the id.
+    event with the same `messageId`, while a resolve differs from its trigger even if it reuses the id. Without a
+    `messageId` nothing tells a retry from a second event that says the same, so the id is random.
     """
     content = {
-        "service": service,
-        "kind": job.kind,
-        "action": job.action,
-        "dedup_key": job.dedup_key,
-        "message_id": job.message_id,
-        "occurred_at": job.occurred_at and job.occurred_at.isoformat(),
+        "version": FORMAT_VERSION,
+        "service": event.service,
+        "kind": event.kind,
+        "action": event.action,
+        "dedup_key": event.dedup_key,
+        "message_id": event.message_id,
+        "occurred_at": event.occurred_at and event.occurred_at.isoformat(),
     }
-    body = json.dumps({**content, "event": json.loads(job.body)})
+    body = json.dumps({**content, "event": event.content})
     if len(body) > MAX_MESSAGE_BYTES:
         # ASCII takes up to three times the bytes of UTF-8, base64 only a third more, which always fits.
-        body = json.dumps({**content, "event_base64": base64.b64encode(job.body).decode()})
-    identity = job.body if job.message_id is None else _bytes(job.message_id) + b"\n" + job.body
-    waits_for = job.dedup_key or job.message_id
-    group = _bytes(service) + b"\n" + (identity if waits_for is None else _bytes(waits_for))
-    return Message(body, _hash(group), _hash(identity))
+        body = json.dumps({**content, "event_base64": base64.b64encode(event.body).decode()})
+    waits_for = event.dedup_key or event.message_id or str(uuid.uuid4())
+    identity = str(uuid.uuid4()).encode() if event.message_id is None else _bytes(event.message_id) + b"\n" + event.body
+    return {
+        "Id": str(number),
+        "MessageBody": body,
+        "MessageGroupId": _hash(_bytes(event.service) + b"\n" + _bytes(waits_for)),
+        "MessageDeduplicationId": _hash(identity),
+    }
 
 
-def read(body: str) -> tuple[str, Job]:
-    """Turn a message's body into its PagerDuty service and job. Raises Rejected when nobody could have written it."""
+def read(body: str) -> Event:
+    """Turn a message's body into its event. Raises NotSentError when the API function cannot have written it."""
     try:
-        content = json.loads(body)
-        packed = content.get("event_base64")
-        event = base64.b64decode(packed) if packed else limits.encode(content["event"])
-        occurred_at = content.get("occurred_at")
-        occurred_at = datetime.fromisoformat(occurred_at) if occurred_at else None
-        job = Job(content["kind"], event, content["dedup_key"], content["message_id"], content["action"], occurred_at)
-        return content["service"], job
+        message = json.loads(body)
+        packed = message.get("event_base64")
+        content = json.loads(base64.b64decode(packed, validate=True)) if packed else message["event"]
+        occurred_at = message["occurred_at"] and datetime.fromisoformat(message["occurred_at"]).astimezone(UTC)
+        ids = (message["dedup_key"], message["message_id"])
+        if (
+            message.get("version", FORMAT_VERSION) == FORMAT_VERSION
+            and SERVICE.fullmatch(message["service"])
+            and message["action"] in _ACTIONS[message["kind"]]
+            and all(value is None or isinstance(value, str) for value in ids)
+            and isinstance(content, dict)
+        ):
+            return Event(message["service"], message["kind"], content, message["action"], *ids, occurred_at)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Rejected("message_unreadable", "This message is not one that the API function writes") from None
+        pass  # Whatever it is, it is not what `write` writes.
+    raise NotSentError("message_unreadable", "This message is not one that the API function writes")
 
 
 class Queue:
-    """The queue at `url`: jobs are sent to it, and messages deleted from it or buried in it."""
+    """The queue at `url`. All deadlines are in seconds of the monotonic clock; past them SQS's answer is not known."""
 
     def __init__(self, client: "SQSClient", url: str) -> None:
         self._client = client
         self._url = url
 
-    def deliver(self, service: str, jobs: Sequence[Job], deadline: float) -> list[Delivery]:
-        """Enqueue all jobs and return what became of each, in their order."""
-        deliveries: list[Delivery] = [None] * len(jobs)
-        messages = [write(service, job) for job in jobs]
-        groups: dict[str, deque[int]] = {}
-        for n, message in enumerate(messages):
-            groups.setdefault(message.group, deque()).append(n)
-        while groups:
-            chunk = _next_chunk(groups, messages)
-            for n, error in zip(chunk, self._send([messages[n] for n in chunk], deadline), strict=True):
-                waiting = groups[messages[n].group]
-                waiting.popleft()
-                deliveries[n] = error or Queued()
-                if error:
-                    for later in waiting:
-                        deliveries[later] = held_back(error)
-                if error or not waiting:
-                    del groups[messages[n].group]
-        return deliveries
+    def enqueue(self, events: Sequence[Event], deadline: float) -> list[Outcome]:
+        """Enqueue all events and return what became of each, in their order.
 
-    def bury(self, message: Message, error: Rejected) -> None:
-        """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises Deferred."""
-        reason = "".join(character if character.isprintable() else " " for character in error.message)
+        Entries of one call fail one by one, and a resolve must not overtake its trigger. So a call has at most one
+        message of a group, and after one that SQS did not take, the later ones of its group are not sent.
+        """
+        messages = [write(event, number) for number, event in enumerate(events)]
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[str, deque[int]] = {}
+        for number, message in enumerate(messages):
+            groups.setdefault(message["MessageGroupId"], deque()).append(number)
+        while groups:
+            for number, outcome in self._send(_next_chunk(groups, messages), deadline):
+                group = messages[number]["MessageGroupId"]
+                outcomes[number] = outcome
+                groups[group].popleft()
+                if outcome.result != "queued":
+                    outcomes |= dict.fromkeys(groups[group], _held_back(outcome))
+                if outcome.result != "queued" or not groups[group]:
+                    del groups[group]
+        return [outcomes[number] for number in range(len(events))]
+
+    def set_aside(self, record: "SQSRecord", outcome: Outcome, deadline: float) -> None:
+        """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises NotSentError."""
+        reason = "".join(character if character.isprintable() else " " for character in outcome.message)
         try:
-            self._client.send_message(
+            aws.call(
+                self._client.send_message,
+                deadline,
                 QueueUrl=self._url,
-                MessageBody=message.body,
-                MessageGroupId=message.group,
-                MessageDeduplicationId=message.deduplication_id,
+                MessageBody=record.body,
+                MessageGroupId=record.attributes.message_group_id or record.message_id,
+                MessageDeduplicationId=record.attributes.message_deduplication_id or record.message_id,
                 MessageAttributes={
-                    "code": {"DataType": "String", "StringValue": error.code},
+                    "code": {"DataType": "String", "StringValue": outcome.code},
                     "reason": {"DataType": "String", "StringValue": reason[:_MAX_REASON_CHARACTERS]},
                 },
             )
         except aws.Failure as problem:
-            raise _unavailable(aws.reason_of(problem)) from None
+            raise _failed("put the event into the dead-letter queue", problem) from None
 
-    def delete(self, receipt_handle: str) -> None:
-        """Delete a message that was received from this queue. Raises Deferred."""
+    def delete(self, record: "SQSRecord", deadline: float) -> None:
+        """Delete a message that was received from this queue. Raises NotSentError."""
         try:
-            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=receipt_handle)
+            aws.call(self._client.delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle)
         except aws.Failure as problem:
-            raise _unavailable(aws.reason_of(problem)) from None
+            raise _failed("delete the event", problem) from None
 
-    def _send(self, messages: Sequence[Message], deadline: float) -> Iterator[Deferred | None]:
-        """Send at most ten messages of different groups in one call; tell of each whether SQS took it."""
+    def _send(
+        self, entries: "Sequence[SendMessageBatchRequestEntryTypeDef]", deadline: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Send at most ten messages of different groups in one call; yield the number of each and what became of it."""
+        refused: dict[str, str] = {}
+        taken: set[str] = set()
+        reason = "no answer"
         if deadline - time.monotonic() < SHORTEST_CALL:
-            error = Deferred("out_of_time", "No time was left to enqueue it; it will be tried again")
-            return iter([error] * len(messages))
-        entries: list[SendMessageBatchRequestEntryTypeDef] = [
-            {
-                "Id": str(n),
-                "MessageBody": message.body,
-                "MessageGroupId": message.group,
-                "MessageDeduplicationId": message.deduplication_id,
-            }
-            for n, message in enumerate(messages)
-        ]
+            outcome = Outcome("out_of_time", "No time was left to enqueue it; it will be tried again")
+            yield from ((int(entry["Id"]), outcome) for entry in entries)
+            return
         try:
-            answer = self._client.send_message_batch(QueueUrl=self._url, Entries=entries)
+            answer = aws.call(self._client.send_message_batch, deadline, QueueUrl=self._url, Entries=entries)
+            taken = {entry["Id"] for entry in answer.get("Successful", [])}
+            refused = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
         except aws.Failure as problem:
-            return iter([_unavailable(aws.reason_of(problem))] * len(messages))
-        taken = {entry["Id"] for entry in answer.get("Successful", [])}
-        refused = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
-        return (
-            None if entry["Id"] in taken else _unavailable(refused.get(entry["Id"], "not answered"))
-            for entry in entries
-        )
+            reason = aws.reason_of(problem)
+        for entry in entries:
+            if entry["Id"] in taken:
+                yield int(entry["Id"]), Outcome("queued", "The queue took the event, and delivers it to PagerDuty")
+            else:
+                yield int(entry["Id"]), _failed("take the event", refused.get(entry["Id"], reason)).outcome
 
 
-def _next_chunk(groups: dict[str, deque[int]], messages: Sequence[Message]) -> list[int]:
-    """Take the first waiting message of each group, as many as fit one call.
-
-    Never two of a group: entries fail one by one, and a resolve must not overtake its trigger.
-    """
-    chunk: list[int] = []
+def _next_chunk(
+    groups: dict[str, deque[int]], messages: "Sequence[SendMessageBatchRequestEntryTypeDef]"
+) -> "list[SendMessageBatchRequestEntryTypeDef]":
+    """Take the first waiting message of each group, as many as fit one call."""
+    chunk: list[SendMessageBatchRequestEntryTypeDef] = []
     size = 0
     for waiting in groups.values():
-        n = waiting[0]
-        size += len(messages[n].body)
+        message = messages[waiting[0]]
+        size += len(message["MessageBody"])
         if chunk and (len(chunk) == MAX_BATCH_ENTRIES or size > MAX_BATCH_BYTES):
             break
-        chunk.append(n)
+        chunk.append(message)
     return chunk
 
 
-def _unavailable(reason: str) -> Deferred:
-    return Deferred("queue_unavailable", f"SQS did not take the event ({reason}); it will be tried again")
+def _held_back(outcome: Outcome) -> Outcome:
+    return Outcome(
+        "held_back",
+        f"An earlier event with this dedup key was deferred ({outcome.code}); it will be tried again after it",
+    )
+
+
+def _failed(what: str, problem: Exception | str) -> NotSentError:
+    reason = problem if isinstance(problem, str) else aws.reason_of(problem)
+    return NotSentError("queue_unavailable", f"SQS did not {what} ({reason}); it will be tried again")
 
 
 def _bytes(text: str) -> bytes:

@@ -8,6 +8,9 @@ _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-5][0-9])"
 )
 _EPOCH: Final = re.compile(r"-?[0-9]{9,16}(?:\.[0-9]{1,9})?")
+# The same of a number: 9 to 16 digits. A number with fewer, such as 20260131, leaves open what it counts.
+_FIRST_EPOCH: Final = 10**8
+_EPOCHS_END: Final = 10**16
 _ORDINAL: Final = re.compile(r"([0-9]{4})-?([0-9]{3})(?![0-9-])")
 # What datetime takes for something else: a fraction of an hour or a minute, an offset of more than 59 minutes.
 _MISREAD: Final = re.compile(r"[Tt ][0-9]{2}(?::?[0-9]{2})?[.,]|[+-][0-9]{2}:?[6-9][0-9]$")
@@ -33,7 +36,7 @@ def read(value: object) -> Timestamp | None:
         if isinstance(value, str):
             return _from_text(value.strip())
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return _from_epoch(value)
+            return _from_epoch(value) if _FIRST_EPOCH <= abs(value) < _EPOCHS_END else None
     except (ValueError, OverflowError):
         pass  # Not a date that exists, or one outside the years 1 to 9999.
     return None

@@ -12,11 +12,12 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from errors import Exchange, NotSentError, Rejected
+from event import SERVICE
+from outcome import NotSentError, Outcome
 
 # A Lambda invocation takes 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_BODY_BYTES: Final = 6 * 1024 * 1024
@@ -25,7 +26,6 @@ MAX_ANSWER_BYTES: Final = 5 * 1024 * 1024
 # Ours: a small body must not unfold into one that exhausts the function's memory.
 MAX_DECOMPRESSED_BYTES: Final = 10 * 1024 * 1024
 
-_SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TRACK_ROUTE: Final = "POST /v1/track"
 _GZIP: Final = b"\x1f\x8b"
 # The same two bytes when somebody on the way took gzip for text: read as Latin-1, and read as broken UTF-8.
@@ -36,64 +36,26 @@ _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _AGAIN: Final = (429, 503, 504, 500)
 _DONE: Final = ("delivered", "queued", "preview", "ignored", "rejected")
 
-Headers = dict[str, str]
+Names = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the path, the query and the headers say, before anything of the body is read.
 
-    `service` is the PagerDuty service, None when the path names none that could exist. `preview` is what the query says
-    of it, "false" when it says nothing. It and the names of headers are lower case.
+    `service` is the PagerDuty service, None when the path names none that could exist. The names in `headers` and in
+    `query` are lower case.
     """
 
-    headers: Headers
+    headers: Names
     service: str | None
-    preview: str
+    query: Names
     is_track_route: bool
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The events of one request, each any JSON whatever; `many` when they came in an array or a batch, also of one."""
-
-    events: list[Any]
-    many: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one event: one row of the answer.
-
-    `event` is the PagerDuty event, in a preview only. `exchange` is the call to PagerDuty, if any, for the log.
-    """
-
-    outcome: str
-    code: str
-    message: str
-    status: int = 200
-    dedup_key: str | None = None
-    warnings: tuple[str, ...] = ()
-    event: dict[str, Any] | None = None
-    exchange: Exchange | None = None
-
-    @classmethod
-    def of(cls, error: NotSentError, dedup_key: str | None = None, warnings: tuple[str, ...] = ()) -> "Outcome":
-        """Tell why an event was not sent."""
-        return cls(error.outcome, error.code, error.message, error.status, dedup_key, warnings, exchange=error.exchange)
-
-    def row(self) -> dict[str, Any]:
-        """Build the event's part of the answer."""
-        row: dict[str, Any] = {
-            "status": self.outcome,
-            "code": self.code,
-            "message": self.message,
-            "dedup_key": self.dedup_key,
-            "warnings": self.warnings,
-        }
-        if self.event is not None:
-            row["event"] = self.event
-        return row
+    @property
+    def preview(self) -> str:
+        """What the query says of a preview, in lower case; "false" when it says nothing."""
+        return self.query.get("preview", "false").strip().lower()
 
 
 # -- 1 authenticate --------------------------------------------------------------------------------------------------
@@ -102,17 +64,16 @@ class Outcome:
 def open_request(gateway_event: dict[str, Any]) -> Request:
     """Read everything of the request but its body."""
     path = gateway_event.get("pathParameters") or {}
-    query = gateway_event.get("queryStringParameters") or {}
     service = path.get("service", "default")
     return Request(
         headers={name.lower(): value for name, value in (gateway_event.get("headers") or {}).items()},
-        service=service if _SERVICE.fullmatch(service) else None,
-        preview=query.get("preview", "false").strip().lower(),
+        service=service if SERVICE.fullmatch(service) else None,
+        query={name.lower(): value for name, value in (gateway_event.get("queryStringParameters") or {}).items()},
         is_track_route=gateway_event.get("routeKey") == _TRACK_ROUTE,
     )
 
 
-def is_authorized(headers: Headers, secrets: Sequence[bytes]) -> bool:
+def is_authorized(headers: Names, secrets: Sequence[bytes]) -> bool:
     """Tell whether the caller knows one of the secrets; whatever is wrong with the headers, the answer is no.
 
     Every candidate is compared with every secret, as bytes and in constant time, so that the time taken tells nothing.
@@ -123,7 +84,7 @@ def is_authorized(headers: Headers, secrets: Sequence[bytes]) -> bool:
     return any(matches)
 
 
-def _presented_secrets(headers: Headers) -> list[bytes]:
+def _presented_secrets(headers: Names) -> list[bytes]:
     """Collect what the caller offers as secret: an API key, a bearer token, a Basic user name or password.
 
     RudderStack's SDKs send the write key as the user name of Basic authentication.
@@ -146,25 +107,27 @@ def _presented_secrets(headers: Headers) -> list[bytes]:
 
 
 def wants_preview(request: Request) -> bool:
-    """Read `?preview=`: what is neither true nor false is refused, since it may be meant to page nobody."""
+    """Read the query; what it says and nobody understands is refused, since it may be meant to page nobody."""
+    if request.query.keys() - {"preview"}:
+        raise NotSentError("query_unknown", "query: preview is the only parameter; remove the others from the URL")
     if request.preview not in {"true", "false"}:
-        raise Rejected("preview_unclear", "query: preview must be true or false")
+        raise NotSentError("preview_unclear", "query: preview must be true or false")
     return request.preview == "true"
 
 
 # -- 2 read ----------------------------------------------------------------------------------------------------------
 
 
-def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) -> Batch:
+def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) -> tuple[list[Any], bool]:
     """Undo base64 and gzip, parse the JSON, and find the events in it: one, an array, or `{"batch": [...]}`.
 
-    On `/v1/track` the path is the events' type, as at a RudderStack data plane. Raises Rejected.
+    Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
+    path is the events' type, as at a RudderStack data plane. Raises NotSentError.
     """
-    batch = _find_events(_parse(_body_text(gateway_event)))
+    events, are_many = _find_events(_parse(_body_text(gateway_event)))
     if is_track_route:
-        typed = [{**event, "type": "track"} if isinstance(event, dict) else event for event in batch.events]
-        return Batch(typed, batch.many)
-    return batch
+        events = [{**event, "type": "track"} if isinstance(event, dict) else event for event in events]
+    return events, are_many
 
 
 def _body_text(gateway_event: dict[str, Any]) -> str:
@@ -180,26 +143,26 @@ def _body_text(gateway_event: dict[str, Any]) -> str:
         try:
             raw = base64.b64decode(body, validate=True)
         except (binascii.Error, ValueError):
-            raise Rejected("body_not_base64", "body: announced as base64, and it is not") from None
+            raise NotSentError("body_not_base64", "body: announced as base64, and it is not") from None
     _check_size(len(raw))
     if raw.startswith(_GZIP):
         raw = _gunzip(raw)
     try:
         return _not_empty(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise Rejected("body_not_utf8", f"body: expected UTF-8, byte {error.start:,} is not") from None
+        raise NotSentError("body_not_utf8", f"body: expected UTF-8, byte {error.start:,} is not") from None
 
 
 def _not_empty(text: str) -> str:
     text = text.removeprefix("\ufeff")
     if not text or text.isspace():
-        raise Rejected("body_empty", "body: empty, expected a RudderStack event as JSON")
+        raise NotSentError("body_empty", "body: empty, expected a RudderStack event as JSON")
     return text
 
 
 def _check_size(size: int) -> None:
     if size > MAX_BODY_BYTES:
-        raise Rejected(
+        raise NotSentError(
             "body_too_large", f"body: {size:,} bytes, at most {MAX_BODY_BYTES:,} are taken; send fewer events"
         )
 
@@ -211,14 +174,14 @@ def _gunzip(raw: bytes) -> bytes:
     except (OSError, EOFError, zlib.error):
         raise _damaged_gzip() from None
     if len(unpacked) > MAX_DECOMPRESSED_BYTES:
-        raise Rejected(
+        raise NotSentError(
             "body_too_large", f"body: more than {MAX_DECOMPRESSED_BYTES:,} bytes when decompressed; send fewer events"
         )
     return unpacked
 
 
-def _damaged_gzip() -> Rejected:
-    return Rejected(
+def _damaged_gzip() -> NotSentError:
+    return NotSentError(
         "gzip_damaged",
         "body: gzip that was damaged on the way; switch gzip off in the SDK (in Python: gzip=False)",
     )
@@ -226,20 +189,24 @@ def _damaged_gzip() -> Rejected:
 
 def _parse(text: str) -> object:
     """Parse JSON into what every later step can encode again: finite numbers, and no half surrogate pairs."""
-    try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise Rejected(
-            "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
-    except RecursionError:
-        raise Rejected("body_too_deep", "body: nested too deeply to be read") from None
-    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
-        value = _DECODER_OF_LONG_INTEGERS.decode(text)
+    value = _decode(text, _DECODER)
     # The search takes longer than the parsing, and what it looks for is rare.
     if ("\\u" in text or not text.isascii()) and _SURROGATE.search(text):
         return _without_half_surrogates(value)
     return value
+
+
+def _decode(text: str, decoder: json.JSONDecoder) -> object:
+    try:
+        return decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise NotSentError(
+            "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
+    except RecursionError:
+        raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
+    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
+        return _decode(text, _DECODER_OF_LONG_INTEGERS)
 
 
 def _without_half_surrogates(value: object) -> object:
@@ -247,12 +214,12 @@ def _without_half_surrogates(value: object) -> object:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except RecursionError:
-        raise Rejected("body_too_deep", "body: nested too deeply to be read") from None
+        raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
     return _DECODER.decode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise Rejected("body_not_json", f"body: not JSON: {name} is not a number there")
+    raise NotSentError("body_not_json", f"body: not JSON: {name} is not a number there")
 
 
 def _finite(digits: str) -> float | str:
@@ -276,13 +243,13 @@ _DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(
 )
 
 
-def _find_events(value: object) -> Batch:
+def _find_events(value: object) -> tuple[list[Any], bool]:
     if isinstance(value, dict) and ("batch" not in value or "type" in value):
-        return Batch([value], many=False)
+        return [value], False
     events = value.get("batch") if isinstance(value, dict) else value
     if isinstance(events, list) and events:
-        return Batch(events, many=True)
-    raise Rejected(
+        return events, True
+    raise NotSentError(
         "body_without_events",
         'body: expected an event, an array of events or {"batch": [...]}, and at least one event',
     )
@@ -291,41 +258,45 @@ def _find_events(value: object) -> Batch:
 # -- 5 answer --------------------------------------------------------------------------------------------------------
 
 
-def answer(outcomes: Sequence[Outcome], *, many: bool) -> dict[str, Any]:
+def answer(outcomes: Sequence[Outcome], *, are_many: bool) -> dict[str, Any]:
     """Build the response that tells RudderStack the truth about all events in one status."""
-    if not many:
-        return _response(outcomes[0].status, outcomes[0].row())
-    decisive = _decisive(outcomes)
-    counts = Counter(outcome.outcome for outcome in outcomes)
-    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    if not are_many:
+        return _response(outcomes[0].http_status, _row(outcomes[0]))
+    decisive = min(outcomes, key=_rank)
+    counts = Counter(outcome.result for outcome in outcomes)
+    summary = ", ".join(f"{count} {result}" for result, count in counts.items())
     message = f"{len(outcomes)} events: {summary}"
-    if decisive.status != 200:  # noqa: PLR2004 -- the one status that needs no explanation
+    if decisive.http_status != 200:  # noqa: PLR2004 -- the one status that needs no explanation
         message += f". {decisive.message}"
-    return _response(
-        decisive.status,
-        {
-            "status": decisive.outcome,
-            "code": decisive.code,
-            "message": message,
-            "results": [outcome.row() for outcome in outcomes],
-        },
-    )
+    content = {"status": decisive.result, "code": decisive.code, "message": message}
+    return _response(decisive.http_status, content | {"results": [_row(outcome) for outcome in outcomes]})
 
 
-def refusal(error: NotSentError) -> dict[str, Any]:
+def refusal(outcome: Outcome) -> dict[str, Any]:
     """Build the response to a request of which no event was looked at."""
-    return _response(error.status, {"status": error.outcome, "code": error.code, "message": error.message})
+    content = {"status": outcome.result, "code": outcome.code, "message": outcome.message}
+    return _response(outcome.http_status, content)
 
 
-def _decisive(outcomes: Iterable[Outcome]) -> Outcome:
-    """Find the outcome whose status all share: anything to try again first, then anything done, then a refusal."""
-    return min(outcomes, key=_rank)
+def _row(outcome: Outcome) -> dict[str, Any]:
+    """Build an event's part of the answer."""
+    row: dict[str, Any] = {
+        "status": outcome.result,
+        "code": outcome.code,
+        "message": outcome.message,
+        "dedup_key": outcome.dedup_key,
+        "warnings": outcome.warnings,
+    }
+    if outcome.content is not None:
+        row["event"] = outcome.content
+    return row
 
 
 def _rank(outcome: Outcome) -> int:
-    if outcome.status in _AGAIN:
-        return _AGAIN.index(outcome.status)
-    return len(_AGAIN) + _DONE.index(outcome.outcome)
+    """Order outcomes by whose status all share: anything to try again first, then anything done, then a refusal."""
+    if outcome.http_status in _AGAIN:
+        return _AGAIN.index(outcome.http_status)
+    return len(_AGAIN) + _DONE.index(outcome.result)
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:

@@ -11,66 +11,40 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import boto3
 from aws_lambda_powertools.utilities.batch import SqsFifoPartialProcessor, process_partial_response
 
-import aws
 import sqs
 import telemetry
-from credentials import Credentials
-from delivery import Job
-from errors import Deferred, Rejected
-from pagerduty import Client, Receipt, RoutingKeyRefused
-from settings import Settings, SettingsError
+from delivery import deliver
+from event import Event
+from outcome import NotSentError, Outcome
+from parts import Parts, parts
+from settings import SettingsError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Seconds for one event, its quick retries included.
+# Seconds for one event, from SSM to PagerDuty's answer.
 DEADLINE: Final = 8.0
 # Seconds. With less than this left of the function's time, no call is begun: the event stays in the queue.
 LEAST_TIME: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What lives as long as the process: the routing keys, the connections, the queues."""
-
-    credentials: Credentials
-    pagerduty: Client
-    queue: sqs.Queue
-    dead_letters: sqs.Queue
-
-
-@functools.cache
-def worker() -> Worker:
-    """Build everything from the environment, once. Raises SettingsError when the environment makes no sense."""
-    settings = Settings.from_environment(os.environ)
-    client = boto3.client("sqs", config=aws.CLIENT_CONFIG)
-    return Worker(
-        Credentials(settings.parameter_prefix),
-        Client(settings.pagerduty_url),
-        sqs.Queue(client, settings.queue_url),
-        sqs.Queue(client, settings.dead_letter_queue_url),
-    )
+# Seconds kept for the answer.
+_TIME_TO_ANSWER: Final = 0.5
 
 
 def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
     """Deliver a batch of messages; name those that have to stay in the queue. Raises SettingsError."""
     telemetry.begin(context.aws_request_id)
-    worker()
     processor = SqsFifoPartialProcessor(skip_group_on_error=True)
     # A batch that failed as a whole is an answer like any other, not an error of the function.
     processor.raise_on_entire_batch_failure = False
-    handle = functools.partial(_handle, last_of_group=_last_of_group(event["Records"]), context=context)
+    handle = functools.partial(_handle, has=parts(), last_of_group=_last_of_group(event["Records"]), context=context)
     return process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
 
 
@@ -79,56 +53,43 @@ def _last_of_group(records: Sequence[dict[str, Any]]) -> set[str]:
     return set({record["attributes"]["MessageGroupId"]: record["messageId"] for record in records}.values())
 
 
-def _handle(record: "SQSRecord", *, last_of_group: set[str], context: "LambdaContext") -> None:
-    """Deliver one message, or bury it. Raises Deferred when it has to stay in the queue."""
-    parts = worker()
-    service, job, exchange = "", None, None
-    outcome = code = "delivered"
+def _handle(record: "SQSRecord", *, has: Parts, last_of_group: set[str], context: "LambdaContext") -> None:
+    """Deliver one message, or set it aside. Raises NotSentError when it has to stay in the queue."""
+    remaining = context.get_remaining_time_in_millis() / 1000
+    end = time.monotonic() + remaining - _TIME_TO_ANSWER
+    event = None
     try:
-        try:
-            service, job = sqs.read(record.body)
-            exchange = _send(parts, service, job, context.get_remaining_time_in_millis() / 1000).exchange
-        except Rejected as error:
-            outcome, code, exchange = error.outcome, error.code, error.exchange
-            parts.dead_letters.bury(_message(record), error)
-        if record.message_id not in last_of_group:
-            parts.queue.delete(record.receipt_handle)
-    except Exception as problem:
-        stays = problem if isinstance(problem, Deferred) else telemetry.bug(problem)
-        outcome, code, exchange = stays.outcome, stays.code, stays.exchange or exchange
-        raise
-    finally:
-        telemetry.log_event(
-            service,
-            outcome,
-            code,
-            job,
-            dedup_key=job.dedup_key if job else None,
-            exchange=exchange,
-            receives=int(record.attributes.approximate_receive_count),
-        )
-
-
-def _send(parts: Worker, service: str, job: Job, remaining: float) -> Receipt:
-    if remaining < LEAST_TIME:
-        raise Deferred("out_of_time", "No time was left to call PagerDuty; it stays in the queue")
-    routing_key = parts.credentials.routing_key(service)
+        event = sqs.read(record.body)
+        outcome = _deliver(event, has, remaining).about(event)
+    except NotSentError as error:
+        outcome = error.outcome
+    except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
+        outcome = telemetry.unexpected(error)
     try:
-        return parts.pagerduty.send(job.kind, job.body, routing_key, time.monotonic() + DEADLINE)
-    except RoutingKeyRefused:
-        parts.credentials.distrust_routing_key(service)
-        raise
-
-
-def _message(record: "SQSRecord") -> sqs.Message:
-    attributes = record.attributes
-    return sqs.Message(
-        record.body,
-        attributes.message_group_id or record.message_id,
-        attributes.message_deduplication_id or record.message_id,
+        if outcome.result == "rejected":
+            has.dead_letters.set_aside(record, outcome, end)
+        if outcome.result != "deferred" and record.message_id not in last_of_group:
+            has.queue.delete(record, end)
+    except NotSentError as error:
+        outcome = error.outcome if event is None else error.outcome.about(event)
+    telemetry.log_event(
+        outcome,
+        event.service if event else None,
+        event,
+        is_known=event is not None and has.credentials.knows(event.service),
+        receives=int(record.attributes.approximate_receive_count),
+        queue_time=max(0.0, time.time() - int(record.attributes.sent_timestamp) / 1000),
     )
+    if outcome.result == "deferred":
+        raise NotSentError(outcome.code, outcome.message)
 
 
-# Built while Lambda initialises the process. Reads no secret yet.
+def _deliver(event: Event, has: Parts, remaining: float) -> Outcome:
+    if remaining < LEAST_TIME:
+        return Outcome("out_of_time", "No time was left to call PagerDuty; it stays in the queue")
+    return deliver(event, has.credentials, has.pagerduty, time.monotonic() + DEADLINE)
+
+
+# Made while Lambda initialises the process.
 with contextlib.suppress(SettingsError):
-    worker()
+    parts()

@@ -43,7 +43,7 @@ _CLIENT_CONFIG: Final = Config(connect_timeout=5, read_timeout=20, retries={"tot
 _FAILURES: Final = (ClientError, BotoCoreError)
 # Of AWS's codes and botocore's classes: ExpiredTokenException, InvalidClientTokenId, SSOTokenLoadError, ProfileNotFound
 _ABOUT_CREDENTIALS: Final = re.compile("Credential|Expired|Login|Profile|SSO|Signature|Token|UnrecognizedClient")
-_NEEDED: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl")
+_NEEDED: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl", "DeadLetterQueueUrl")
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 
@@ -227,12 +227,19 @@ def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
     if not SERVICE.fullmatch(name.removeprefix(f"{prefix}/")):
         todo = "The name of a PagerDuty service has 1 to 64 of A-Z a-z 0-9 _ . -, so no URL leads to this one."
         return Finding("FIX", f"{what}: not a name", todo)
-    if not ROUTING_KEY.fullmatch(parameter["Value"].strip()):
-        todo = "It has 32 letters and digits, and is the integration key of an Events API V2 integration.\n" + _put(
-            name, "INTEGRATION_KEY", overwrite=True
+    keys = parameter["Value"].replace(",", " ").split()
+    if not keys or not all(ROUTING_KEY.fullmatch(key) for key in keys):
+        todo = (
+            "It has 32 letters and digits, and is the integration key of an Events API V2 integration; several are\n"
+            f"separated by spaces or commas.\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"
         )
-        return Finding("FIX", f"{what}: not a routing key", todo)
-    return Finding("ok", f"{what}: has the form of a routing key")
+        which = "not a routing key" if len(keys) <= 1 else f"not all of the {len(keys)} are routing keys"
+        return Finding("FIX", f"{what}: {which}", todo)
+    if len(set(keys)) < len(keys):
+        todo = "The same key twice takes no more events a minute than once."
+        return Finding("warn", f"{what}: a routing key twice", todo)
+    form = "the form of a routing key" if len(keys) == 1 else f"{len(keys)} routing keys, by their form"
+    return Finding("ok", f"{what}: has {form}")
 
 
 def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
@@ -313,9 +320,7 @@ def _pagerduty(url: str) -> Finding:
 
 
 def _dead_letters(stack: Stack) -> Iterator[Finding]:
-    url = stack.outputs.get("DeadLetterQueueUrl")
-    if url is None:
-        return
+    url = stack.outputs["DeadLetterQueueUrl"]
     names = ["ApproximateNumberOfMessages"]
     try:
         answer = stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)

@@ -21,7 +21,7 @@ _LOOK_UP_SECONDS = 0.2
 def main(options: Options) -> int:
     """Serve until interrupted; return 0, since being stopped is how this ends well."""
     try:
-        with LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_trouble) as stack:
+        with LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_log) as stack:
             _write_environment_file(stack)
             _write_stack_file(stack)
             _greet(stack)
@@ -43,23 +43,15 @@ def _greet(stack: LocalStack) -> None:
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Lambda      {lambda_runtime}\n"
-        f"{_about_the_queue(stack)}"
+        f"  Queue       {stack.queue_url}\n"
+        f"  Dead        {stack.dead_letter_queue_url}\n"
+        f"  Time        compressed: what fails is tried again after {RETRY_SECONDS} s; on AWS after two minutes\n"
         "\nOpen an incident:\n"
         f"  curl -i {stack.url}/events -H 'Authorization: Bearer {options.token}' \\\n"
         "    -H 'Content-Type: application/json' \\\n"
         f"    -d '{_EVENT}'\n"
         "\nEvents as they pass (Ctrl-C stops):",
         flush=True,
-    )
-
-
-def _about_the_queue(stack: LocalStack) -> str:
-    if stack.options.delivery == "direct":
-        return ""
-    return (
-        f"  Queue       {stack.queue_url}\n"
-        f"  Dead        {stack.dead_letter_queue_url}\n"
-        f"  Time        compressed: what fails is tried again after {RETRY_SECONDS} s; on AWS after two minutes\n"
     )
 
 
@@ -77,9 +69,9 @@ def _write_stack_file(stack: LocalStack) -> None:
         "WebhookTokenParameter": f"{PREFIX}/webhook-token",
         "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
         "PagerDutyUrl": _pagerduty_url(stack),
+        "QueueUrl": stack.queue_url,
+        "DeadLetterQueueUrl": stack.dead_letter_queue_url,
     }
-    if stack.options.delivery == "queued":
-        outputs |= {"QueueUrl": stack.queue_url, "DeadLetterQueueUrl": stack.dead_letter_queue_url}
     LOCAL_STACK_FILE.write_text(json.dumps({"outputs": outputs, "aws": stack.aws.access}, indent=2) + "\n", "utf-8")
 
 
@@ -103,9 +95,17 @@ def _show_received(call: Received) -> None:
     _say(f"  PagerDuty {call.status}  {call.kind} {action} {key}".rstrip() + reasons)
 
 
-def _show_trouble(line: str) -> None:
-    """Show the function's own warnings and errors that no answer tells about."""
-    if '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
+def _show_log(line: str) -> None:
+    """Show what no answer tells: what became of an event of the queue, and the functions' own errors."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        content = {}
+    if isinstance(content, dict) and "receives" in content:
+        names = ("outcome", "code", "kind", "pagerduty_service", "dedup_key", "message_id")
+        words = dict.fromkeys(str(content[name]) for name in names if name in content)
+        _say(f"  worker       {' '.join(words)}")
+    elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
         _say(f"  log: {line}")
 
 

@@ -69,10 +69,9 @@ class LocalStack:
         self.url = ""
         self.aws = Aws()
         self.runtime: Runtime
+        self.worker: Runtime
+        self.event_source: EventSource
         self.sandbox: Sandbox | None = None
-        # Queued delivery only.
-        self.worker: Runtime | None = None
-        self.event_source: EventSource | None = None
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self._on_answer = on_answer
@@ -91,7 +90,7 @@ class LocalStack:
         self._exit.close()
 
     def count_messages(self, queue_url: str) -> int:
-        """Count the messages in a queue, those that a worker has in its hands included."""
+        """Count the messages in a queue, those that the worker has in its hands included."""
         answer = self.aws.client("sqs").get_queue_attributes(
             QueueUrl=queue_url,
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
@@ -117,20 +116,23 @@ class LocalStack:
             self.sandbox = starting.enter_context(Sandbox(on_received=self._on_received))
             pagerduty_url = self.sandbox.url
 
-        environment = {"AWS_ENDPOINT_URL": self.aws.url, "PAGERDUTY_URL": pagerduty_url}
-        if options.delivery == "queued":
-            self._create_queues(stacks[0].resources)
-            environment |= {"QUEUE_URL": self.queue_url, "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url}
-            self.worker = self._run(starting, functions["WorkerFunction"], environment)
-            self.event_source = starting.enter_context(
-                EventSource(
-                    self.aws.client("sqs"),
-                    self.queue_url,
-                    self.worker.invoke,
-                    max_concurrency=WORKERS,
-                    retry_seconds=RETRY_SECONDS,
-                )
+        self._create_queues(stacks[0].resources)
+        environment = {
+            "AWS_ENDPOINT_URL": self.aws.url,
+            "PAGERDUTY_URL": pagerduty_url,
+            "QUEUE_URL": self.queue_url,
+            "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
+        }
+        self.worker = self._run(starting, functions["WorkerFunction"], environment)
+        self.event_source = starting.enter_context(
+            EventSource(
+                self.aws.client("sqs"),
+                self.queue_url,
+                self.worker.invoke,
+                max_concurrency=WORKERS,
+                retry_seconds=RETRY_SECONDS,
             )
+        )
         self.runtime = self._run(starting, functions["ApiFunction"], environment)
         api.start()
 

@@ -1,0 +1,116 @@
+"""What became of an event, or of a whole request: every outcome has a stable code, and the code decides what follows.
+
+RudderStack gives an event up after any 4xx but 408 and 429, and sends it again after 408, 429 and 5xx (rudder-server,
+`router/misc.go`), so the status is a decision about somebody's page, not a formality.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Self
+
+from event import Event
+
+Result = Literal["delivered", "queued", "preview", "ignored", "rejected", "deferred"]
+
+# The documentation explains each under "Troubleshooting by code"; a test keeps the two together.
+CODES: Final[dict[str, tuple[Result, int]]] = {
+    "delivered": ("delivered", 200),
+    "queued": ("queued", 200),
+    "preview": ("preview", 200),
+    # Nothing to do, and nothing wrong.
+    "not_for_pagerduty": ("ignored", 200),
+    "not_a_track_call": ("ignored", 200),
+    # The whole request: it cannot succeed however often it is sent.
+    "unauthorized": ("rejected", 401),
+    "no_such_service": ("rejected", 404),
+    "query_unknown": ("rejected", 400),
+    "preview_unclear": ("rejected", 400),
+    "body_too_large": ("rejected", 413),
+    "body_empty": ("rejected", 400),
+    "body_not_base64": ("rejected", 400),
+    "gzip_damaged": ("rejected", 400),
+    "body_not_utf8": ("rejected", 400),
+    "body_not_json": ("rejected", 400),
+    "body_too_deep": ("rejected", 400),
+    "body_without_events": ("rejected", 400),
+    # One event: it can never be sent as it is.
+    "event_not_an_object": ("rejected", 400),
+    "integration_unclear": ("rejected", 400),
+    "type_missing": ("rejected", 400),
+    "type_unknown": ("rejected", 400),
+    "properties_not_an_object": ("rejected", 400),
+    "action_unknown": ("rejected", 400),
+    "dedup_key_missing": ("rejected", 400),
+    "event_name_missing": ("rejected", 400),
+    "source_missing": ("rejected", 400),
+    "source_not_text": ("rejected", 400),
+    "timestamp_too_old": ("rejected", 400),
+    "pagerduty_rejected": ("rejected", 400),
+    # In the queue: a message that the API function did not write.
+    "message_unreadable": ("rejected", 400),
+    # PagerDuty cannot take it now.
+    "pagerduty_rate_limited": ("deferred", 429),
+    "pagerduty_unavailable": ("deferred", 503),
+    "pagerduty_unreachable": ("deferred", 503),
+    "pagerduty_timeout": ("deferred", 504),
+    "out_of_time": ("deferred", 504),
+    "held_back": ("deferred", 503),
+    # Something of ours is wrong. Never the event's fault, so never final.
+    "pagerduty_unexpected": ("deferred", 503),
+    "routing_key_missing": ("deferred", 503),
+    "routing_key_refused": ("deferred", 503),
+    "webhook_token_missing": ("deferred", 503),
+    "secrets_unavailable": ("deferred", 503),
+    "queue_unavailable": ("deferred", 503),
+    "settings_invalid": ("deferred", 500),
+    "internal_error": ("deferred", 500),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The last call to PagerDuty for an event: its status (None: no answer), its seconds, and how many there were."""
+
+    status: int | None
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an event: `code` is a key of CODES, `message` is for the sender, `detail` for the log alone.
+
+    `message_id` and `dedup_key` say whose outcome it is, `warnings` what was repaired, `call` how PagerDuty answered
+    when it was called. `content` is the PagerDuty event, in a preview only.
+    """
+
+    code: str
+    message: str
+    detail: str | None = None
+    message_id: str | None = None
+    dedup_key: str | None = None
+    warnings: tuple[str, ...] = ()
+    call: Call | None = None
+    content: dict[str, Any] | None = None
+
+    @property
+    def result(self) -> Result:
+        """How it ended, which is the answer's `status`."""
+        return CODES[self.code][0]
+
+    @property
+    def http_status(self) -> int:
+        """The status that tells RudderStack the truth: done, never, or again."""
+        return CODES[self.code][1]
+
+    def about(self, event: Event) -> Self:
+        """Say whose outcome it is."""
+        return replace(self, message_id=event.message_id, dedup_key=event.dedup_key, warnings=event.warnings)
+
+
+class NotSentError(Exception):
+    """Ends the way of an event, or of a request; `outcome` says why."""
+
+    def __init__(self, code: str, message: str, *, detail: str | None = None) -> None:
+        """Take the code, a key of CODES, and the words for people; `detail` is for the log alone."""
+        super().__init__(message)
+        self.outcome = Outcome(code, message, detail)

@@ -1,0 +1,38 @@
+"""What lives as long as the process: made from the environment while Lambda initialises it. Reads no secret yet."""
+
+import functools
+import os
+from dataclasses import dataclass
+
+import boto3
+
+import aws
+from credentials import Credentials
+from pagerduty import Client
+from settings import Settings
+from sqs import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The settings, the secrets, the connection to PagerDuty, and both queues."""
+
+    settings: Settings
+    credentials: Credentials
+    pagerduty: Client
+    queue: Queue
+    dead_letters: Queue
+
+
+@functools.cache
+def parts() -> Parts:
+    """Make all parts, once. Raises SettingsError when the environment makes no sense."""
+    settings = Settings.from_environment(os.environ)
+    sqs = boto3.client("sqs", config=aws.CLIENT_CONFIG)
+    return Parts(
+        settings,
+        Credentials(settings.parameter_prefix, boto3.client("ssm", config=aws.CLIENT_CONFIG)),
+        Client(settings.pagerduty_url),
+        Queue(sqs, settings.queue_url),
+        Queue(sqs, settings.dead_letter_queue_url),
+    )
