@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -13,7 +13,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from infrastructure import deployed, listed, transform
+from infrastructure import listed, transform
+from settings import Settings
 
 # The types of the template that moto (5.2.5) does not create in a stack. They are left out, and each reference to one
 # becomes its name in the template: the API's id is "Api". The first tests see to it that the list is neither longer nor
@@ -24,8 +25,8 @@ from infrastructure import deployed, listed, transform
 # - It drops the Architectures (all functions are x86_64), TracingConfig and LoggingConfig of a function, and the
 #   ManagedPolicyArns of a role.
 # - It does not check what the parameters allow.
-# - update_stack compares the texts of two templates and decides no condition anew: after a change of DeliveryMode it
-#   says UPDATE_COMPLETE and has changed nothing. It does not know UpdateReplacePolicy, and removes what is gone from a
+# - update_stack compares the texts of two templates and decides no condition anew: after a change of KmsKeyArn it says
+#   UPDATE_COMPLETE and has changed nothing. It does not know UpdateReplacePolicy, and removes what is gone from a
 #   template even if its DeletionPolicy is Retain.
 NOT_IN_MOTO: Final = frozenset(
     {
@@ -229,46 +230,40 @@ def create(transformed: dict[str, Any], client: Callable[[str], Any]) -> Create:
 
 
 @pytest.fixture(scope="module")
-def direct(create: Create) -> Stack:
+def default(create: Create) -> Stack:
     """Return the stack of somebody who sets nothing."""
-    return create("direct")
+    return create("default")
 
 
 @pytest.fixture(scope="module")
-def queued(create: Create) -> Stack:
-    """Return the stack of somebody who sets what can be set."""
+def configured(create: Create) -> Stack:
+    """Return the stack of somebody who sets what can be set, as far as moto shows it."""
     return create(
-        "queued",
-        DeliveryMode="queued",
+        "configured",
         ParameterPrefix="/team/alerts",
+        KmsKeyArn=KMS_KEY,
         PagerDutyRegion="eu",
-        MemorySize="1024",
+        DedupKeyField="context.traits.0.id",
+        DefaultSeverity="warning",
+        DefaultSource="shop",
+        DeliveryMode="queued",
         QueueConcurrency="25",
+        MemorySize="1024",
         LogRetentionDays="90",
     )
 
 
 @pytest.fixture(scope="module")
-def direct_with_key(create: Create) -> Stack:
-    return create("key-direct", KmsKeyArn=KMS_KEY)
-
-
-@pytest.fixture(scope="module")
-def queued_with_key(create: Create) -> Stack:
-    return create("key-queued", KmsKeyArn=KMS_KEY, DeliveryMode="queued")
-
-
-@pytest.fixture(scope="module")
 def deleted(create: Create) -> Stack:
     """Return a stack that was deleted again."""
-    stack = create("deleted", DeliveryMode="queued")
+    stack = create("deleted")
     stack.client("cloudformation").delete_stack(StackName=stack.name)
     return stack
 
 
-@pytest.fixture(params=["direct", "queued", "direct_with_key", "queued_with_key"])
+@pytest.fixture(params=["default", "configured"])
 def stack(request: pytest.FixtureRequest) -> Stack:
-    """Return each stack: what holds for all."""
+    """Return either stack: what holds for both."""
     found: Stack = request.getfixturevalue(request.param)
     return found
 
@@ -292,105 +287,46 @@ def test_nothing_is_left_out_that_is_not_in_the_template(transformed: dict[str, 
     assert NOT_IN_MOTO - {entry["Type"] for entry in transformed["Resources"].values()} == set()
 
 
-@pytest.mark.parametrize("mode", ["direct", "queued"])
-def test_everything_else_that_belongs_to_the_mode_is_created(
-    request: pytest.FixtureRequest, transformed: dict[str, Any], mode: str
-) -> None:
-    resources = deployed(transformed, DeliveryMode=mode)["Resources"]
-    stack: Stack = request.getfixturevalue(mode)
-
-    assert set(stack.created()) == {name for name, entry in resources.items() if entry["Type"] not in NOT_IN_MOTO}
+def test_everything_else_is_created(stack: Stack, transformed: dict[str, Any]) -> None:
+    assert set(stack.created()) == transformed["Resources"].keys() - of_types(transformed, NOT_IN_MOTO)
 
 
 # -- The functions ---------------------------------------------------------------------------------------------------
 
 
-def test_with_direct_delivery_there_is_one_function(direct: Stack) -> None:
-    assert list(direct.functions()) == ["ApiFunction"]
-
-
-def test_with_direct_delivery_nothing_is_made_for_the_worker(direct: Stack) -> None:
-    assert [name for name in direct.created() if name.startswith("Worker")] == []
-
-
-def test_with_direct_delivery_there_is_no_queue(direct: Stack) -> None:
-    assert direct.client("sqs").list_queues(QueueNamePrefix="direct").get("QueueUrls", []) == []
-
-
-def test_with_direct_delivery_no_function_reads_from_anything(direct: Stack) -> None:
-    name = direct.created()["ApiFunction"]
-
-    assert direct.client("lambda").list_event_source_mappings(FunctionName=name)["EventSourceMappings"] == []
-
-
-def test_the_functions_run_their_handlers_on_python_3_13(queued: Stack) -> None:
-    assert {name: (entry["Handler"], entry["Runtime"]) for name, entry in queued.functions().items()} == {
+def test_the_functions_run_their_handlers_on_python_3_13(default: Stack) -> None:
+    assert {name: (entry["Handler"], entry["Runtime"]) for name, entry in default.functions().items()} == {
         "ApiFunction": ("app.lambda_handler", "python3.13"),
         "WorkerFunction": ("worker.lambda_handler", "python3.13"),
     }
 
 
-def test_the_functions_have_their_seconds(queued: Stack) -> None:
-    assert {name: entry["Timeout"] for name, entry in queued.functions().items()} == {
+def test_the_functions_have_their_seconds(default: Stack) -> None:
+    assert {name: entry["Timeout"] for name, entry in default.functions().items()} == {
         "ApiFunction": 9,
         "WorkerFunction": 90,
     }
 
 
-def test_a_function_has_512_megabytes_when_nothing_is_asked_for(direct: Stack) -> None:
-    assert direct.functions()["ApiFunction"]["MemorySize"] == 512
+def test_the_functions_have_512_megabytes_when_nothing_is_asked_for(default: Stack) -> None:
+    assert [entry["MemorySize"] for entry in default.functions().values()] == [512, 512]
 
 
-def test_both_functions_have_the_memory_that_was_asked_for(queued: Stack) -> None:
-    assert [entry["MemorySize"] for entry in queued.functions().values()] == [1024, 1024]
+def test_the_functions_have_the_memory_that_was_asked_for(configured: Stack) -> None:
+    assert [entry["MemorySize"] for entry in configured.functions().values()] == [1024, 1024]
 
 
-def test_every_function_has_the_role_that_was_made_for_it(queued: Stack) -> None:
-    roles = queued.roles()
+def test_every_function_has_the_role_that_was_made_for_it(default: Stack) -> None:
+    roles = default.roles()
 
-    assert {name: entry["Role"] for name, entry in queued.functions().items()} == {
+    assert {name: entry["Role"] for name, entry in default.functions().items()} == {
         "ApiFunction": roles["ApiFunctionRole"]["Arn"],
         "WorkerFunction": roles["WorkerFunctionRole"]["Arn"],
     }
 
 
-def test_with_direct_delivery_the_api_is_told_of_no_queue(direct: Stack) -> None:
-    assert direct.variables("ApiFunction")["QUEUE_URL"] == ""
-
-
-@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
-def test_with_queued_delivery_both_functions_are_told_of_the_queue_that_was_created(
-    queued: Stack, function: str
-) -> None:
-    assert queued.variables(function)["QUEUE_URL"] == queued.created()["Queue"]
-
-
-def test_the_worker_is_told_of_the_dead_letter_queue_that_was_created(queued: Stack) -> None:
-    assert queued.variables("WorkerFunction")["DEAD_LETTER_QUEUE_URL"] == queued.created()["DeadLetterQueue"]
-
-
-def test_the_api_calls_pagerduty_in_the_united_states_unless_told_otherwise(direct: Stack) -> None:
-    assert direct.variables("ApiFunction")["PAGERDUTY_URL"] == "https://events.pagerduty.com"
-
-
-@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
-def test_both_functions_call_pagerduty_in_the_region_that_was_asked_for(queued: Stack, function: str) -> None:
-    assert queued.variables(function)["PAGERDUTY_URL"] == "https://events.eu.pagerduty.com"
-
-
-def test_the_secrets_are_below_a_prefix_of_their_own_unless_told_otherwise(direct: Stack) -> None:
-    assert direct.variables("ApiFunction")["PARAMETER_PREFIX"] == "/rudderstack-pagerduty"
-
-
-@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
-def test_both_functions_look_for_their_secrets_below_the_prefix_that_was_asked_for(
-    queued: Stack, function: str
-) -> None:
-    assert queued.variables(function)["PARAMETER_PREFIX"] == "/team/alerts"
-
-
-def test_only_the_routes_of_this_api_may_invoke_the_function_behind_it(direct: Stack) -> None:
-    policy = direct.client("lambda").get_policy(FunctionName=direct.created()["ApiFunction"])["Policy"]
+def test_only_the_routes_of_this_api_may_invoke_the_function_behind_it(default: Stack) -> None:
+    policy = default.client("lambda").get_policy(FunctionName=default.created()["ApiFunction"])["Policy"]
 
     assert sorted(
         (entry["Principal"]["Service"], entry["Condition"]["ArnLike"]["AWS:SourceArn"])
@@ -403,9 +339,115 @@ def test_only_the_routes_of_this_api_may_invoke_the_function_behind_it(direct: S
     ]
 
 
-def test_nobody_else_may_invoke_the_worker(queued: Stack) -> None:
+def test_nobody_else_may_invoke_the_worker(default: Stack) -> None:
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
-        queued.client("lambda").get_policy(FunctionName=queued.created()["WorkerFunction"])
+        default.client("lambda").get_policy(FunctionName=default.created()["WorkerFunction"])
+
+
+# -- Their settings --------------------------------------------------------------------------------------------------
+
+
+class Recorder(Mapping[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+        self.asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> str:
+        self.asked.add(key)
+        return self.variables[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.variables)
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+
+def test_the_api_is_told_how_to_map_and_how_to_deliver(default: Stack) -> None:
+    queues = default.created("AWS::SQS::Queue")
+
+    assert default.variables("ApiFunction") == {
+        "PARAMETER_PREFIX": "/rudderstack-pagerduty",
+        "DEDUP_KEY_FIELD": "properties.dedupKey",
+        "PAGERDUTY_URL": "https://events.pagerduty.com",
+        "DEFAULT_SEVERITY": "critical",
+        "DEFAULT_SOURCE": "",
+        "DELIVERY_MODE": "direct",
+        "QUEUE_URL": queues["Queue"],
+        "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "POWERTOOLS_SERVICE_NAME": "default",
+        "AWS_ENDPOINT_URL": "",
+    }
+
+
+def test_the_worker_is_told_how_to_deliver(default: Stack) -> None:
+    queues = default.created("AWS::SQS::Queue")
+
+    assert default.variables("WorkerFunction") == {
+        "PARAMETER_PREFIX": "/rudderstack-pagerduty",
+        "PAGERDUTY_URL": "https://events.pagerduty.com",
+        "QUEUE_URL": queues["Queue"],
+        "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "POWERTOOLS_SERVICE_NAME": "default",
+        "AWS_ENDPOINT_URL": "",
+    }
+
+
+def test_the_api_is_told_what_was_asked_for(configured: Stack) -> None:
+    queues = configured.created("AWS::SQS::Queue")
+
+    assert configured.variables("ApiFunction") == {
+        "PARAMETER_PREFIX": "/team/alerts",
+        "DEDUP_KEY_FIELD": "context.traits.0.id",
+        "PAGERDUTY_URL": "https://events.eu.pagerduty.com",
+        "DEFAULT_SEVERITY": "warning",
+        "DEFAULT_SOURCE": "shop",
+        "DELIVERY_MODE": "queued",
+        "QUEUE_URL": queues["Queue"],
+        "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "POWERTOOLS_SERVICE_NAME": "configured",
+        "AWS_ENDPOINT_URL": "",
+    }
+
+
+def test_the_worker_is_told_what_was_asked_for(configured: Stack) -> None:
+    queues = configured.created("AWS::SQS::Queue")
+
+    assert configured.variables("WorkerFunction") == {
+        "PARAMETER_PREFIX": "/team/alerts",
+        "PAGERDUTY_URL": "https://events.eu.pagerduty.com",
+        "QUEUE_URL": queues["Queue"],
+        "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "POWERTOOLS_SERVICE_NAME": "configured",
+        "AWS_ENDPOINT_URL": "",
+    }
+
+
+def test_every_variable_that_the_function_reads_is_declared(default: Stack) -> None:
+    recorder = Recorder(default.variables("ApiFunction"))
+    Settings.from_environment(recorder)
+
+    assert recorder.asked - recorder.variables.keys() == set()
+
+
+def test_the_defaults_of_the_template_are_those_of_the_function(default: Stack) -> None:
+    variables = default.variables("ApiFunction")
+    required = {name: variables[name] for name in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL")}
+
+    assert Settings.from_environment(variables) == Settings.from_environment(required)
+
+
+@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
+def test_a_function_makes_sense_of_its_variables(stack: Stack, function: str) -> None:
+    Settings.from_environment(stack.variables(function))
+
+
+def test_an_empty_endpoint_url_means_aws(default: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", default.variables("ApiFunction")["AWS_ENDPOINT_URL"])
+
+    assert boto3.client("ssm", region_name="eu-west-1").meta.endpoint_url == "https://ssm.eu-west-1.amazonaws.com"
 
 
 # -- Their permissions -----------------------------------------------------------------------------------------------
@@ -426,6 +468,16 @@ def test_only_lambda_can_take_a_role(stack: Stack) -> None:
 
 def test_every_action_is_written_out(stack: Stack) -> None:
     assert [action for action, _ in stack.all_allowed() if not re.fullmatch(r"[a-z]+:[A-Za-z]+", action)] == []
+
+
+@pytest.mark.parametrize("role", ["ApiFunctionRole", "WorkerFunctionRole"])
+def test_every_capability_is_a_statement_of_its_own_that_allows(stack: Stack, role: str) -> None:
+    statements = stack.statements(role)
+
+    assert ({entry["Effect"] for entry in statements}, len({entry["Sid"] for entry in statements})) == (
+        {"Allow"},
+        len(statements),
+    )
 
 
 def test_nothing_but_sending_traces_is_allowed_on_everything(stack: Stack) -> None:
@@ -449,17 +501,41 @@ def test_nothing_but_the_names_of_the_routing_keys_is_left_open(stack: Stack) ->
     assert open_ended == {f"arn:aws:ssm:eu-west-1:123456789012:parameter{prefix}/routing-keys/*"}
 
 
-def test_with_direct_delivery_the_secrets_of_the_default_prefix_are_allowed(direct: Stack) -> None:
-    assert direct.allowed("ApiFunctionRole", "ssm:") == {
+def test_the_api_reads_the_secrets_fills_the_queue_and_does_nothing_else(default: Stack) -> None:
+    group = default.log_groups()["ApiFunctionLogGroup"]["logGroupArn"]
+
+    assert default.allowed("ApiFunctionRole") == {
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/webhook-token"),
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
+        ("sqs:SendMessage", default.queue("Queue")["QueueArn"]),
+        ("logs:CreateLogStream", group),
+        ("logs:PutLogEvents", group),
+        ("xray:PutTraceSegments", "*"),
+        ("xray:PutTelemetryRecords", "*"),
     }
 
 
-def test_with_queued_delivery_the_secrets_of_the_prefix_that_was_asked_for_are_divided(queued: Stack) -> None:
-    assert {role: queued.allowed(role, "ssm:") for role in queued.roles()} == {
+def test_the_worker_empties_the_queue_sets_aside_reads_the_routing_keys_and_does_nothing_else(default: Stack) -> None:
+    queue, group = default.queue("Queue")["QueueArn"], default.log_groups()["WorkerFunctionLogGroup"]["logGroupArn"]
+
+    assert default.allowed("WorkerFunctionRole") == {
+        ("sqs:ReceiveMessage", queue),
+        ("sqs:DeleteMessage", queue),
+        ("sqs:GetQueueAttributes", queue),
+        ("sqs:SendMessage", default.queue("DeadLetterQueue")["QueueArn"]),
+        ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
+        ("logs:CreateLogStream", group),
+        ("logs:PutLogEvents", group),
+        ("xray:PutTraceSegments", "*"),
+        ("xray:PutTelemetryRecords", "*"),
+    }
+
+
+def test_the_secrets_of_the_prefix_that_was_asked_for_are_allowed_and_no_others(configured: Stack) -> None:
+    assert {role: configured.allowed(role, "ssm:") for role in configured.roles()} == {
         "ApiFunctionRole": {
-            ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/team/alerts/webhook-token")
+            ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/team/alerts/webhook-token"),
+            ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/team/alerts/routing-keys/*"),
         },
         "WorkerFunctionRole": {
             ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/team/alerts/routing-keys/*")
@@ -468,75 +544,33 @@ def test_with_queued_delivery_the_secrets_of_the_prefix_that_was_asked_for_are_d
 
 
 @pytest.mark.parametrize(
-    ("mode", "role", "output"),
+    ("role", "output"),
     [
-        ("direct", "ApiFunctionRole", "WebhookTokenParameter"),
-        ("direct", "ApiFunctionRole", "RoutingKeyParameter"),
-        ("queued", "ApiFunctionRole", "WebhookTokenParameter"),
-        ("queued", "WorkerFunctionRole", "RoutingKeyParameter"),
+        ("ApiFunctionRole", "WebhookTokenParameter"),
+        ("ApiFunctionRole", "RoutingKeyParameter"),
+        ("WorkerFunctionRole", "RoutingKeyParameter"),
     ],
 )
 def test_a_function_can_read_the_secrets_that_it_needs_where_the_outputs_say_they_are(
-    request: pytest.FixtureRequest, mode: str, role: str, output: str
+    stack: Stack, role: str, output: str
 ) -> None:
-    stack: Stack = request.getfixturevalue(mode)
-
     assert stack.readable(role, output) == ["ssm:GetParameters"]
 
 
-@pytest.mark.parametrize(
-    ("role", "output"),
-    [("ApiFunctionRole", "RoutingKeyParameter"), ("WorkerFunctionRole", "WebhookTokenParameter")],
-)
-def test_with_queued_delivery_a_function_cannot_read_the_secrets_of_the_other(
-    queued: Stack, role: str, output: str
-) -> None:
-    assert queued.readable(role, output) == []
+def test_the_worker_cannot_read_the_shared_secret(stack: Stack) -> None:
+    assert stack.readable("WorkerFunctionRole", "WebhookTokenParameter") == []
 
 
-def test_with_direct_delivery_no_queue_is_allowed(direct: Stack) -> None:
-    assert direct.allowed("ApiFunctionRole", "sqs:") == set()
+@pytest.mark.parametrize("role", ["ApiFunctionRole", "WorkerFunctionRole"])
+def test_a_customer_key_adds_decrypting_with_it_and_nothing_else(default: Stack, configured: Stack, role: str) -> None:
+    actions = [[action for action, _ in stack.allowed(role)] for stack in (configured, default)]
+
+    assert set(actions[0]) - set(actions[1]) == {"kms:Decrypt"}
 
 
-def test_the_api_fills_the_queue_that_was_created(queued: Stack) -> None:
-    assert queued.allowed("ApiFunctionRole", "sqs:") == {("sqs:SendMessage", queued.queue("Queue")["QueueArn"])}
-
-
-def test_the_worker_empties_the_queue_that_was_created_and_puts_aside_into_the_other(queued: Stack) -> None:
-    queue, dead_letter_queue = queued.queue("Queue")["QueueArn"], queued.queue("DeadLetterQueue")["QueueArn"]
-
-    assert queued.allowed("WorkerFunctionRole", "sqs:") == {
-        ("sqs:ReceiveMessage", queue),
-        ("sqs:DeleteMessage", queue),
-        ("sqs:GetQueueAttributes", queue),
-        ("sqs:SendMessage", dead_letter_queue),
-    }
-
-
-@pytest.mark.parametrize("function", ["ApiFunction", "WorkerFunction"])
-def test_a_function_writes_to_its_own_log_group(queued: Stack, function: str) -> None:
-    group = queued.log_groups()[f"{function}LogGroup"]["logGroupArn"]
-
-    assert queued.allowed(f"{function}Role", "logs:") == {
-        ("logs:CreateLogStream", group),
-        ("logs:PutLogEvents", group),
-    }
-
-
-@pytest.mark.parametrize(
-    ("mode", "role"),
-    [
-        ("direct_with_key", "ApiFunctionRole"),
-        ("queued_with_key", "ApiFunctionRole"),
-        ("queued_with_key", "WorkerFunctionRole"),
-    ],
-)
-def test_a_customer_key_decrypts_for_ssm_of_this_region_and_no_other_service(
-    request: pytest.FixtureRequest, mode: str, role: str
-) -> None:
-    stack: Stack = request.getfixturevalue(mode)
-
-    assert [entry for entry in stack.statements(role) if "kms:" in "".join(listed(entry["Action"]))] == [
+@pytest.mark.parametrize("role", ["ApiFunctionRole", "WorkerFunctionRole"])
+def test_a_customer_key_decrypts_for_ssm_of_this_region_and_no_other_service(configured: Stack, role: str) -> None:
+    assert [entry for entry in configured.statements(role) if "kms:" in "".join(listed(entry["Action"]))] == [
         {
             "Sid": "DecryptSecrets",
             "Effect": "Allow",
@@ -547,19 +581,12 @@ def test_a_customer_key_decrypts_for_ssm_of_this_region_and_no_other_service(
     ]
 
 
-@pytest.mark.parametrize("mode", ["direct", "queued"])
-def test_without_a_customer_key_nothing_is_decrypted(request: pytest.FixtureRequest, mode: str) -> None:
-    stack: Stack = request.getfixturevalue(mode)
-
-    assert [action for action, _ in stack.all_allowed() if action.startswith("kms:")] == []
-
-
 # -- The queues ------------------------------------------------------------------------------------------------------
 
 
-def test_the_queue_is_fifo_with_high_throughput(queued: Stack) -> None:
+def test_the_queue_is_fifo_with_high_throughput(default: Stack) -> None:
     names = ("FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit")
-    queue = queued.queue("Queue")
+    queue = default.queue("Queue")
 
     assert {name: queue[name] for name in names} == {
         "FifoQueue": "true",
@@ -569,51 +596,71 @@ def test_the_queue_is_fifo_with_high_throughput(queued: Stack) -> None:
     }
 
 
-def test_an_event_that_could_not_be_delivered_is_tried_again_after_two_minutes(queued: Stack) -> None:
-    assert queued.queue("Queue")["VisibilityTimeout"] == "120"
+def test_an_event_that_could_not_be_delivered_is_tried_again_after_two_minutes(default: Stack) -> None:
+    assert default.queue("Queue")["VisibilityTimeout"] == "120"
 
 
-def test_an_event_is_given_up_to_the_dead_letter_queue_after_a_thousand_attempts(queued: Stack) -> None:
-    assert json.loads(queued.queue("Queue")["RedrivePolicy"]) == {
-        "deadLetterTargetArn": queued.queue("DeadLetterQueue")["QueueArn"],
+def test_an_event_is_with_one_worker_at_a_time(default: Stack) -> None:
+    timeout = default.functions()["WorkerFunction"]["Timeout"]
+
+    assert timeout < int(default.queue("Queue")["VisibilityTimeout"])
+
+
+def test_an_event_is_given_up_to_the_dead_letter_queue_after_a_thousand_attempts(default: Stack) -> None:
+    assert json.loads(default.queue("Queue")["RedrivePolicy"]) == {
+        "deadLetterTargetArn": default.queue("DeadLetterQueue")["QueueArn"],
         "maxReceiveCount": 1000,
     }
 
 
-def test_the_dead_letter_queue_is_fifo_as_that_of_a_fifo_queue_has_to_be(queued: Stack) -> None:
-    assert queued.queue("DeadLetterQueue")["FifoQueue"] == "true"
+def test_an_outage_of_a_day_loses_nothing(default: Stack) -> None:
+    queue = default.queue("Queue")
+    given_up = int(queue["VisibilityTimeout"]) * int(json.loads(queue["RedrivePolicy"])["maxReceiveCount"])
+
+    assert 24 * 3600 < given_up < int(queue["MessageRetentionPeriod"])
+
+
+def test_the_dead_letter_queue_is_fifo_as_that_of_a_fifo_queue_has_to_be(default: Stack) -> None:
+    assert default.queue("DeadLetterQueue")["FifoQueue"] == "true"
 
 
 @pytest.mark.parametrize("name", ["Queue", "DeadLetterQueue"])
-def test_a_queue_is_encrypted_by_a_key_that_sqs_manages(queued: Stack, name: str) -> None:
-    queue = queued.queue(name)
+def test_a_queue_is_encrypted_by_a_key_that_sqs_manages(default: Stack, name: str) -> None:
+    queue = default.queue(name)
 
     assert (queue["SqsManagedSseEnabled"], queue.get("KmsMasterKeyId")) == ("true", None)
 
 
 @pytest.mark.parametrize("name", ["Queue", "DeadLetterQueue"])
-def test_a_queue_keeps_events_for_fourteen_days(queued: Stack, name: str) -> None:
-    assert queued.queue(name)["MessageRetentionPeriod"] == "1209600"
+def test_a_queue_keeps_events_for_fourteen_days(default: Stack, name: str) -> None:
+    assert default.queue(name)["MessageRetentionPeriod"] == "1209600"
 
 
 @pytest.mark.parametrize("name", ["Queue", "DeadLetterQueue"])
-def test_a_queue_takes_messages_of_one_mebibyte(queued: Stack, name: str) -> None:
-    assert queued.queue(name)["MaximumMessageSize"] == "1048576"
+def test_a_queue_takes_messages_of_one_mebibyte(default: Stack, name: str) -> None:
+    assert default.queue(name)["MaximumMessageSize"] == "1048576"
 
 
-def test_the_worker_is_given_ten_events_of_the_queue_at_once_and_answers_for_each(queued: Stack) -> None:
-    mappings = queued.client("lambda").list_event_source_mappings(FunctionName=queued.created()["WorkerFunction"])
+def test_the_worker_is_given_ten_events_of_the_queue_at_once_and_answers_for_each(default: Stack) -> None:
+    mappings = default.client("lambda").list_event_source_mappings(FunctionName=default.created()["WorkerFunction"])
     names = ("EventSourceArn", "BatchSize", "FunctionResponseTypes", "ScalingConfig", "State")
 
     assert [{name: mapping[name] for name in names} for mapping in mappings["EventSourceMappings"]] == [
         {
-            "EventSourceArn": queued.queue("Queue")["QueueArn"],
+            "EventSourceArn": default.queue("Queue")["QueueArn"],
             "BatchSize": 10,
             "FunctionResponseTypes": ["ReportBatchItemFailures"],
-            "ScalingConfig": {"MaximumConcurrency": 25},
+            "ScalingConfig": {"MaximumConcurrency": 10},
             "State": "Enabled",
         }
     ]
+
+
+def test_as_many_batches_go_out_at_once_as_was_asked_for(configured: Stack) -> None:
+    worker = configured.created()["WorkerFunction"]
+    (mapping,) = configured.client("lambda").list_event_source_mappings(FunctionName=worker)["EventSourceMappings"]
+
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 25}
 
 
 def test_the_queues_outlive_the_stack(deleted: Stack) -> None:
@@ -638,49 +685,53 @@ def test_nothing_else_outlives_the_stack(deleted: Stack) -> None:
 # -- Their logs ------------------------------------------------------------------------------------------------------
 
 
-def test_log_groups_are_named_after_the_stack(queued: Stack) -> None:
-    assert queued.created("AWS::Logs::LogGroup") == {
-        "AccessLogGroup": "/aws/vendedlogs/apigateway/queued",
-        "ApiFunctionLogGroup": "/aws/lambda/queued-api",
-        "WorkerFunctionLogGroup": "/aws/lambda/queued-worker",
+def test_log_groups_are_named_after_the_stack(default: Stack) -> None:
+    assert default.created("AWS::Logs::LogGroup") == {
+        "AccessLogGroup": "/aws/vendedlogs/apigateway/default",
+        "ApiFunctionLogGroup": "/aws/lambda/default-api",
+        "WorkerFunctionLogGroup": "/aws/lambda/default-worker",
     }
 
 
-def test_every_log_is_kept_for_thirty_days_unless_told_otherwise(direct: Stack) -> None:
-    assert {group.get("retentionInDays") for group in direct.log_groups().values()} == {30}
+def test_every_log_is_kept_for_thirty_days_unless_told_otherwise(default: Stack) -> None:
+    assert {group.get("retentionInDays") for group in default.log_groups().values()} == {30}
 
 
-def test_every_log_is_kept_for_the_time_that_was_asked_for(queued: Stack) -> None:
-    assert {group.get("retentionInDays") for group in queued.log_groups().values()} == {90}
+def test_every_log_is_kept_for_the_time_that_was_asked_for(configured: Stack) -> None:
+    assert {group.get("retentionInDays") for group in configured.log_groups().values()} == {90}
 
 
 # -- What it tells ---------------------------------------------------------------------------------------------------
 
 
-def test_the_outputs_lead_to_what_was_created(queued: Stack) -> None:
-    outputs, created = queued.outputs(), queued.created()
-    names = ("FunctionName", "LogGroup", "WorkerLogGroup", "QueueUrl", "DeadLetterQueueUrl")
+def test_the_outputs_lead_to_what_was_created(default: Stack) -> None:
+    created, dashboard = default.created(), "default-eu-west-1"
 
-    assert {name: outputs[name] for name in names} == {
+    assert default.outputs() == {
+        "EventsUrl": "https://Api.execute-api.eu-west-1.amazonaws.com/events",
+        "DataPlaneUrl": "https://Api.execute-api.eu-west-1.amazonaws.com",
+        "WebhookTokenParameter": "/rudderstack-pagerduty/webhook-token",
+        "RoutingKeyParameter": "/rudderstack-pagerduty/routing-keys/default",
+        "PagerDutyUrl": "https://events.pagerduty.com",
+        "DashboardUrl": (
+            "https://eu-west-1.console.aws.amazon.com/cloudwatch/home"
+            f"?region=eu-west-1#dashboards/dashboard/{dashboard}"
+        ),
         "FunctionName": created["ApiFunction"],
         "LogGroup": created["ApiFunctionLogGroup"],
-        "WorkerLogGroup": created["WorkerFunctionLogGroup"],
         "QueueUrl": created["Queue"],
         "DeadLetterQueueUrl": created["DeadLetterQueue"],
+        "WorkerLogGroup": created["WorkerFunctionLogGroup"],
     }
 
 
-def test_with_direct_delivery_the_outputs_tell_of_no_queue(direct: Stack) -> None:
-    assert direct.outputs().keys() & {"QueueUrl", "DeadLetterQueueUrl", "WorkerLogGroup"} == set()
-
-
-def test_the_dashboard_shows_the_functions_and_queues_that_were_created(queued: Stack) -> None:
-    name = queued.created("AWS::CloudWatch::Dashboard")["Dashboard"]
-    body = json.loads(queued.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"])
+def test_the_dashboard_shows_the_functions_and_queues_that_were_created(default: Stack) -> None:
+    name = default.created("AWS::CloudWatch::Dashboard")["Dashboard"]
+    body = json.loads(default.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"])
     metrics = [metric for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])]
 
     assert {metric[3] for metric in metrics if metric[2:3] in (["FunctionName"], ["QueueName"])} == {
-        *queued.created("AWS::Lambda::Function").values(),
-        queued.queue("Queue")["QueueArn"].rpartition(":")[2],
-        queued.queue("DeadLetterQueue")["QueueArn"].rpartition(":")[2],
+        *default.created("AWS::Lambda::Function").values(),
+        default.queue("Queue")["QueueArn"].rpartition(":")[2],
+        default.queue("DeadLetterQueue")["QueueArn"].rpartition(":")[2],
     }

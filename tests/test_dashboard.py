@@ -18,7 +18,7 @@ from local.sandbox import Fault, Received
 from local.stack import LOCAL_TOKEN, LocalStack, Options
 from support import track, wait_until
 
-DRAWINGS: Final = Path(__file__).parent / "dashboards"
+DRAWING: Final = Path(__file__).parent / "dashboard.txt"
 NAMESPACE: Final = "RudderStackPagerDuty"
 TOPIC: Final = "arn:aws:sns:eu-west-1:123456789012:alarms"
 
@@ -30,11 +30,8 @@ FAULTS: Final = {
     "refused": Fault.answer(400),
     "gone": Fault.reset_before(),
 }
-# With a queue it takes a while until all of these are written.
-LAST: Final = {
-    *((f"PagerDuty{end}", "trigger") for end in ("2xx", "3xx", "4xx", "429", "5xx", "NoAnswer")),
-    ("Delivered", "change"),
-}
+# What is written last: the worker's lines, of the two events that come in one request and so go through the queue.
+LAST: Final = {("Delivered", "acknowledge"), ("Delivered", "resolve")}
 # The dimension, the kind of resource that is its value, and the metrics that AWS documents for it:
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
@@ -64,27 +61,17 @@ AWS_METRICS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
 }
 
 
-# What is written in one mode of delivery only.
-NOT_WRITTEN: Final = {"direct": {"Queued"}, "queued": set[str]()}
-
-
-@pytest.fixture(scope="module", params=["direct", "queued"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def log(mode: str) -> list[str]:
+def log() -> list[str]:
     """Return what the functions log while events end in every way, through the whole stack."""
     lines: list[str] = []
-    options = Options(delivery="queued" if mode == "queued" else "direct")
-    with LocalStack(options, on_log=lines.append) as stack:
+    with LocalStack(Options(), on_log=lines.append) as stack:
         assert stack.sandbox is not None
         stack.sandbox.misbehave = misbehave
 
-        def post(event: Mapping[str, Any], token: str = LOCAL_TOKEN) -> None:
+        def post(content: object, token: str = LOCAL_TOKEN) -> None:
             headers = {"X-Api-Key": token}
-            urllib3.request("POST", f"{stack.url}/events", json=event, headers=headers, retries=False, timeout=30)
+            urllib3.request("POST", f"{stack.url}/events", json=content, headers=headers, retries=False, timeout=30)
 
         now = datetime.now(UTC).isoformat()
         post(track(timestamp=now, properties={"severity": "loud"}))
@@ -94,6 +81,7 @@ def log(mode: str) -> list[str]:
         post(track(), token="a-wrong-secret-of-somebody")
         for key in FAULTS:
             post(track(messageId=key, properties={"dedupKey": key}))
+        post([track(properties={"action": action}) for action in ("acknowledge", "resolve")])
         wait_until(lambda: {(each.name, dict(each.dimensions).get("kind")) for each in read_all(lines)} >= LAST)
     return lines
 
@@ -108,9 +96,9 @@ def emitted(log: list[str]) -> list[Metric]:
 
 
 @pytest.fixture(scope="module")
-def resources(mode: str) -> dict[str, Any]:
+def resources() -> dict[str, Any]:
     """Return the resources of a stack in which everything that can be switched on is."""
-    found = deployed(transform(), DeliveryMode=mode, AlarmTopicArn=TOPIC, NoDeliveryHours="24")
+    found = deployed(transform(), AlarmTopicArn=TOPIC, NoDeliveryHours="24")
     return dict(found["Resources"])
 
 
@@ -179,9 +167,9 @@ def missing(shown: list[Shown], emitted: list[Metric], resources: Mapping[str, A
 
 
 def test_every_metric_of_the_dashboard_is_there(
-    mode: str, body: dict[str, Any], emitted: list[Metric], resources: dict[str, Any]
+    body: dict[str, Any], emitted: list[Metric], resources: dict[str, Any]
 ) -> None:
-    shown = [each for widget in body["widgets"] for each in metrics_of(widget) if each.name not in NOT_WRITTEN[mode]]
+    shown = [each for widget in body["widgets"] for each in metrics_of(widget)]
 
     assert missing(shown, emitted, resources) == []
 
@@ -206,7 +194,7 @@ def test_metrics_have_the_dimensions_that_the_dashboard_and_the_alarms_need_and_
 
 
 def test_the_dashboard_looks_as_it_should(
-    mode: str, body: dict[str, Any], emitted: list[Metric], resources: dict[str, Any]
+    body: dict[str, Any], emitted: list[Metric], resources: dict[str, Any]
 ) -> None:
     """After an intended change: take what is drawn, look at it, and put it in the place of the file."""
 
@@ -216,7 +204,7 @@ def test_the_dashboard_looks_as_it_should(
         found = {f"{label_of(shown.label, dict(each.dimensions))}: {each.unit}" for each in matching(shown, emitted)}
         return sorted(found) or [f"{shown.label}: NOT THERE"]
 
-    assert draw(body, lines_of) == (DRAWINGS / f"{mode}.txt").read_text(encoding="utf-8")
+    assert draw(body, lines_of) == DRAWING.read_text(encoding="utf-8")
 
 
 def test_the_query_for_codes_asks_for_fields_that_the_log_has(body: dict[str, Any], log: list[str]) -> None:
@@ -237,11 +225,10 @@ def parse(line: str) -> dict[str, Any]:
     return content
 
 
-def test_the_query_reads_the_logs_of_all_functions(mode: str, body: dict[str, Any]) -> None:
+def test_the_query_reads_the_logs_of_both_functions(body: dict[str, Any]) -> None:
     (query,) = (widget["properties"]["query"] for widget in body["widgets"] if widget["type"] == "log")
-    groups = ["ApiFunctionLogGroup", "WorkerFunctionLogGroup"] if mode == "queued" else ["ApiFunctionLogGroup"]
 
-    assert re.findall(r"SOURCE '(\w+)'", query) == groups
+    assert re.findall(r"SOURCE '(\w+)'", query) == ["ApiFunctionLogGroup", "WorkerFunctionLogGroup"]
 
 
 def test_every_alarm_is_on_the_dashboard(body: dict[str, Any], resources: dict[str, Any]) -> None:
@@ -254,26 +241,20 @@ def test_every_alarm_is_on_the_dashboard(body: dict[str, Any], resources: dict[s
 # -- the alarms ------------------------------------------------------------------------------------------------------
 
 
-def test_the_alarms_go_off_at_these_limits(mode: str, resources: dict[str, Any]) -> None:
-    always = {
+def test_the_alarms_go_off_at_these_limits(resources: dict[str, Any]) -> None:
+    assert {name: in_words(alarm) for name, alarm in alarms(resources).items()} == {
         "EventsRefusedAlarm": "Rejected Sum >= 1 in 1 of 1 x 300 s",
         "UnauthorizedAlarm": "Unauthorized Sum >= 1 in 1 of 1 x 300 s",
         "DeferredAlarm": "Deferred Sum >= 1 in 3 of 4 x 300 s",
         "ApiErrorsAlarm": "Errors Sum >= 1 in 1 of 1 x 300 s",
         "ApiThrottlesAlarm": "Throttles Sum >= 1 in 1 of 1 x 300 s",
         "SlowAnswersAlarm": "Latency p99 > 8000 in 2 of 3 x 300 s",
-        "NoDeliveryAlarm": "Delivered Sum < 1 in 24 of 24 x 3600 s",
-    }
-    with_a_queue = {
         "WorkerErrorsAlarm": "Errors Sum >= 1 in 1 of 1 x 300 s",
         "WorkerThrottlesAlarm": "Throttles Sum >= 1 in 1 of 1 x 300 s",
         "QueueAgeAlarm": "ApproximateAgeOfOldestMessage Maximum > 600 in 1 of 1 x 300 s",
         "DeadLettersAlarm": "ApproximateNumberOfMessagesVisible Maximum >= 1 in 1 of 1 x 300 s",
+        "NoDeliveryAlarm": "Delivered Sum < 1 in 24 of 24 x 3600 s",
     }
-
-    assert {name: in_words(alarm) for name, alarm in alarms(resources).items()} == (
-        always | with_a_queue if mode == "queued" else always
-    )
 
 
 def periods_of(alarm: dict[str, Any]) -> int:
@@ -336,7 +317,7 @@ def test_no_alarm_looks_back_further_than_cloudwatch_does() -> None:
     assert transform()["Parameters"]["NoDeliveryHours"]["MaxValue"] * 3600 == 7 * 24 * 3600
 
 
-def test_cloudwatch_takes_every_alarm(mode: str, resources: dict[str, Any], aws_url: str) -> None:
+def test_cloudwatch_takes_every_alarm(resources: dict[str, Any], aws_url: str) -> None:
     """CloudFormation, whose part moto lacks for alarms, hands their properties on to this call, name by name."""
     cloudwatch: Any = boto3.client("cloudwatch", endpoint_url=aws_url)
     resolve = resolving(resources)
@@ -344,7 +325,7 @@ def test_cloudwatch_takes_every_alarm(mode: str, resources: dict[str, Any], aws_
         cloudwatch.put_metric_alarm(
             **properties
             | {
-                "AlarmName": mode + substitute(properties["AlarmName"], resolve),
+                "AlarmName": substitute(properties["AlarmName"], resolve),
                 "Dimensions": [
                     {**each, "Value": substitute(each["Value"], resolve)} for each in properties["Dimensions"]
                 ],
@@ -353,6 +334,6 @@ def test_cloudwatch_takes_every_alarm(mode: str, resources: dict[str, Any], aws_
                 "OKActions": [TOPIC],
             }
         )
-    taken = cloudwatch.describe_alarms(AlarmNamePrefix=mode)["MetricAlarms"]
+    taken = cloudwatch.describe_alarms(AlarmNamePrefix="local-")["MetricAlarms"]
 
-    assert len(taken) == len(alarms(resources)) == (11 if mode == "queued" else 7)
+    assert len(taken) == len(alarms(resources)) == 11
