@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 DIMENSIONS: Final = range(31)
 METRICS: Final = range(1, 101)
+VALUES: Final = range(1, 101)
 NAME_LENGTHS: Final = range(1, 1025)
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html, those of time and number.
 UNITS: Final = frozenset({"Seconds", "Microseconds", "Milliseconds", "Count", "Bytes", "Percent", "None"})
@@ -60,11 +61,12 @@ def _of_directive(content: dict[str, Any], directive: dict[str, Any]) -> Iterato
             _check_text(name, content[name])
         if metric["Unit"] not in UNITS:
             raise ValueError(f"{metric['Name']}: {metric['Unit']} is no unit")
-        value = content[metric["Name"]]
-        if not _is_number(value):
-            raise ValueError(f"{metric['Name']}: {value} is no number")
+        values = content[metric["Name"]] if isinstance(content[metric["Name"]], list) else [content[metric["Name"]]]
+        if len(values) not in VALUES or not all(map(_is_number, values)):
+            raise ValueError(f"{metric['Name']}: {content[metric['Name']]} is neither a number nor 1 to 100 of them")
         dimensions = tuple((name, content[name]) for name in names)
-        yield Metric(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, value)
+        for value in values:
+            yield Metric(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, value)
 
 
 def _is_number(value: object) -> bool:
