@@ -6,14 +6,18 @@ function's idea of PagerDuty shows. Where the documentation is silent it is stri
 
 from __future__ import annotations
 
+import atexit
 import errno
+import functools
 import json
 import random
 import re
 import socket
 import socketserver
+import ssl
 import struct
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -24,7 +28,10 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+import trustme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,6 +58,10 @@ TIMESTAMP = re.compile(
 
 # Below the ephemeral ports of Linux and macOS: while the sandbox is stopped, no client's own connection takes its port.
 PORTS = range(20_000, 30_000)
+# What this machine, or a container on it, may call the sandbox.
+NAMES = ("127.0.0.1", "::1", "localhost", "host.docker.internal")
+# The first byte of a connection that begins with TLS's handshake: https://www.rfc-editor.org/rfc/rfc8446#section-5.1
+TLS_HANDSHAKE = b"\x16"
 POLL_SECONDS = 0.02
 JOIN_SECONDS = 5.0
 
@@ -269,9 +280,30 @@ def _no_json(constant: str) -> NoReturn:
 DISCARDED = _Answer(HTTPStatus.ACCEPTED, {"status": "success", "message": "Event processed"})
 
 
+_authority = functools.cache(trustme.CA)
+
+
+@functools.cache
+def ca_file() -> Path:
+    """Write the CA of this process's sandboxes as PEM, for a client's SSL_CERT_FILE; it is there until exit."""
+    directory = tempfile.TemporaryDirectory()
+    atexit.register(directory.cleanup)
+    path = Path(directory.name, "ca.pem")
+    _authority().cert_pem.write_to_path(path)
+    return path
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _authority().issue_cert(*NAMES).configure_cert(context)
+    return context
+
+
 class Sandbox:
     """A PagerDuty on 127.0.0.1; a context manager, or start() and stop(), again on the same port if wanted.
 
+    Its port takes TLS and plain HTTP alike. Its certificate is of a CA of its own, which clients find in `ca_file()`.
     `rate_limit` calls are let through per `window` seconds and routing key (None: any number). `latency` is the time in
     seconds from an event's effect to its answer. `on_received` is called for every call between the two, by the thread
     of its connection.
@@ -315,7 +347,12 @@ class Sandbox:
     @property
     def url(self) -> str:
         """Where it listens; with port 0 known from the first start on."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def plain_url(self) -> str:
+        """The same without TLS, for a client that cannot be given the CA."""
+        return self.url.replace("https", "http")
 
     def incident(self, dedup_key: str, routing_key: str | None = None) -> Incident | None:
         """Return the latest incident of a dedup key (None: of any routing key)."""
@@ -455,6 +492,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, sandbox: Sandbox, port: int) -> None:
         self.sandbox = sandbox
+        self.tls = _tls()
         self.stopping = threading.Event()
         self.connections: dict[threading.Thread, socket.socket] = {}
         self.accepting = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
@@ -490,9 +528,24 @@ class _Server(ThreadingHTTPServer):
         finally:
             self.connections.pop(threading.current_thread(), None)
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection, in TLS when it begins so."""
+        if request.recv(1, socket.MSG_PEEK) != TLS_HANDSHAKE:
+            super().finish_request(request, client_address)
+            return
+        # wrap_socket() detaches the socket that it is given, and stop() needs this one.
+        with self.tls.wrap_socket(request.dup(), server_side=True) as connection:
+            super().finish_request(connection, client_address)
+            # unwrap() sends TLS's own goodbye, and would then wait for the client's.
+            connection.settimeout(0)
+            with suppress(OSError):
+                connection.unwrap()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Show mistakes, but not a client that went away: here that is everyday."""
-        if not isinstance(sys.exception(), OSError):
+        """Show mistakes, but not a connection that broke: here that is everyday."""
+        if isinstance(sys.exception(), OSError):
+            request.close()  # Without the orderly end that would come next, since a reset must have none.
+        else:
             super().handle_error(request, client_address)
 
 
@@ -546,7 +599,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, response: bytes, pause: float) -> None:
         """Send the answer, unless the client has hung up: the system would take it, and nobody would get it."""
         with suppress(BlockingIOError):
-            if not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            # TLS sockets refuse to peek; below them there is one that doesn't.
+            if not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 raise ConnectionResetError("The client did not wait for the answer")
         for piece in (response[at : at + 1] for at in range(len(response))) if pause else (response,):
             self._wait(pause)
@@ -557,7 +611,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
+            raise ConnectionResetError("Told to reset the connection")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the parent's name for it
         """Stay quiet: `on_received` tells."""
