@@ -15,7 +15,7 @@ from local import gateway
 from local.aws import Aws
 from local.event_source import EventSource
 from local.runtime import Function, Runtime
-from local.sandbox import Received, Sandbox
+from local.sandbox import Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -123,6 +123,8 @@ class LocalStack:
             "QUEUE_URL": self.queue_url,
             "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
         }
+        if self.sandbox:
+            environment["SSL_CERT_FILE"] = str(ca_file())
         self.worker = self._run(starting, functions["WorkerFunction"], environment)
         self.event_source = starting.enter_context(
             EventSource(

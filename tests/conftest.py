@@ -2,19 +2,22 @@
 
 import io
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+
+from local.sandbox import Sandbox, ca_file
 
 _STATE = tempfile.TemporaryDirectory()
 # Before app is imported, which makes its AWS clients then: no test reaches a real account, or a local stack in use.
 os.environ.update(
     LOCAL_STATE=_STATE.name,
+    # The sandbox's certificate is made on the fly.
+    SSL_CERT_FILE=str(ca_file()),
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
     AWS_DEFAULT_REGION="us-east-1",
@@ -26,11 +29,13 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
 
 import app
 import telemetry
+import worker
 from credentials import Credentials
-from delivery import Direct
-from local.sandbox import Sandbox
-from mapping import Rules
+from local.aws import Aws
 from pagerduty import Client
+from parts import Parts
+from settings import Rules, Settings
+from sqs import Queue
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable
 
 
@@ -45,16 +50,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def aws_url() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+def running_aws() -> Iterator[Aws]:
+    with Aws() as running:
+        yield running
+
+
+@pytest.fixture
+def aws(running_aws: Aws) -> Iterator[Aws]:
+    """Lend the one SSM and SQS that is running; it does not fail."""
+    yield running_aws
+    running_aws.fail = None
 
 
 @pytest.fixture(scope="session")
-def ssm(aws_url: str) -> Any:
-    return boto3.client("ssm", endpoint_url=aws_url)
+def aws_url(running_aws: Aws) -> str:
+    return running_aws.url
+
+
+@pytest.fixture(scope="session")
+def ssm(running_aws: Aws) -> Any:
+    return running_aws.client("ssm")
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +91,8 @@ def sandbox(running_sandbox: Sandbox) -> Sandbox:
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Collect what the function logs."""
     stream = io.StringIO()
-    monkeypatch.setattr(telemetry.handler, "stream", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
     return stream
 
 
@@ -86,17 +102,34 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_endpoint(ssm: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoint]:
-    """Wire the function anew, below an SSM prefix that no other test uses."""
+def make_endpoint(aws: Aws, ssm: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoint]:
+    """Wire both functions anew, with an SSM prefix and queues that no other test uses."""
 
     def make(
-        url: str | None = None, rules: Rules | None = None, clock: Clock | None = None, **services: str
+        url: str | None = None,
+        *,
+        rules: Rules | None = None,
+        clock: Clock | None = None,
+        mode: Any = "direct",
+        **services: str,
     ) -> Endpoint:
         prefix = f"/test/{uuid.uuid4()}"
-        credentials = Credentials(prefix, ssm, *([clock] if clock else []))
-        service = app.Service(rules or Rules(), credentials, Client(url or sandbox.url, no_pause), Direct())
-        monkeypatch.setattr(app, "service", lambda: service)
-        endpoint = Endpoint(ssm, prefix, sandbox, service)
+        sqs = aws.client("sqs")
+        queue_url, dead_letter_queue_url = (
+            sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+            for _ in range(2)
+        )
+        settings = Settings(queue_url, dead_letter_queue_url, prefix, delivery_mode=mode, rules=rules or Rules())
+        has = Parts(
+            settings,
+            Credentials(prefix, ssm, *([clock] if clock else [])),
+            Client(url or sandbox.url, no_pause),
+            Queue(sqs, queue_url),
+            Queue(sqs, dead_letter_queue_url),
+        )
+        endpoint = Endpoint(aws, ssm, prefix, sandbox, has)
+        for module in (app, worker):
+            monkeypatch.setattr(module, "parts", lambda: endpoint.has)
         endpoint.put("webhook-token", TOKEN)
         for name, key in (services or {"default": ROUTING_KEY}).items():
             endpoint.put(f"routing-keys/{name}", key)

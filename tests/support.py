@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import app
+import worker
+from local.aws import Aws
 from local.sandbox import Sandbox
+from parts import Parts
 
 TOKEN = "a-secret-of-the-tests"
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
@@ -51,12 +54,13 @@ class Answer:
 
 @dataclass
 class Endpoint:
-    """The function, wired to moto's SSM and the sandbox, called with requests as API Gateway makes them."""
+    """Both functions, wired to real servers of SSM and SQS and to the sandbox, called as API Gateway and SQS do."""
 
+    aws: Aws
     ssm: Any
     prefix: str
     sandbox: Sandbox
-    service: app.Service
+    has: Parts
     headers: dict[str, str] = field(default_factory=lambda: {"authorization": f"Bearer {TOKEN}"})
 
     def put(self, name: str, value: str) -> None:
@@ -66,21 +70,64 @@ class Endpoint:
         self.ssm.delete_parameter(Name=f"{self.prefix}/{name}")
 
     def post(self, content: object, path: str = "/events", milliseconds: int = 9000, **changes: Any) -> Answer:
-        """Call the handler with the content as body: JSON, unless it is a string already."""
+        """Call the API function with the content as body: JSON, unless it is a string already."""
         parts = path.split("/")
+        is_named = len(parts) > 2 and parts[1] == "events"
         event = {
             "version": "2.0",
-            "routeKey": "POST /events/{service}" if len(parts) > 2 and parts[1] == "events" else f"POST {path}",
+            "routeKey": "POST /events/{service}" if is_named else f"POST {path}",
             "rawPath": path,
             "rawQueryString": "",
             "headers": self.headers,
             "body": content if isinstance(content, str) else json.dumps(content),
             "isBase64Encoded": False,
-            **({"pathParameters": {"service": parts[2]}} if len(parts) > 2 and parts[1] == "events" else {}),
+            **({"pathParameters": {"service": parts[2]}} if is_named else {}),
             **changes,
         }
         response = app.lambda_handler(event, LambdaContext(milliseconds))  # type: ignore[arg-type]  # the part it reads
         return Answer(response["statusCode"], json.loads(response["body"]), response["body"])
+
+    def received(self, url: str) -> list[dict[str, Any]]:
+        """Take what is in a queue out of it: messages as Lambda hands them to a function, group by group in order."""
+        sqs = self.aws.client("sqs")
+        found = sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"]
+        )
+        return [
+            {
+                "messageId": each["MessageId"],
+                "receiptHandle": each["ReceiptHandle"],
+                "body": each["Body"],
+                "attributes": each["Attributes"],
+                "messageAttributes": {
+                    name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
+                    for name, value in each.get("MessageAttributes", {}).items()
+                },
+                "md5OfBody": each["MD5OfBody"],
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:queue.fifo",
+                "awsRegion": "us-east-1",
+            }
+            for each in found.get("Messages", [])
+        ]
+
+    def work(self, records: list[dict[str, Any]] | None = None, milliseconds: int = 90_000) -> list[int]:
+        """Call the worker with what is in the queue; return the positions of the messages that have to stay there."""
+        records = self.received(self.has.settings.queue_url) if records is None else records
+        positions = {record["messageId"]: position for position, record in enumerate(records)}
+        answer = worker.lambda_handler({"Records": records}, LambdaContext(milliseconds))  # type: ignore[arg-type]  # the part it reads
+        return sorted(positions[str(failure["itemIdentifier"])] for failure in answer["batchItemFailures"])
+
+    def dead_letters(self) -> list[tuple[str, str, str]]:
+        """Take body, code and reason of what is in the dead-letter queue."""
+        return [
+            (
+                record["body"],
+                record["messageAttributes"]["code"]["stringValue"],
+                record["messageAttributes"]["reason"]["stringValue"],
+            )
+            for record in self.received(self.has.settings.dead_letter_queue_url)
+        ]
 
 
 def track(**changes: Any) -> dict[str, Any]:
