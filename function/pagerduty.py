@@ -94,15 +94,20 @@ class Client:
             self._pause(random.uniform(*_RETRY_PAUSE) * attempt)  # noqa: S311 -- jitter, not a secret
         return outcome
 
+    def close(self) -> None:
+        """Close the connection, if there is one; the next event opens another."""
+        if self._connection:
+            self._connection.close()
+
     def _exchange(self, path: str, body: bytes, deadline: float) -> tuple[int, bytes | None]:
         """Post once; return the status and the reply, None when it was not read to its end.
 
         The work is done in a thread, since a look-up of a name or an answer that trickles in knows no time-out. Past
         the deadline its connection is cut off, and it sends nothing more. Raises TimeoutError, and what _Broken names.
         """
-        connection, self._connection = self._connection, None
-        if connection is None or not connection.is_connected:
-            connection = self._new_connection()
+        connection, self._connection = self._connection or self._new_connection(), None
+        if not connection.is_connected:
+            connection.close()  # PagerDuty has closed it, or sent what nobody asked for.
         head: Future[tuple[int, socket.socket]] = Future()
         reply: Future[bytes] = Future()
         arguments = (connection, path, body, deadline, head, reply)
@@ -123,8 +128,8 @@ class Client:
     def _new_connection(self) -> HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
         if self._tls is None:
-            return HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
-        return HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, ssl_context=self._tls)
+            return HTTPConnection(host, port)
+        return HTTPSConnection(host, port, ssl_context=self._tls)
 
 
 def _converse(  # noqa: PLR0913, PLR0917 -- all that the thread is given
@@ -160,6 +165,7 @@ def _converse(  # noqa: PLR0913, PLR0917 -- all that the thread is given
 
 def _connect(connection: HTTPConnection) -> None:
     """Connect, with TLS where it is due. Raises ConnectionError, for a time-out too: PagerDuty was not asked yet."""
+    connection.timeout = CONNECT_TIMEOUT
     try:
         connection.connect()
     except (HTTPError, OSError) as problem:

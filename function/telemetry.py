@@ -103,8 +103,10 @@ def log_events(
     if left_out:
         number = left_out.total()
         fields = {"pagerduty_service": service, "outcome": max(left_out, key=_SEVERITY.index), "left_out": number}
-        metrics = {_METRIC_OF_RESULT[result]: count for result, count in left_out.items()} | {"Received": number}
-        _write("more events", fields, {} if is_preview else metrics, {})
+        metrics: dict[str, float] = {}
+        if not is_preview:
+            metrics = {_METRIC_OF_RESULT[result]: count for result, count in left_out.items()} | {"Received": number}
+        _write("more events", fields, metrics, {})
 
 
 def log_request(outcome: Outcome, *, is_preview: bool) -> None:

@@ -1,14 +1,15 @@
 """Fixtures: AWS without an account, PagerDuty's sandbox, and the function wired to both."""
 
+import functools
 import io
 import os
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 
 from local.sandbox import Sandbox, ca_file
 
@@ -91,7 +92,8 @@ def sandbox(running_sandbox: Sandbox) -> Sandbox:
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Collect what the function logs."""
     stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
+    # Powertools prints metrics; pytest has taken sys.stdout for itself by then.
+    monkeypatch.setattr(cloudwatch, "print", functools.partial(print, file=stream), raising=False)
     monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
     return stream
 
@@ -102,7 +104,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_endpoint(aws: Aws, ssm: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoint]:
+def make_client() -> Iterator[Callable[[str], Client]]:
+    """Make clients of PagerDuty that do not pause, and close their connections in the end."""
+    clients = []
+
+    def make(url: str) -> Client:
+        clients.append(Client(url, no_pause))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def make_endpoint(
+    aws: Aws, ssm: Any, sandbox: Sandbox, make_client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Endpoint]:
     """Wire both functions anew, with an SSM prefix and queues that no other test uses."""
 
     def make(
@@ -123,7 +141,7 @@ def make_endpoint(aws: Aws, ssm: Any, sandbox: Sandbox, monkeypatch: pytest.Monk
         has = Parts(
             settings,
             Credentials(prefix, ssm, *([clock] if clock else [])),
-            Client(url or sandbox.url, no_pause),
+            make_client(url or sandbox.url),
             Queue(sqs, queue_url),
             Queue(sqs, dead_letter_queue_url),
         )

@@ -1,24 +1,37 @@
 """The one outbound call, against real HTTP servers on loopback."""
 
-import contextlib
+import json
+import random
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from errors import Deferred, NotSentError, Rejected
+import pagerduty
+from event import Event
 from local.sandbox import Fault, Received, Sandbox
-from pagerduty import Client, RoutingKeyRefused
-from support import ROUTING_KEY, no_pause
+from outcome import Outcome
+from pagerduty import Client
+from support import ROUTING_KEY
 
-TRIGGER = (
-    b'{"event_action":"trigger","dedup_key":"disk-full",'
-    b'"payload":{"summary":"Disk is full","severity":"error","source":"db-1"}}'
+TRIGGER = Event(
+    "default",
+    "alert",
+    {
+        "event_action": "trigger",
+        "dedup_key": "disk-full",
+        "payload": {"summary": "Disk is full", "severity": "error", "source": "db-1"},
+    },
+    "trigger",
+    "disk-full",
 )
-CHANGE = b'{"payload":{"summary":"Deployed"}}'
+CHANGE = Event("default", "change", {"payload": {"summary": "Deployed"}})
+REFUSED = {"status": "invalid event", "message": "Event object is invalid"}
+
+MakeClient = Callable[[str], Client]
 
 
 def soon(seconds: float = 5.0) -> float:
@@ -29,15 +42,19 @@ def always(fault: Fault) -> Callable[[Received], Fault]:
     return lambda _: fault
 
 
-def error_of(client: Client, deadline: float | None = None) -> NotSentError:
-    with pytest.raises(NotSentError) as caught:
-        client.send("alert", TRIGGER, ROUTING_KEY, deadline or soon())
-    return caught.value
+def post(client: Client, deadline: float | None = None, event: Event = TRIGGER) -> Outcome:
+    return client.post(event, ROUTING_KEY, deadline or soon())
+
+
+def calls(outcome: Outcome) -> tuple[int | None, int]:
+    """Return PagerDuty's status and the number of attempts."""
+    assert outcome.call is not None
+    return outcome.call.status, outcome.call.attempts
 
 
 @pytest.fixture
-def client(sandbox: Sandbox) -> Client:
-    return Client(sandbox.url, no_pause)
+def client(sandbox: Sandbox, make_client: MakeClient) -> Client:
+    return make_client(sandbox.url)
 
 
 @pytest.fixture
@@ -48,7 +65,7 @@ def closed_port() -> Iterator[int]:
 
 
 def test_an_alert_event_is_posted_with_the_routing_key(client: Client, sandbox: Sandbox) -> None:
-    receipt = client.send("alert", TRIGGER, ROUTING_KEY, soon())
+    outcome = post(client)
 
     (received,) = sandbox.received
     assert (received.path, received.event["routing_key"], received.event["dedup_key"]) == (
@@ -56,20 +73,45 @@ def test_an_alert_event_is_posted_with_the_routing_key(client: Client, sandbox: 
         ROUTING_KEY,
         "disk-full",
     )
-    assert (receipt.dedup_key, receipt.exchange.status, receipt.exchange.calls) == ("disk-full", 202, 1)
+    assert (outcome.code, calls(outcome)) == ("delivered", (202, 1))
 
 
 def test_a_change_event_is_posted_to_its_own_path(client: Client, sandbox: Sandbox) -> None:
-    client.send("change", CHANGE, ROUTING_KEY, soon())
+    post(client, event=CHANGE)
 
     assert [received.path for received in sandbox.received] == ["/v2/change/enqueue"]
 
 
-def test_a_path_in_the_url_comes_before_pagerdutys_own(sandbox: Sandbox) -> None:
-    error = error_of(Client(f"{sandbox.url}/proxy", no_pause))
+def test_a_path_in_the_url_comes_before_pagerdutys_own(sandbox: Sandbox, make_client: MakeClient) -> None:
+    outcome = post(make_client(f"{sandbox.url}/proxy"))
 
     assert [received.path for received in sandbox.received] == ["/proxy/v2/enqueue"]
-    assert error.code == "pagerduty_unexpected"
+    assert outcome.code == "pagerduty_unexpected"
+
+
+def test_without_tls_too(sandbox: Sandbox, make_client: MakeClient) -> None:
+    assert post(make_client(sandbox.plain_url)).code == "delivered"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+
+    outcome = post(make_client(sandbox.url))
+
+    assert (outcome.code, sandbox.received) == ("pagerduty_unreachable", [])
+    assert "SSL" in outcome.message
+
+
+def test_the_tls_context_is_made_once(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(sandbox.url)
+    monkeypatch.setattr(ssl, "create_default_context", None)
+    for _ in range(3):
+        client.close()
+        assert post(client).code == "delivered"
 
 
 EXPECTED = {
@@ -85,173 +127,214 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("status", "code"), EXPECTED.items())
 def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, client: Client, status: int, code: str) -> None:
-    sandbox.misbehave = always(Fault.answer(status, '{"status":"s","message":"m","errors":["e"]}'))
+    sandbox.misbehave = always(Fault.answer(status, REFUSED))
 
-    try:
-        client.send("alert", TRIGGER, ROUTING_KEY, soon())
-        outcome = "delivered"
-    except NotSentError as error:
-        outcome = error.code
-
-    assert outcome == code
+    assert post(client).code == code
 
 
 @pytest.mark.parametrize(
-    ("status", "calls"), [(202, 1), (301, 1), (400, 1), (404, 1), (408, 1), (429, 1), (500, 3), (503, 3)]
+    ("status", "attempts"), [(202, 1), (301, 1), (400, 1), (404, 1), (408, 1), (429, 1), (500, 3), (503, 3)]
 )
 def test_only_server_errors_are_quickly_retried_and_only_twice(
-    sandbox: Sandbox, client: Client, status: int, calls: int
+    sandbox: Sandbox, client: Client, status: int, attempts: int
 ) -> None:
     sandbox.misbehave = always(Fault.answer(status, "{}"))
 
-    with contextlib.suppress(NotSentError):
-        client.send("alert", TRIGGER, ROUTING_KEY, soon())
+    outcome = post(client)
 
-    assert len(sandbox.received) == calls
+    assert calls(outcome) == (status, attempts)
+    assert len(sandbox.received) == attempts
 
 
 def test_a_quick_retry_that_succeeds_is_a_delivery(sandbox: Sandbox, client: Client) -> None:
     sandbox.misbehave = lambda call: Fault.answer(500, "") if call.number == 1 else None
 
-    receipt = client.send("alert", TRIGGER, ROUTING_KEY, soon())
-
-    assert (receipt.exchange.status, receipt.exchange.calls) == (202, 2)
+    assert calls(post(client)) == (202, 2)
 
 
-@pytest.mark.parametrize(
-    ("fault", "status", "calls"),
-    [
-        (Fault.answer(500, ""), 500, 3),
-        (Fault.answer(408, ""), 408, 1),
-        (Fault.answer(429, ""), 429, 1),
-        (Fault.answer(400, ""), 400, 1),
-        (Fault.reset_before(), None, 3),
-    ],
-    ids=["500", "408", "429", "400", "reset"],
-)
-def test_what_pagerduty_last_said_is_known_of_an_event_that_it_did_not_take(
-    sandbox: Sandbox, client: Client, fault: Fault, status: int | None, calls: int
+def test_there_is_a_pause_before_each_quick_retry_with_jitter_and_the_second_is_longer(sandbox: Sandbox) -> None:
+    sandbox.misbehave = always(Fault.answer(503, ""))
+    pauses: list[float] = []
+    client = Client(sandbox.url, pauses.append)
+    random.seed(7)
+    for _ in range(10):
+        post(client)
+    client.close()
+
+    first, second = pauses[::2], pauses[1::2]
+    assert len(set(pauses)) == 20
+    assert all(0.05 <= pause <= 0.2 for pause in first)
+    assert all(0.1 <= pause <= 0.4 for pause in second)
+
+
+def test_of_an_event_that_could_not_be_brought_to_pagerduty_no_status_is_known(
+    sandbox: Sandbox, client: Client
 ) -> None:
-    sandbox.misbehave = always(fault)
+    sandbox.misbehave = always(Fault.reset_before())
 
-    with pytest.raises(NotSentError) as caught:
-        client.send("alert", TRIGGER, ROUTING_KEY, soon())
-
-    assert caught.value.exchange is not None
-    assert (caught.value.exchange.status, caught.value.exchange.calls) == (status, calls)
+    assert calls(post(client)) == (None, 3)
 
 
 def test_the_time_of_a_call_is_that_of_pagerduty_and_not_of_what_came_before(sandbox: Sandbox, client: Client) -> None:
     sandbox.misbehave = lambda call: replace(Fault.answer(503), hold=1.0) if call.number == 1 else None
 
-    assert client.send("alert", TRIGGER, ROUTING_KEY, soon()).exchange.seconds < 1.0
+    call = post(client).call
+    assert call is not None
+    assert call.seconds < 1.0
 
 
 def test_of_an_event_for_which_no_time_was_left_there_is_no_call(client: Client) -> None:
-    with pytest.raises(Deferred) as caught:
-        client.send("alert", TRIGGER, ROUTING_KEY, soon(0))
-
-    assert caught.value.exchange is None
+    assert post(client, soon(0)).call is None
 
 
 @pytest.mark.parametrize("body", ["", "accepted", "[1]", "null", '{"dedup_key": 7}', "[" * 100_000])
 def test_an_accepted_event_is_delivered_whatever_the_reply_says(sandbox: Sandbox, client: Client, body: str) -> None:
     sandbox.misbehave = always(Fault.answer(202, body))
 
-    assert client.send("alert", TRIGGER, ROUTING_KEY, soon()).dedup_key is None
+    assert post(client).code == "delivered"
 
 
-def test_a_reply_without_end_is_not_read_to_its_end(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = always(Fault.answer(202, " " * 10_000_000))
+def test_a_reply_without_end_is_not_read_to_its_end_and_its_connection_not_used_again(
+    sandbox: Sandbox, client: Client
+) -> None:
+    sandbox.misbehave = lambda call: Fault.answer(202, " " * 10_000_000) if call.number == 1 else None
 
-    assert client.send("alert", TRIGGER, ROUTING_KEY, soon()).exchange.status == 202
+    assert [post(client).code for _ in range(2)] == ["delivered", "delivered"]
 
 
 def test_pagerdutys_reasons_are_passed_on(sandbox: Sandbox, client: Client) -> None:
-    reply = {"status": "invalid event", "message": "Event object is invalid", "errors": ["Length of 'summary'", "b"]}
-    sandbox.misbehave = always(Fault.answer(400, reply))
+    sandbox.misbehave = always(Fault.answer(400, {**REFUSED, "errors": ["Length of 'summary'", "b"]}))
 
-    error = error_of(client)
+    outcome = post(client)
 
-    assert isinstance(error, Rejected)
-    assert error.message == "PagerDuty refused the event for good with 400: Length of 'summary'; b"
+    assert (outcome.code, outcome.message) == (
+        "pagerduty_rejected",
+        "PagerDuty refused the event for good with 400: Length of 'summary'; b",
+    )
 
 
-@pytest.mark.parametrize("reply", ["", "<html>", "{}", '{"errors": []}', '{"errors": {"a": 1}}', '"x"'])
-def test_a_refusal_without_reasons_is_survived(sandbox: Sandbox, client: Client, reply: str) -> None:
-    sandbox.misbehave = always(Fault.answer(400, reply))
+@pytest.mark.parametrize("errors", [{}, {"errors": []}])
+def test_a_refusal_without_errors_gives_its_message(sandbox: Sandbox, client: Client, errors: object) -> None:
+    sandbox.misbehave = always(Fault.answer(400, REFUSED | errors))  # type: ignore[operator]  # a dict
 
-    assert error_of(client).message == "PagerDuty refused the event for good with 400: no reason given"
+    assert post(client).message == "PagerDuty refused the event for good with 400: Event object is invalid"
+
+
+@pytest.mark.parametrize("status", [400, 413])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "<html>Bad Request</html>",
+        "{}",
+        "[]",
+        '"x"',
+        '{"message": "Bad Request"}',
+        '{"status": 400, "message": "Bad Request"}',
+        json.dumps({**REFUSED, "errors": {"a": 1}}),
+        json.dumps({**REFUSED, "errors": [[["a"]]]}),
+        json.dumps(REFUSED)[:-1],
+        "[" * 100_000,
+        " " * 100_000 + json.dumps(REFUSED),
+    ],
+)
+def test_a_refusal_that_is_not_pagerdutys_is_never_final(
+    sandbox: Sandbox, client: Client, status: int, reply: str
+) -> None:
+    sandbox.misbehave = always(Fault.answer(status, reply))
+
+    assert post(client).code == "pagerduty_unexpected"
 
 
 @pytest.mark.parametrize(
-    "text", ["Invalid routing key", "'routing_key' is missing", "Routing-Key not valid", "ROUTINGKEY"]
+    "text",
+    [
+        "Invalid routing key",
+        "'routing_key' is missing",
+        "Routing-Key not valid",
+        "ROUTINGKEY",
+        "Invalid routing\\u0020key",
+        "Invalid routing\\nkey",
+    ],
 )
 def test_a_refused_routing_key_is_our_fault_and_not_the_events(sandbox: Sandbox, client: Client, text: str) -> None:
-    sandbox.misbehave = always(Fault.answer(400, {"message": "invalid", "errors": [text]}))
+    body = json.dumps({**REFUSED, "errors": ["TEXT"]}).replace("TEXT", text)
+    sandbox.misbehave = always(Fault.answer(400, body))
 
-    error = error_of(client)
+    outcome = post(client)
 
-    assert isinstance(error, RoutingKeyRefused)
-    assert (error.status, error.code) == (503, "routing_key_refused")
-
-
-def test_a_routing_key_that_pagerduty_quotes_is_not_passed_on(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = always(Fault.answer(400, {"errors": [f"bad key {ROUTING_KEY}"]}))
-
-    assert ROUTING_KEY not in error_of(client).message
+    assert (outcome.http_status, outcome.code) == (503, "routing_key_refused")
 
 
-def test_a_refused_connection_is_tried_again(closed_port: int) -> None:
-    error = error_of(Client(f"http://127.0.0.1:{closed_port}", no_pause))
+@pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
+def test_a_routing_key_that_pagerduty_quotes_is_not_passed_on(sandbox: Sandbox, client: Client, quoted: str) -> None:
+    sandbox.misbehave = always(Fault.answer(400, {**REFUSED, "errors": [f"bad {quoted} here"]}))
 
-    assert isinstance(error, Deferred)
-    assert (error.status, error.code) == (503, "pagerduty_unreachable")
+    message = post(client).message.lower()
+    assert ROUTING_KEY.lower()[:16] not in message
+    assert "[routing key]" in message
 
 
-def test_a_name_that_does_not_resolve_is_tried_again() -> None:
-    error = error_of(Client("http://pagerduty.invalid", no_pause))
+def test_a_refused_connection_is_tried_again(closed_port: int, make_client: MakeClient) -> None:
+    outcome = post(make_client(f"http://127.0.0.1:{closed_port}"))
 
-    assert (error.status, error.code) == (503, "pagerduty_unreachable")
+    assert (outcome.http_status, outcome.code) == (503, "pagerduty_unreachable")
+
+
+def test_a_name_that_does_not_resolve_is_tried_again(make_client: MakeClient) -> None:
+    outcome = post(make_client("http://pagerduty.invalid"))
+
+    assert (outcome.http_status, outcome.code) == (503, "pagerduty_unreachable")
 
 
 @pytest.mark.parametrize("fault", [Fault.reset_before(), Fault.reset_after()])
 def test_a_connection_that_breaks_is_tried_again(sandbox: Sandbox, client: Client, fault: Fault) -> None:
     sandbox.misbehave = always(fault)
 
-    error = error_of(client)
+    outcome = post(client)
 
-    assert (error.status, error.code) == (503, "pagerduty_unreachable")
+    assert (outcome.http_status, outcome.code) == (503, "pagerduty_unreachable")
 
 
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.trickle(0.02)])
 def test_an_answer_that_does_not_come_in_time_is_a_timeout(sandbox: Sandbox, client: Client, fault: Fault) -> None:
     sandbox.misbehave = always(fault)
 
-    error = error_of(client, soon(0.5))
+    outcome = post(client, soon(0.5))
 
-    assert (error.status, error.code) == (504, "pagerduty_timeout")
+    assert (outcome.http_status, outcome.code) == (504, "pagerduty_timeout")
     assert len(sandbox.received) == 1
 
 
-def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: Client) -> None:
-    error = error_of(client, soon(0.1))
+def test_a_202_whose_body_never_arrives_is_delivered_and_not_posted_again(sandbox: Sandbox, client: Client) -> None:
+    head = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+    sandbox.misbehave = lambda call: Fault.raw(head, ending="hold") if call.number == 1 else None
 
-    assert (error.status, error.code) == (504, "out_of_time")
+    assert [post(client).code for _ in range(2)] == ["delivered", "delivered"]
+    assert len(sandbox.received) == 2
+
+
+def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: Client) -> None:
+    outcome = post(client, soon(0.1))
+
+    assert (outcome.http_status, outcome.code) == (504, "out_of_time")
     assert sandbox.received == []
 
 
-def test_a_connection_is_kept_and_has_its_full_timeout_again(sandbox: Sandbox, client: Client) -> None:
+def test_a_connection_is_kept_and_has_its_full_timeout_again(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sandbox.misbehave = lambda call: Fault.delay(0.3) if call.number != 2 else None
-    for _ in range(3):
-        client.send("alert", TRIGGER, ROUTING_KEY, soon(0.6))
+    post(client, soon(0.6))
+    monkeypatch.setattr(pagerduty, "_connect", None)
+    outcomes = [post(client, soon(0.6)).code for _ in range(2)]
 
-    assert len(sandbox.received) == 3
+    assert outcomes == ["delivered", "delivered"]
 
 
-def test_threads_share_the_client(sandbox: Sandbox, client: Client) -> None:
-    with ThreadPoolExecutor(32) as threads:
-        receipts = list(threads.map(lambda _: client.send("alert", TRIGGER, ROUTING_KEY, soon()), range(200)))
+def test_a_connection_that_pagerduty_has_closed_meanwhile_costs_no_attempt(sandbox: Sandbox, client: Client) -> None:
+    post(client)
+    sandbox.stop()
+    sandbox.start()
 
-    assert {receipt.exchange.status for receipt in receipts} == {202}
-    assert len(sandbox.received) == 200
+    assert calls(post(client)) == (202, 1)

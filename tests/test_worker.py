@@ -1,47 +1,48 @@
-"""The worker: what it delivers, what it leaves in the queue, and what it buries, with the reason."""
+"""The worker: what it delivers, what stays in the queue, and what goes to the dead-letter queue with the reason."""
 
 import io
 import json
-import uuid
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pytest
 
 import sqs
 import worker
-from credentials import Credentials
-from delivery import Job
-from errors import Deferred
-from local.sandbox import Fault, Received, Sandbox
-from pagerduty import Client
-from support import ROUTING_KEY, LambdaContext, no_pause
+from event import Event
+from local.aws import Failure
+from local.sandbox import Fault, Received
+from parts import parts
+from support import ROUTING_KEY, Endpoint, LambdaContext
 
-Deliver = Callable[..., list[int]]
+REFUSED = {"status": "invalid event", "message": "Event object is invalid", "errors": ["odd"]}
+NEW_KEY = "n" * 32
 
 
-def message(n: int, action: str = "trigger", service: str = "default") -> sqs.Message:
-    event: dict[str, Any] = {"event_action": action, "dedup_key": f"incident-{n}"}
+def event(n: int, action: Any = "trigger", service: str = "default") -> Event:
+    content: dict[str, Any] = {"event_action": action, "dedup_key": f"incident-{n}"}
     if action == "trigger":
-        event["payload"] = {"summary": "Disk is full", "severity": "error", "source": "db-1"}
-    return sqs.write(service, Job("alert", json.dumps(event).encode(), f"incident-{n}", f"m-{n}-{action}", action))
+        content["payload"] = {"summary": "Disk is full", "severity": "error", "source": "db-1"}
+    return Event(service, "alert", content, action, f"incident-{n}", f"m-{n}-{action}")
 
 
-def record(n: int, message: sqs.Message) -> dict[str, Any]:
+def record(number: int, event: Event, body: str | None = None) -> dict[str, Any]:
+    """Build a message as Lambda hands it to the function, of a queue that knows nothing of it."""
+    message = sqs.write(event, number)
     return {
-        "messageId": str(n),
-        "receiptHandle": f"receipt-{n}",
-        "body": message.body,
+        "messageId": str(number),
+        "receiptHandle": f"receipt-{number}",
+        "body": message["MessageBody"] if body is None else body,
         "attributes": {
             "ApproximateReceiveCount": "1",
-            "SentTimestamp": "1545082649183",
+            "SentTimestamp": str(int(time.time() * 1000)),
             "SenderId": "AIDAIENQZJOLO23YVJ4VO",
             "ApproximateFirstReceiveTimestamp": "1545082649185",
-            "MessageGroupId": message.group,
-            "MessageDeduplicationId": message.deduplication_id,
-            "SequenceNumber": str(n),
+            "MessageGroupId": message["MessageGroupId"],
+            "MessageDeduplicationId": message["MessageDeduplicationId"],
+            "SequenceNumber": str(number),
         },
         "messageAttributes": {},
         "md5OfBody": "",
@@ -51,192 +52,186 @@ def record(n: int, message: sqs.Message) -> dict[str, Any]:
     }
 
 
-class DeadLetters:
-    """A real queue of moto's."""
-
-    def __init__(self, aws_url: str) -> None:
-        self.client = boto3.client("sqs", endpoint_url=aws_url)
-        created = self.client.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})
-        self.url = created["QueueUrl"]
-
-    def received(self) -> list[tuple[str, str, str]]:
-        """List body, code and reason of what is there."""
-        found = self.client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])
-        return [
-            (
-                each["Body"],
-                each["MessageAttributes"]["code"]["StringValue"],
-                each["MessageAttributes"]["reason"]["StringValue"],
-            )
-            for each in found.get("Messages", [])
-        ]
-
-
-class Deletions(sqs.Queue):
-    """Notes which messages the worker deletes, and how many calls PagerDuty had received by then."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.deleted: list[tuple[str, int]] = []
-        self.fails = False
-        self._sandbox = sandbox
-
-    def delete(self, receipt_handle: str) -> None:
-        if self.fails:
-            raise Deferred("queue_unavailable", "told to fail")
-        self.deleted.append((receipt_handle, len(self._sandbox.received)))
-
-
-@pytest.fixture
-def dead_letters(aws_url: str) -> DeadLetters:
-    return DeadLetters(aws_url)
-
-
-@pytest.fixture
-def deliver(ssm: Any, sandbox: Sandbox, dead_letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> Deliver:
-    """Run the worker over messages; return the positions of those that stay in the queue."""
-    prefix = f"/test/{uuid.uuid4()}"
-    ssm.put_parameter(Name=f"{prefix}/routing-keys/default", Value=ROUTING_KEY, Type="SecureString")
-    queue = Deletions(sandbox)
-    parts = worker.Worker(
-        Credentials(prefix, ssm),
-        Client(sandbox.url, no_pause),
-        queue,
-        sqs.Queue(dead_letters.client, dead_letters.url),
-    )
-    monkeypatch.setattr(worker, "worker", lambda: parts)
-
-    def run(*messages: sqs.Message, milliseconds: int = 90_000) -> list[int]:
-        event = {"Records": [record(n, each) for n, each in enumerate(messages)]}
-        answer = worker.lambda_handler(event, LambdaContext(milliseconds))  # type: ignore[arg-type]  # the part it reads
-        return [int(str(failure["itemIdentifier"])) for failure in answer["batchItemFailures"]]
-
-    return run
+def deliver(endpoint: Endpoint, *events: Event, milliseconds: int = 90_000) -> list[int]:
+    """Enqueue the events one by one and run the worker; return the positions of those that stay in the queue."""
+    for each in events:
+        endpoint.has.queue.enqueue([each], time.monotonic() + 5)
+    return endpoint.work(milliseconds=milliseconds)
 
 
 def refusing(dedup_key: str, fault: Fault) -> Callable[[Received], Fault | None]:
     return lambda call: fault if call.event.get("dedup_key") == dedup_key else None
 
 
-def test_messages_are_delivered_in_their_order(deliver: Deliver, sandbox: Sandbox) -> None:
-    assert deliver(message(1), message(1, "acknowledge"), message(1, "resolve")) == []
-    assert [call.event["event_action"] for call in sandbox.received] == ["trigger", "acknowledge", "resolve"]
-    assert sandbox.received[0].event["routing_key"] == ROUTING_KEY
+def lines(log: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
-def deletions() -> Deletions:
-    queue = worker.worker().queue
-    assert isinstance(queue, Deletions)
-    return queue
+def actions(endpoint: Endpoint) -> list[str]:
+    return [call.event["event_action"] for call in endpoint.sandbox.received]
 
 
-def test_a_message_is_deleted_before_a_later_one_of_its_group_goes_out(deliver: Deliver) -> None:
-    deliver(message(1), message(2), message(1, "acknowledge"), message(1, "resolve"))
-
-    assert deletions().deleted == [("receipt-0", 1), ("receipt-2", 3)]
-
-
-def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_wait(deliver: Deliver, sandbox: Sandbox) -> None:
-    deletions().fails = True
-
-    assert deliver(message(1), message(2), message(1, "resolve")) == [0, 2]
-    assert [call.event["event_action"] for call in sandbox.received] == ["trigger", "trigger"]
+def test_messages_are_delivered_in_their_order(endpoint: Endpoint) -> None:
+    assert deliver(endpoint, event(1), event(1, "acknowledge"), event(1, "resolve")) == []
+    assert actions(endpoint) == ["trigger", "acknowledge", "resolve"]
+    assert endpoint.sandbox.received[0].event["routing_key"] == ROUTING_KEY
 
 
-def test_a_message_that_stays_is_not_deleted(deliver: Deliver, sandbox: Sandbox) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(503)
-    deliver(message(1), message(1, "resolve"))
+def test_a_message_is_deleted_before_a_later_one_of_its_group_goes_out(endpoint: Endpoint) -> None:
+    deleted: list[int] = []
 
-    assert deletions().deleted == []
+    def note(target: str, _: object) -> None:
+        if target == "AmazonSQS.DeleteMessage":
+            deleted.append(len(endpoint.sandbox.received))
+
+    endpoint.aws.fail = note
+    deliver(endpoint, event(1), event(2), event(1, "acknowledge"), event(1, "resolve"))
+
+    assert actions(endpoint)[:1] == ["trigger"]
+    assert len(deleted) == 2
+    assert deleted[0] == 1
+
+
+def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_wait(endpoint: Endpoint) -> None:
+    endpoint.aws.fail = lambda target, _: (
+        Failure.answer(503, "ServiceUnavailable") if target == "AmazonSQS.DeleteMessage" else None
+    )
+
+    assert len(deliver(endpoint, event(1), event(1, "resolve"))) == 2
+    assert actions(endpoint) == ["trigger"]
+
+
+def test_a_message_that_stays_is_not_deleted(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    targets: list[str] = []
+    endpoint.aws.fail = lambda target, _: targets.append(target)
+    deliver(endpoint, event(1), event(1, "resolve"))
+
+    assert "AmazonSQS.DeleteMessage" not in targets
 
 
 @pytest.mark.parametrize("fault", [Fault.answer(429), Fault.answer(503), Fault.answer(403), Fault.reset_before()])
 def test_what_pagerduty_cannot_take_now_stays_and_holds_back_only_its_own_group(
-    deliver: Deliver, sandbox: Sandbox, fault: Fault
+    endpoint: Endpoint, fault: Fault
 ) -> None:
-    sandbox.misbehave = refusing("incident-1", fault)
+    endpoint.sandbox.misbehave = refusing("incident-1", fault)
+    records = [record(n, each) for n, each in enumerate([event(1), event(2), event(1, "resolve")])]
 
-    assert deliver(message(1), message(2), message(1, "resolve"), message(2, "resolve")) == [0, 2]
-    assert [incident.status for incident in sandbox.incidents] == ["resolved"]
-
-
-def test_a_batch_that_stays_as_a_whole_is_no_error_of_the_function(deliver: Deliver, sandbox: Sandbox) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(503)
-
-    assert deliver(message(1), message(2)) == [0, 1]
+    assert endpoint.work(records) == [0, 2]
+    assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
 
 
-def test_what_pagerduty_refuses_for_good_is_buried_and_holds_back_nothing(
-    deliver: Deliver, sandbox: Sandbox, dead_letters: DeadLetters
-) -> None:
-    sandbox.misbehave = lambda call: Fault.answer(400, {"errors": ["odd"]}) if call.number == 1 else None
+def test_what_pagerduty_refuses_for_good_is_set_aside_and_holds_back_nothing(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda call: Fault.answer(400, REFUSED) if call.number == 1 else None
 
-    assert deliver(message(1), message(1, "resolve")) == []
-    assert dead_letters.received() == [
-        (message(1).body, "pagerduty_rejected", "PagerDuty refused the event for good with 400: odd")
+    assert deliver(endpoint, event(1), event(1, "resolve")) == []
+    assert [letter[1:] for letter in endpoint.dead_letters()] == [
+        ("pagerduty_rejected", "PagerDuty refused the event for good with 400: odd")
     ]
-    assert len(sandbox.received) == 2
+    assert actions(endpoint) == ["trigger", "resolve"]
 
 
-def test_a_message_of_somebody_else_is_buried(deliver: Deliver, dead_letters: DeadLetters) -> None:
-    assert deliver(sqs.Message("hello", "g", "d")) == []
-    assert [code for _, code, _ in dead_letters.received()] == ["message_unreadable"]
-
-
-def test_a_message_that_cannot_be_buried_stays(
-    deliver: Deliver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, dead_letters: DeadLetters
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "page"},
+        {"kind": None},
+        {"kind": ["alert"]},
+        {"service": 7},
+        {"service": "a/b"},
+        {"message_id": 7},
+        {"dedup_key": ["a"]},
+        {"action": "resolved"},
+        {"action": None},
+        {"event": [1]},
+        {"event": None},
+        {"event_base64": "%"},
+        {"occurred_at": "yesterday"},
+        {"occurred_at": 7},
+        {"version": 2},
+    ],
+)
+def test_a_message_that_the_api_function_cannot_have_written_is_set_aside_at_once(
+    endpoint: Endpoint, log: io.StringIO, changes: dict[str, Any]
 ) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(400, {"errors": ["odd"]})
-    dead_letters.client.delete_queue(QueueUrl=dead_letters.url)
+    body = json.dumps(json.loads(sqs.write(event(1), 0)["MessageBody"]) | changes)
 
-    assert deliver(message(1)) == [0]
-
-
-def test_a_missing_routing_key_is_our_fault_and_the_message_stays(deliver: Deliver, dead_letters: DeadLetters) -> None:
-    assert deliver(message(1, service="nobody-set-this-up"), message(2)) == [0]
-    assert dead_letters.received() == []
+    assert endpoint.work([record(0, event(1), body), record(1, event(2))]) == []
+    assert [letter[:2] for letter in endpoint.dead_letters()] == [(body, "message_unreadable")]
+    assert [line["code"] for line in lines(log)] == ["message_unreadable", "delivered"]
 
 
-def test_a_refused_routing_key_is_our_fault_and_is_read_anew(
-    deliver: Deliver, sandbox: Sandbox, ssm: Any, dead_letters: DeadLetters
+@pytest.mark.parametrize("body", ["hello", "7", "null", "[]", "{}", "[" * 100_000])
+def test_a_message_of_somebody_else_is_set_aside_at_once(endpoint: Endpoint, body: str) -> None:
+    assert endpoint.work([record(0, event(1), body)]) == []
+    assert [letter[1] for letter in endpoint.dead_letters()] == ["message_unreadable"]
+
+
+def test_a_message_that_cannot_be_set_aside_stays(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
+    endpoint.aws.client("sqs").delete_queue(QueueUrl=endpoint.has.settings.dead_letter_queue_url)
+
+    assert deliver(endpoint, event(1)) == [0]
+
+
+def test_a_missing_routing_key_is_our_fault_and_the_message_stays(endpoint: Endpoint) -> None:
+    records = [record(0, event(1, service="nobody-set-this-up")), record(1, event(2))]
+
+    assert endpoint.work(records) == [0]
+    assert endpoint.dead_letters() == []
+
+
+def test_a_refused_routing_key_is_our_fault_and_is_read_anew(endpoint: Endpoint) -> None:
+    endpoint.sandbox.known_keys = {NEW_KEY}
+
+    assert endpoint.work([record(0, event(1))]) == [0]
+    endpoint.put("routing-keys/default", NEW_KEY)
+    assert endpoint.work([record(0, event(1))]) == []
+    assert endpoint.dead_letters() == []
+
+
+def test_of_several_routing_keys_a_refused_one_holds_up_its_own_events_only(
+    make_endpoint: Callable[..., Endpoint],
 ) -> None:
-    sandbox.known_keys = {"n" * 32}
-    credentials = worker.worker().credentials
+    endpoint = make_endpoint(default=f"{ROUTING_KEY} {NEW_KEY}")
+    endpoint.sandbox.known_keys = {NEW_KEY}
+    incidents = [event(n) for n in range(8)]
 
-    assert deliver(message(1)) == [0]
-    ssm.put_parameter(
-        Name=credentials._name_of("default"),  # noqa: SLF001 -- the prefix is the fixture's
-        Value="n" * 32,
-        Type="SecureString",
-        Overwrite=True,
-    )
-    assert deliver(message(1)) == []
-    assert dead_letters.received() == []
+    stayed = endpoint.work([record(n, each) for n, each in enumerate(incidents)])
+
+    taken = {incident.dedup_key for incident in endpoint.sandbox.incidents}
+    assert taken | {f"incident-{n}" for n in stayed} == {each.dedup_key for each in incidents}
+    assert 0 < len(stayed) < len(incidents)
 
 
-def test_no_call_is_begun_with_less_than_ten_seconds_left(deliver: Deliver, sandbox: Sandbox) -> None:
-    assert deliver(message(1), message(2), milliseconds=9_999) == [0, 1]
-    assert sandbox.received == []
+def test_no_call_is_begun_with_less_than_ten_seconds_left(endpoint: Endpoint) -> None:
+    assert endpoint.work([record(0, event(1)), record(1, event(2))], milliseconds=9_999) == [0, 1]
+    assert endpoint.sandbox.received == []
 
 
-def test_a_bug_leaves_the_message_in_the_queue(
-    deliver: Deliver, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+def test_a_mistake_of_ours_leaves_the_message_in_the_queue_and_delivers_its_neighbours(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:
-    def broken(_: str) -> None:
-        raise ZeroDivisionError("secret")
+    read = sqs.read
+
+    def broken(body: str) -> Event:
+        if "incident-1" in body:
+            raise ZeroDivisionError("secret")
+        return read(body)
 
     monkeypatch.setattr(sqs, "read", broken)
 
-    assert deliver(message(1)) == [0]
+    assert endpoint.work([record(0, event(1)), record(1, event(2))]) == [0]
     assert '"exception_type":"ZeroDivisionError"' in log.getvalue()
     assert "secret" not in log.getvalue()
+    assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
 
 
-def test_each_message_has_one_line_in_the_log(deliver: Deliver, sandbox: Sandbox, log: io.StringIO) -> None:
-    sandbox.misbehave = refusing("incident-2", Fault.answer(429))
-    deliver(message(1), message(2), sqs.Message("hello", "g", "d"))
+def test_each_message_has_one_line_in_the_log(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.sandbox.misbehave = refusing("incident-2", Fault.answer(429))
+    endpoint.work([record(0, event(1)), record(1, event(2)), record(2, event(3), "hello")])
 
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert [(line["outcome"], line["code"], line["receives"]) for line in lines] == [
+    assert [(line["outcome"], line["code"], line["receives"]) for line in lines(log)] == [
         ("delivered", "delivered", 1),
         ("deferred", "pagerduty_rate_limited", 1),
         ("rejected", "message_unreadable", 1),
@@ -245,27 +240,39 @@ def test_each_message_has_one_line_in_the_log(deliver: Deliver, sandbox: Sandbox
 
 
 def test_the_age_of_an_event_counts_from_when_it_occurred_and_not_from_when_it_was_queued(
-    deliver: Deliver, log: io.StringIO
+    endpoint: Endpoint, log: io.StringIO
 ) -> None:
     an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    deliver(sqs.write("default", Job("change", b'{"payload":{"summary":"Deployed"}}', None, "m", None, an_hour_ago)))
+    change = Event("default", "change", {"payload": {"summary": "Deployed"}}, message_id="m", occurred_at=an_hour_ago)
+    endpoint.work([record(0, change)])
 
-    assert 3600 <= json.loads(log.getvalue())["EventAge"] < 3660
+    assert 3600 <= lines(log)[0]["EventAge"][0] < 3660
+
+
+def test_how_long_an_event_has_been_in_the_queue_is_known_each_time_that_it_is_tried(
+    endpoint: Endpoint, log: io.StringIO
+) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    sent = record(0, event(1))
+    sent["attributes"]["SentTimestamp"] = str(int((time.time() - 600) * 1000))
+    endpoint.work([sent])
+
+    assert 600 <= lines(log)[0]["QueueTime"][0] < 660
 
 
 def test_what_pagerduty_answered_is_in_the_line_of_a_message_that_it_did_not_take(
-    deliver: Deliver, sandbox: Sandbox, log: io.StringIO
+    endpoint: Endpoint, log: io.StringIO
 ) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(503)
-    deliver(message(1))
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.work([record(0, event(1))])
 
-    line = json.loads(log.getvalue())
-    assert (line["pagerduty_status"], line["PagerDuty5xx"], line["Retries"], line["Deferred"]) == (503, 1, 2, 1)
+    (line,) = lines(log)
+    assert (line["pagerduty_status"], line["PagerDuty5xx"], line["Retries"], line["Deferred"]) == (503, [1], [2], [1])
 
 
 def test_settings_that_make_no_sense_fail_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAGERDUTY_URL", "ftp://pagerduty")
-    worker.worker.cache_clear()
+    parts.cache_clear()
 
     with pytest.raises(ValueError, match="PAGERDUTY_URL"):
         worker.lambda_handler({"Records": []}, LambdaContext())  # type: ignore[arg-type]  # the part it reads
