@@ -11,6 +11,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from local.sandbox import Sandbox, ca_file
+
+os.environ["SSL_CERT_FILE"] = str(ca_file())
 _STATE = tempfile.TemporaryDirectory()
 # Before app is imported, which makes its AWS clients then: no test reaches a real account, or a local stack in use.
 os.environ.update(
@@ -28,7 +31,6 @@ import app
 import telemetry
 from credentials import Credentials
 from delivery import Direct
-from local.sandbox import Sandbox
 from mapping import Rules
 from pagerduty import Client
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable
