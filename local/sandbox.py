@@ -23,7 +23,7 @@ import time
 import uuid
 from collections import defaultdict, deque
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import responses
@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 import trustme
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
+    Ending = Literal["keep", "close", "reset", "hold"]  # what becomes of the connection after an answer
     Rule = Callable[[str, Any], list[str]]  # the name of a field and its value → what is wrong with it
 
 PATHS = {"/v2/enqueue": "alert", "/v2/change/enqueue": "change"}
@@ -73,7 +74,7 @@ class Received:
     kind: str  # "alert", "change", or "" for an unknown path
     path: str
     event: dict[str, Any]  # the parsed body; {} when it was not a JSON object
-    status: int  # what was answered; 0 when no answer was given
+    status: int  # what was answered; 0 when no answer was given, or a raw one
     errors: tuple[str, ...]  # why it was refused
     accepted: bool  # it took effect (on an open incident, or as a recorded change), even if the answer was lost
     number: int  # 1, 2, 3... in order of arrival
@@ -97,12 +98,11 @@ class Fault:
 
     wait: float = 0.0  # seconds before the rules are applied
     takes_effect: bool = True  # False: the rules are not applied, and nothing but the answer happens
-    status: int | None = None  # answered instead of what the rules say
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
     hold: float = 0.0  # seconds between the effect and the answer
-    ending: Literal["answer", "reset", "close"] = "answer"
-    pause: float = 0.0  # seconds before each single byte of the answer; 0: all bytes at once
+    reply: bytes | Iterable[bytes] | None = None  # written instead of what the rules say, as a whole or in pieces
+    status: int = 0  # of the reply, for the record
+    pause: float = 0.0  # seconds before each piece, and with it a whole answer is written a byte at a time
+    ending: Ending = "keep"  # hold: wait until the client hangs up
 
     @classmethod
     def answer(
@@ -119,7 +119,19 @@ class Fault:
         if body is None:
             body = {"status": responses.get(status, "unknown").lower(), "message": f"Told to answer {status}"}
         text = body if isinstance(body, str) else json.dumps(body)
-        return cls(takes_effect=takes_effect, status=status, body=text.encode(), headers=headers or {})
+        return cls(takes_effect=takes_effect, reply=_response(status, text.encode(), headers), status=status)
+
+    @classmethod
+    def raw(
+        cls,
+        reply: bytes | Iterable[bytes],
+        *,
+        pause: float = 0.0,
+        ending: Ending = "close",
+        takes_effect: bool = True,
+    ) -> Self:
+        """Answer exactly these bytes; pieces need not end, and an iterator is used up by one call."""
+        return cls(takes_effect=takes_effect, reply=reply, pause=pause, ending=ending)
 
     @classmethod
     def delay(cls, seconds: float) -> Self:
@@ -129,18 +141,18 @@ class Fault:
     @classmethod
     def reset_before(cls) -> Self:
         """Reset the connection, the event not taken; to leave the body unread, set `Sandbox.ask_before_body`."""
-        return cls(takes_effect=False, ending="reset")
+        return cls.raw(b"", ending="reset", takes_effect=False)
 
     @classmethod
     def reset_after(cls) -> Self:
         """Let the event take effect and reset the connection: the answer is lost."""
-        return cls(ending="reset")
+        return cls.raw(b"", ending="reset")
 
     @classmethod
     def hang(cls, seconds: float | None = None, *, takes_effect: bool = False) -> Self:
-        """Never answer: hold the connection for these seconds (None: until the sandbox stops), then close it."""
-        hold = threading.TIMEOUT_MAX if seconds is None else seconds
-        return cls(takes_effect=takes_effect, hold=hold, ending="close")
+        """Never answer: close the connection after these seconds (None: when the client or the sandbox does)."""
+        ending: Ending = "hold" if seconds is None else "close"
+        return cls(takes_effect=takes_effect, hold=seconds or 0.0, reply=b"", ending=ending)
 
     @classmethod
     def trickle(cls, pause: float) -> Self:
@@ -155,6 +167,12 @@ class _Answer(NamedTuple):
     body: dict[str, Any]
     errors: tuple[str, ...] = ()
     accepted: bool = False
+
+    def encode(self, method: str) -> bytes:
+        """Encode it; what answers HEAD has no body."""
+        body = json.dumps(self.body).encode()
+        response = _response(self.status, body)
+        return response.removesuffix(body) if method == "HEAD" else response
 
 
 def _text(pattern: str = ".*", complaint: str = "must be a string") -> Rule:
@@ -395,18 +413,18 @@ class Sandbox:
             misbehave = self.misbehave
             return call, (misbehave and misbehave(call)) or Fault()
 
-    def decide(self, call: Received, method: str, errors: tuple[str, ...], fault: Fault) -> tuple[Received, bytes]:
+    def decide(
+        self, call: Received, method: str, errors: tuple[str, ...], fault: Fault
+    ) -> tuple[Received, bytes | Iterable[bytes]]:
         """Apply the rules as far as the fault lets them, record the call, return it and its answer; for the handler."""
         with self._lock:
             answer = self._ingest(call, method, errors) if fault.takes_effect else DISCARDED
-            status = answer.status if fault.status is None else fault.status
-            shown = status if fault.ending == "answer" else 0
-            call = replace(call, status=shown, errors=answer.errors, accepted=answer.accepted)
+            status = answer.status if fault.reply is None else fault.status
+            call = replace(call, status=status, errors=answer.errors, accepted=answer.accepted)
             self.received.append(call)
         if self.on_received:
             self.on_received(call)
-        body = json.dumps(answer.body).encode() if fault.status is None else fault.body
-        return call, _response(method, status, fault.headers, body)
+        return call, answer.encode(method) if fault.reply is None else fault.reply
 
     def lose(self, call: Received) -> None:
         """Correct the record of a call whose answer did not get through; for the handler."""
@@ -472,16 +490,16 @@ def _refused(status: HTTPStatus, name: str, message: str) -> _Answer:
     return _Answer(status, {"status": name, "message": message}, (message,))
 
 
-def _response(method: str, status: int, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Encode an answer; some statuses, and HEAD, have no body (RFC 9110, section 6.4.1)."""
-    headers = {"Content-Type": "application/json", **headers}
+def _response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """Encode an answer; some statuses have no body (RFC 9110, section 6.4.1)."""
+    headers = {"Content-Type": "application/json", **(headers or {})}
     if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         body = b""
     else:
         headers["Content-Length"] = str(len(body))
     head = f"HTTP/1.1 {status} {responses.get(status, '')}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
-    return head.encode() + (b"" if method == "HEAD" else body)
+    return head.encode() + body
 
 
 class _Server(ThreadingHTTPServer):
@@ -567,16 +585,14 @@ class _Handler(BaseHTTPRequestHandler):
             event, errors = violations(kind, self._read())
             call = replace(call, event=event)
         self._wait(fault.wait)
-        call, response = sandbox.decide(call, self.command, errors, fault)
+        call, reply = sandbox.decide(call, self.command, errors, fault)
         try:
             self._wait(sandbox.latency + fault.hold)
-            if fault.ending == "answer":
-                self._send(response, fault.pause)
+            self._send(reply, fault.pause)
         except OSError:
             sandbox.lose(call)
             raise
-        if fault.ending != "answer":
-            self._close(reset=fault.ending == "reset")
+        self._end(fault.ending)
 
     do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 -- the parent's names for them
 
@@ -593,23 +609,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _wait(self, seconds: float) -> None:
         """Wait, but no longer than the sandbox runs: its end is the end of the connection."""
-        if self.server.stopping.wait(min(seconds, threading.TIMEOUT_MAX)):
+        if self.server.stopping.wait(seconds):
             raise ConnectionAbortedError("The sandbox was stopped")
 
-    def _send(self, response: bytes, pause: float) -> None:
+    def _send(self, reply: bytes | Iterable[bytes], pause: float) -> None:
         """Send the answer, unless the client has hung up: the system would take it, and nobody would get it."""
         with suppress(BlockingIOError):
             # TLS sockets refuse to peek; below them there is one that doesn't.
             if not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 raise ConnectionResetError("The client did not wait for the answer")
-        for piece in (response[at : at + 1] for at in range(len(response))) if pause else (response,):
+        if isinstance(reply, bytes):
+            reply = [bytes([byte]) for byte in reply] if pause else [reply]
+        for piece in reply:
             self._wait(pause)
             self.connection.sendall(piece)
 
-    def _close(self, *, reset: bool) -> None:
-        """Close the connection; a reset (linger 0, and no orderly end before it) is ECONNRESET to the client."""
-        self.close_connection = True
-        if reset:
+    def _end(self, ending: Ending) -> None:
+        """Let the connection go on or end; a reset (linger 0, and no orderly end) is ECONNRESET to the client."""
+        self.close_connection = self.close_connection or ending != "keep"
+        if ending == "hold":
+            self.rfile.read()
+        elif ending == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise ConnectionResetError("Told to reset the connection")
 

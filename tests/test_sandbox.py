@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -16,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -986,6 +987,72 @@ def test_an_answer_that_nobody_waited_for_is_none(sandbox: Sandbox, url: str) ->
     assert [(one.status, one.accepted) for one in sandbox.received] == [(0, True)]
 
 
+GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
+
+
+@over_both
+@pytest.mark.parametrize(("ending", "end"), [("close", "closed"), ("reset", "reset")])
+def test_any_bytes_can_be_answered_before_the_connection_ends(
+    sandbox: Sandbox, url: str, ending: Literal["close", "reset"], end: str
+) -> None:
+    sandbox.misbehave = lambda _: Fault.raw(GARBLED, ending=ending)
+
+    with open_call(url) as connection:
+        assert connection.recv(65536) == GARBLED
+        assert end_of(connection) == end
+
+    assert [(one.status, one.accepted) for one in sandbox.received] == [(0, True)]
+
+
+@over_both
+def test_an_answer_can_break_off_and_leave_the_client_waiting_until_it_hangs_up(sandbox: Sandbox, url: str) -> None:
+    before = set(threading.enumerate())
+    sandbox.misbehave = lambda _: Fault.raw(GARBLED, ending="hold", takes_effect=False)
+
+    with open_call(url) as connection:
+        assert connection.recv(65536) == GARBLED
+        connection.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+    assert sandbox_threads_end(before)
+
+    assert [(one.status, one.accepted) for one in sandbox.received] == [(0, False)]
+
+
+@over_both
+def test_after_any_bytes_the_connection_can_take_the_next_call(sandbox: Sandbox, url: str) -> None:
+    sandbox.misbehave = lambda received: Fault.raw(GARBLED, ending="keep") if received.number == 1 else None
+
+    with open_call(url) as connection:
+        assert connection.recv(65536) == GARBLED
+        connection.sendall(encoded(TRIGGER))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 202 Accepted\r\n")
+
+
+@over_both
+def test_an_answer_can_come_in_pieces(sandbox: Sandbox, url: str) -> None:
+    sandbox.misbehave = lambda _: Fault.raw([b"HTTP/1.1", b" 202"], pause=0.05)
+    start = time.monotonic()
+
+    with open_call(url) as connection:
+        assert connection.recv(65536) == b"HTTP/1.1"
+        assert connection.recv(65536) == b" 202"
+
+    assert time.monotonic() - start >= 0.1
+
+
+@over_both
+@pytest.mark.parametrize("pause", [0.0, 0.001])
+def test_an_answer_without_an_end_lasts_until_the_client_hangs_up(sandbox: Sandbox, url: str, pause: float) -> None:
+    before = set(threading.enumerate())
+    sandbox.misbehave = lambda _: Fault.raw(itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"), pause=pause)
+
+    with open_call(url) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    assert sandbox_threads_end(before)
+
+
 def test_faults_combine(sandbox: Sandbox, url: str) -> None:
     sandbox.misbehave = lambda _: replace(Fault.answer(503, "Busy"), wait=0.02, pause=0.001)
     start = time.monotonic()
@@ -1030,6 +1097,21 @@ def test_stopping_ends_a_hanging_call_at_once(sandbox: Sandbox, url: str, fault:
         assert connection.recv(1) == b""
     assert sandbox_threads_end(before)
     assert all(one.status == 0 for one in sandbox.received)
+
+
+@over_both
+def test_stopping_ends_an_answer_without_an_end_that_nobody_reads(sandbox: Sandbox, url: str) -> None:
+    before = set(threading.enumerate())
+    sandbox.misbehave = lambda _: Fault.raw(itertools.repeat(b"x" * 65536))
+
+    with open_call(url) as connection:
+        assert connection.recv(1) == b"x"
+        start = time.monotonic()
+
+        sandbox.stop()
+
+        assert time.monotonic() - start < 1
+        assert sandbox_threads_end(before)
 
 
 @over_both
