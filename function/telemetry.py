@@ -105,7 +105,7 @@ def log_events(
         fields = {"pagerduty_service": service, "outcome": max(left_out, key=_SEVERITY.index), "left_out": number}
         metrics: dict[str, float] = {}
         if not is_preview:
-            metrics = {_METRIC_OF_RESULT[result]: count for result, count in left_out.items()} | {"Received": number}
+            metrics = {"Received": number, **{_METRIC_OF_RESULT[result]: count for result, count in left_out.items()}}
         _write("more events", fields, metrics, {})
 
 

@@ -584,7 +584,10 @@ def test_a_mistake_of_ours_in_a_request_is_counted_as_deferred(
     monkeypatch.setattr(webhook, "read_events", broken)
     endpoint.post(track())
 
-    assert [(line["message"], line.get("Deferred")) for line in lines(log)] == [("Unexpected exception", None), ("request", [1])]
+    assert [(line["message"], line.get("Deferred")) for line in lines(log)] == [
+        ("Unexpected exception", None),
+        ("request", [1]),
+    ]
 
 
 def test_an_event_that_was_refused_in_a_preview_counts_as_nothing(endpoint: Endpoint, log: io.StringIO) -> None:

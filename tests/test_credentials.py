@@ -1,144 +1,226 @@
 """The secrets: what is cached, what is served when SSM fails, and what is revoked. SSM is moto's server."""
 
-import contextlib
 import io
 import logging
 import socket
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
-import aws
+import aws as aws_clients
 from credentials import Credentials
-from errors import Deferred
+from local.aws import Aws, Failure
+from outcome import NotSentError, Outcome
 from support import Clock
 
-PREFIX = "/credentials"
-TOKEN = f"{PREFIX}/webhook-token"
-DEFAULT_KEY = f"{PREFIX}/routing-keys/default"
+FIRST, SECOND = "first-secret-of-16+", "second-secret-of-16+"
 
 
 class Ssm:
-    """A real client, whose calls are counted, and which can be told to fail as SSM does."""
+    """A real server below a prefix that no other test uses; it counts its reads, and fails when told to."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, aws: Aws, client: Any) -> None:
         self.client = client
-        self.calls: list[list[str]] = []
-        self.failure: str | None = None
-        client.meta.events.register("provide-client-params.ssm.GetParameters", self._count, unique_id="count")
-        client.meta.events.register_first("after-call.ssm.GetParameters", self._fail, unique_id="fail")
+        self.prefix = f"/credentials/{uuid.uuid4()}"
+        self.reads: list[list[str]] = []
+        self.failure: Failure | None = None
+        aws.fail = self._read
 
     def put(self, name: str, value: str) -> None:
-        self.client.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
+        self.client.put_parameter(Name=f"{self.prefix}/{name}", Value=value, Type="SecureString", Overwrite=True)
 
     def delete(self, name: str) -> None:
-        self.client.delete_parameter(Name=name)
+        self.client.delete_parameter(Name=f"{self.prefix}/{name}")
 
-    def _count(self, params: dict[str, Any], **_: Any) -> None:
-        self.calls.append(params["Names"])
+    def fail(self, code: str) -> None:
+        self.failure = Failure.answer(500 if code == "InternalServerError" else 400, code, "secret text")
 
-    def _fail(self, http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
-        if self.failure:
-            http_response.status_code = 500 if self.failure == "InternalServerError" else 400
-            parsed.clear()
-            parsed["Error"] = {"Code": self.failure, "Message": "secret text"}
+    def _read(self, target: str, request: dict[str, Any]) -> Failure | None:
+        if target != "AmazonSSM.GetParameters":
+            return None
+        self.reads.append([name.removeprefix(f"{self.prefix}/") for name in request["Names"]])
+        return self.failure
 
 
-@pytest.fixture
-def ssm(aws_url: str) -> Iterator[Ssm]:
-    ssm = Ssm(boto3.client("ssm", endpoint_url=aws_url))
-    ssm.put(TOKEN, "first-secret-of-16+")
-    ssm.put(DEFAULT_KEY, "k" * 32)
-    yield ssm
-    for name in (TOKEN, DEFAULT_KEY):
-        with contextlib.suppress(ClientError):  # The test deleted it.
-            ssm.delete(name)
+@pytest.fixture(name="ssm")
+def _ssm(aws: Aws, ssm: Any) -> Ssm:
+    found = Ssm(aws, ssm)
+    found.put("webhook-token", FIRST)
+    found.put("routing-keys/default", "k" * 32)
+    return found
 
 
 @pytest.fixture
 def credentials(ssm: Ssm, clock: Clock) -> Credentials:
-    return Credentials(PREFIX, ssm.client, clock)
+    return Credentials(ssm.prefix, ssm.client, clock)
+
+
+def soon() -> float:
+    return time.monotonic() + 5
+
+
+def secrets(credentials: Credentials) -> tuple[bytes, ...]:
+    return credentials.webhook_secrets(soon())
+
+
+def keys(credentials: Credentials, service: str = "default") -> tuple[str, ...]:
+    return credentials.routing_keys(service, soon())
+
+
+def outcome_of(call: Callable[[], object]) -> Outcome:
+    with pytest.raises(NotSentError) as caught:
+        call()
+    return caught.value.outcome
 
 
 def test_nothing_is_read_before_it_is_needed(ssm: Ssm, credentials: Credentials) -> None:
-    assert ssm.calls == []
+    assert ssm.reads == []
 
 
-def test_the_secret_and_the_routing_key_come_in_one_call(ssm: Ssm, credentials: Credentials) -> None:
-    assert credentials.webhook_tokens("default") == (b"first-secret-of-16+",)
-    assert credentials.routing_key("default") == "k" * 32
-    assert ssm.calls == [[TOKEN, DEFAULT_KEY]]
+def test_the_secret_and_the_routing_keys_come_in_one_call(ssm: Ssm, credentials: Credentials) -> None:
+    assert credentials.webhook_secrets(soon(), "default") == (FIRST.encode(),)
+    assert keys(credentials) == ("k" * 32,)
+    assert ssm.reads == [["webhook-token", "routing-keys/default"]]
+
+
+def test_whoever_asks_for_routing_keys_alone_asks_for_no_other_name(ssm: Ssm, credentials: Credentials) -> None:
+    keys(credentials)
+
+    assert ssm.reads == [["routing-keys/default"]]
 
 
 def test_values_are_served_for_five_minutes(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.routing_key("default")
-    ssm.put(DEFAULT_KEY, "n" * 32)
+    keys(credentials)
+    ssm.put("routing-keys/default", "n" * 32)
 
     clock.now += 299
-    assert credentials.routing_key("default") == "k" * 32
+    assert keys(credentials) == ("k" * 32,)
     clock.now += 2
-    assert credentials.routing_key("default") == "n" * 32
+    assert keys(credentials) == ("n" * 32,)
+
+
+# -- what the parameters hold ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("separator", [" ", ",", "\n", ", ", "\t\r\n "])
 def test_several_secrets_may_be_valid_at_once(ssm: Ssm, credentials: Credentials, separator: str) -> None:
-    ssm.put(TOKEN, f"previous-secret-16{separator}current-secret--16")
+    ssm.put("webhook-token", f"previous-secret-16{separator}current-secret--16")
 
-    assert credentials.webhook_tokens() == (b"previous-secret-16", b"current-secret--16")
+    assert secrets(credentials) == (b"previous-secret-16", b"current-secret--16")
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\n", ", "])
+def test_a_service_may_have_several_routing_keys(ssm: Ssm, credentials: Credentials, separator: str) -> None:
+    ssm.put("routing-keys/default", f" {'a' * 32}{separator}{'b' * 32}\n")
+
+    assert keys(credentials) == ("a" * 32, "b" * 32)
 
 
 def test_a_short_secret_is_not_accepted_and_logged_as_an_error(
     ssm: Ssm, credentials: Credentials, log: io.StringIO
 ) -> None:
-    ssm.put(TOKEN, "fifteen-letters long-enough-secret")
+    ssm.put("webhook-token", "fifteen-letters long-enough-secret")
 
-    assert credentials.webhook_tokens() == (b"long-enough-secret",)
+    assert secrets(credentials) == (b"long-enough-secret",)
     assert '"level":"ERROR"' in log.getvalue()
     assert "fifteen-letters" not in log.getvalue()
 
 
 @pytest.mark.parametrize("value", ["short", " ", ",", "fifteen-letters"])
-def test_without_a_usable_secret_nobody_is_let_in(ssm: Ssm, credentials: Credentials, value: str) -> None:
-    ssm.put(TOKEN, value)
+def test_without_a_usable_secret_nobody_is_let_in_nor_told_where_it_would_be(
+    ssm: Ssm, credentials: Credentials, value: str
+) -> None:
+    ssm.put("webhook-token", value)
 
-    with pytest.raises(Deferred) as caught:
-        credentials.webhook_tokens()
-    assert (caught.value.status, caught.value.code) == (503, "webhook_token_missing")
+    outcome = outcome_of(lambda: secrets(credentials))
 
-
-def test_a_missing_routing_key_is_our_fault_and_names_the_parameter(credentials: Credentials) -> None:
-    with pytest.raises(Deferred) as caught:
-        credentials.routing_key("checkout")
-
-    assert (caught.value.status, caught.value.code) == (503, "routing_key_missing")
-    assert f"{PREFIX}/routing-keys/checkout" in caught.value.message
+    assert (outcome.http_status, outcome.code) == (503, "webhook_token_missing")
+    assert "SSM" not in outcome.message
+    assert f"{ssm.prefix}/webhook-token" in str(outcome.detail)
 
 
-def test_white_space_around_a_routing_key_is_not_part_of_it(ssm: Ssm, credentials: Credentials) -> None:
-    ssm.put(DEFAULT_KEY, f" {'w' * 32}\n")
+@pytest.mark.parametrize("value", [None, " ", ",", " , "])
+def test_a_missing_routing_key_is_our_fault_and_names_the_parameter(
+    ssm: Ssm, credentials: Credentials, value: str | None
+) -> None:
+    if value:
+        ssm.put("routing-keys/checkout", value)
 
-    assert credentials.routing_key("default") == "w" * 32
+    outcome = outcome_of(lambda: keys(credentials, "checkout"))
+
+    assert (outcome.http_status, outcome.code) == (503, "routing_key_missing")
+    assert f"{ssm.prefix}/routing-keys/checkout" in outcome.message
 
 
-def test_a_new_secret_works_after_ten_seconds(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.webhook_tokens()
-    ssm.put(TOKEN, "second-secret-of-16+")
+def test_a_service_is_known_once_it_has_a_routing_key(ssm: Ssm, credentials: Credentials) -> None:
+    before = credentials.knows("default")
+    keys(credentials)
+    outcome_of(lambda: keys(credentials, "made-up"))
 
-    clock.now += 9
-    assert credentials.webhook_tokens(max_age=10) == (b"first-secret-of-16+",)
-    clock.now += 2
-    assert credentials.webhook_tokens(max_age=10) == (b"second-secret-of-16+",)
+    assert (before, credentials.knows("default"), credentials.knows("made-up")) == (False, True, False)
+
+
+# -- a secret that is unknown may be new -----------------------------------------------------------------------------
+
+
+def test_a_new_secret_is_seen_at_once(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
+    secrets(credentials)
+    ssm.put("webhook-token", SECOND)
+    clock.now += 1
+
+    assert credentials.latest_webhook_secrets(soon()) == (SECOND.encode(),)
 
 
 def test_unknown_secrets_do_not_drive_traffic_to_ssm(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
     for _ in range(100):
-        clock.now += 0.1
-        credentials.webhook_tokens(max_age=10)
+        credentials.latest_webhook_secrets(soon())
+        clock.now += 0.09
 
-    assert len(ssm.calls) == 1
+    assert len(ssm.reads) == 9
+
+
+def test_while_the_secrets_cannot_be_read_nobody_can_tell_whether_one_is_new(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    secrets(credentials)
+    ssm.fail("ThrottlingException")
+    clock.now += 1.5
+    outcomes = [outcome_of(lambda: credentials.latest_webhook_secrets(soon())).code]
+    clock.now += 0.5
+    outcomes.append(outcome_of(lambda: credentials.latest_webhook_secrets(soon())).code)
+
+    assert outcomes == ["secrets_unavailable", "secrets_unavailable"]
+    assert len(ssm.reads) == 2
+
+
+def test_within_a_second_after_a_good_read_an_unknown_secret_is_known_to_be_wrong(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    secrets(credentials)
+    ssm.fail("ThrottlingException")
+    clock.now += 0.9
+
+    assert credentials.latest_webhook_secrets(soon()) == (FIRST.encode(),)
+
+
+def test_a_read_that_takes_long_still_counts_for_the_request_that_asked(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    def slow(_: object) -> None:
+        clock.now += 3
+
+    ssm.client.meta.events.register("after-call.ssm.GetParameters", lambda **_: slow(None), unique_id="slow")
+    try:
+        assert credentials.latest_webhook_secrets(soon()) == (FIRST.encode(),)
+    finally:
+        ssm.client.meta.events.unregister("after-call.ssm.GetParameters", unique_id="slow")
+
+
+# -- when SSM fails --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,112 +229,142 @@ def test_unknown_secrets_do_not_drive_traffic_to_ssm(ssm: Ssm, credentials: Cred
 def test_the_last_good_value_is_served_when_ssm_fails(
     ssm: Ssm, credentials: Credentials, clock: Clock, log: io.StringIO, failure: str
 ) -> None:
-    credentials.webhook_tokens("default")
-    ssm.failure = failure
+    credentials.webhook_secrets(soon(), "default")
+    ssm.fail(failure)
     clock.now += 1000
 
-    assert credentials.webhook_tokens("default") == (b"first-secret-of-16+",)
-    assert credentials.routing_key("default") == "k" * 32
+    assert secrets(credentials) == (FIRST.encode(),)
+    assert keys(credentials) == ("k" * 32,)
     assert '"level":"WARNING"' in log.getvalue()
     assert failure in log.getvalue()
     assert "secret text" not in log.getvalue()
 
 
 def test_a_failing_ssm_is_asked_at_most_every_ten_seconds(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.webhook_tokens()
-    ssm.failure = "ThrottlingException"
+    secrets(credentials)
+    ssm.fail("ThrottlingException")
     clock.now += 1000
     for _ in range(9):
-        credentials.webhook_tokens()
+        secrets(credentials)
         clock.now += 1
 
-    assert len(ssm.calls) == 2
+    assert len(ssm.reads) == 2
+
+
+def test_a_failing_ssm_that_never_answered_is_asked_at_most_once_a_second(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    ssm.fail("ThrottlingException")
+    for _ in range(20):
+        outcome_of(lambda: secrets(credentials))
+        clock.now += 0.1
+
+    assert len(ssm.reads) == 2
 
 
 def test_an_ssm_that_is_back_is_noticed(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.webhook_tokens()
-    ssm.failure = "ThrottlingException"
+    secrets(credentials)
+    ssm.fail("ThrottlingException")
     clock.now += 1000
-    credentials.webhook_tokens()
+    secrets(credentials)
     ssm.failure = None
-    ssm.put(TOKEN, "second-secret-of-16+")
+    ssm.put("webhook-token", SECOND)
     clock.now += 10
 
-    assert credentials.webhook_tokens() == (b"second-secret-of-16+",)
+    assert secrets(credentials) == (SECOND.encode(),)
 
 
 @pytest.mark.parametrize("failure", ["InternalServerError", "InvalidKeyId", "AccessDeniedException"])
-def test_a_failing_ssm_that_never_answered_is_our_fault(ssm: Ssm, credentials: Credentials, failure: str) -> None:
-    ssm.failure = failure
+def test_a_stranger_hears_nothing_of_a_failing_ssm_and_the_log_all_of_it(
+    ssm: Ssm, credentials: Credentials, failure: str
+) -> None:
+    ssm.fail(failure)
 
-    with pytest.raises(Deferred) as caught:
-        credentials.webhook_tokens()
-    assert (caught.value.status, caught.value.code) == (503, "secrets_unavailable")
-    assert failure in caught.value.message
+    outcome = outcome_of(lambda: secrets(credentials))
+
+    assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
+    assert outcome.message == "The secret cannot be checked at the moment; the event will be tried again"
+    assert f"could not be read ({failure})" in str(outcome.detail)
+
+
+def test_a_sender_hears_which_routing_key_could_not_be_read(ssm: Ssm, credentials: Credentials) -> None:
+    ssm.fail("AccessDeniedException")
+
+    outcome = outcome_of(lambda: keys(credentials))
+
+    assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
+    assert "routing-keys/default: could not be read (AccessDeniedException)" in outcome.message
 
 
 def test_an_ssm_that_cannot_be_reached_is_our_fault(clock: Clock) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        client = boto3.client("ssm", endpoint_url=f"http://127.0.0.1:{held.getsockname()[1]}", config=aws.CLIENT_CONFIG)
-        with pytest.raises(Deferred) as caught:
-            Credentials(PREFIX, client, clock).webhook_tokens()
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        client = boto3.client("ssm", endpoint_url=url, config=aws_clients.CLIENT_CONFIG)
+        outcome = outcome_of(lambda: Credentials("/p", client, clock).webhook_secrets(time.monotonic() + 0.5))
 
-    assert (caught.value.status, caught.value.code) == (503, "secrets_unavailable")
+    assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
+
+
+def test_an_ssm_that_throttles_for_a_moment_is_only_late(ssm: Ssm, aws: Aws) -> None:
+    answers = iter([Failure.answer(400, "ThrottlingException")] * 2)
+    aws.fail = lambda *_: next(answers, None)
+    client = aws.client("ssm", aws_clients.CLIENT_CONFIG)
+
+    assert Credentials(ssm.prefix, client).routing_keys("default", time.monotonic() + 8) == ("k" * 32,)
+
+
+# -- what is revoked -------------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_secret_is_revoked(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.webhook_tokens()
-    ssm.delete(TOKEN)
+    secrets(credentials)
+    ssm.delete("webhook-token")
     clock.now += 301
 
-    with pytest.raises(Deferred) as caught:
-        credentials.webhook_tokens()
-    assert caught.value.code == "webhook_token_missing"
+    assert outcome_of(lambda: secrets(credentials)).code == "webhook_token_missing"
 
 
 def test_a_deleted_routing_key_is_not_served_on(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.webhook_tokens("default")
-    ssm.delete(DEFAULT_KEY)
+    keys(credentials)
+    ssm.delete("routing-keys/default")
     clock.now += 301
 
-    with pytest.raises(Deferred) as caught:
-        credentials.routing_key("default")
-    assert caught.value.code == "routing_key_missing"
+    assert outcome_of(lambda: keys(credentials)).code == "routing_key_missing"
 
 
-def test_a_routing_key_that_pagerduty_refused_is_read_anew(ssm: Ssm, credentials: Credentials) -> None:
-    credentials.routing_key("default")
-    ssm.put(DEFAULT_KEY, "n" * 32)
+def test_a_routing_key_that_is_put_there_works_a_second_later(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
+    outcome_of(lambda: keys(credentials, "later"))
+    ssm.put("routing-keys/later", "l" * 32)
+    clock.now += 1
 
-    credentials.distrust_routing_key("default")
+    assert keys(credentials, "later") == ("l" * 32,)
 
-    assert credentials.routing_key("default") == "n" * 32
+
+def test_routing_keys_of_which_pagerduty_refused_one_are_read_anew(ssm: Ssm, credentials: Credentials) -> None:
+    keys(credentials)
+    ssm.put("routing-keys/default", "n" * 32)
+
+    credentials.distrust_routing_keys("default")
+
+    assert keys(credentials) == ("n" * 32,)
 
 
 def test_a_refused_routing_key_is_served_on_while_ssm_fails(ssm: Ssm, credentials: Credentials) -> None:
-    credentials.routing_key("default")
-    ssm.failure = "InternalServerError"
+    keys(credentials)
+    ssm.fail("InternalServerError")
 
-    credentials.distrust_routing_key("default")
+    credentials.distrust_routing_keys("default")
 
-    assert credentials.routing_key("default") == "k" * 32
-
-
-def test_names_that_are_not_there_do_not_fill_the_memory(credentials: Credentials, clock: Clock) -> None:
-    for n in range(50):
-        clock.now += 11
-        credentials.webhook_tokens(f"guessed-{n}", max_age=10)
-
-    assert len(credentials._entries) <= 2  # noqa: SLF001 -- what grows can only be seen inside
+    assert keys(credentials) == ("k" * 32,)
 
 
 def test_a_clock_that_was_set_back_does_not_freeze_the_cache(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.routing_key("default")
-    ssm.put(DEFAULT_KEY, "n" * 32)
+    keys(credentials)
+    ssm.put("routing-keys/default", "n" * 32)
     clock.now -= 100_000
 
-    assert credentials.routing_key("default") == "n" * 32
+    assert keys(credentials) == ("n" * 32,)
 
 
 def test_botocore_does_not_log_what_it_receives(
@@ -260,7 +372,7 @@ def test_botocore_does_not_log_what_it_receives(
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    credentials.webhook_tokens("default")
+    credentials.webhook_secrets(soon(), "default")
 
-    assert "first-secret-of-16+" not in caplog.text
+    assert FIRST not in caplog.text
     assert "k" * 32 not in caplog.text

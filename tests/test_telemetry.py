@@ -2,24 +2,28 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 import telemetry
-from delivery import Job
-from errors import Deferred, Exchange, Rejected
+from event import Event
 from local.metrics import Metric, read, read_all
+from outcome import Call, Outcome
 
 # One column of dimensions is the stack alone, the other one below it the PagerDuty service and the kind.
 STACK = ("service",)
 KIND = ("service", "pagerduty_service", "kind")
 
-TRIGGER = Job("alert", b"{}", "disk-full", "m-1", "trigger", datetime(2026, 1, 31, 12, tzinfo=UTC))
-CHANGE = Job("change", b"{}", None, "m-2")
-TAKEN = Exchange(202, 0.1234, 1)
+TRIGGER = Event(
+    "default", "alert", {}, "trigger", "disk-full", "m-1", datetime(2026, 1, 31, 12, tzinfo=UTC), ("event: cut",)
+)
+CHANGE = Event("checkout", "change", {}, message_id="m-2")
+TAKEN = Call(202, 0.1234, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +47,15 @@ def values(log: io.StringIO, dimensions: tuple[str, ...] = STACK) -> dict[str, f
     }
 
 
+def log_event(code: str, event: Event | None = CHANGE, call: Call | None = None, **more: Any) -> None:
+    outcome = Outcome(code, "", call=call)
+    outcome = outcome.about(event) if event else outcome
+    telemetry.log_event(outcome, event.service if event else "default", event, **{"is_known": True, **more})
+
+
 def test_the_line_of_an_event_says_who_it_is_and_what_became_of_it(log: io.StringIO) -> None:
     telemetry.begin("request-1")
-    telemetry.log_event("default", "delivered", "delivered", TRIGGER, dedup_key="disk-full", exchange=TAKEN)
+    log_event("delivered", TRIGGER, TAKEN)
 
     line = only_line(log)
     del line["_aws"]
@@ -61,17 +71,19 @@ def test_the_line_of_an_event_says_who_it_is_and_what_became_of_it(log: io.Strin
         "code": "delivered",
         "message_id": "m-1",
         "dedup_key": "disk-full",
+        "repaired": ["event"],
         "pagerduty_status": 202,
-        "Delivered": 1,
-        "EventAge": 90.0,
-        "Received": 1,
-        "PagerDuty2xx": 1,
-        "PagerDutyTime": 123.4,
+        "Delivered": [1],
+        "EventAge": [90.0],
+        "Received": [1],
+        "Repaired": [1],
+        "PagerDuty2xx": [1],
+        "PagerDutyTime": [123.4],
     }
 
 
 def test_its_time_is_one_that_lambda_can_read(log: io.StringIO) -> None:
-    telemetry.log_event("default", "ignored", "not_a_track_call", None)
+    log_event("not_a_track_call", None)
 
     assert datetime.fromisoformat(only_line(log)["timestamp"]).utcoffset() == timedelta(0)
 
@@ -83,7 +95,7 @@ def test_the_other_lines_have_such_a_time_as_well(log: io.StringIO) -> None:
 
 
 def test_metrics_are_counted_for_the_stack_and_for_each_service_and_kind(log: io.StringIO) -> None:
-    telemetry.log_event("checkout", "delivered", "delivered", CHANGE, exchange=TAKEN)
+    log_event("delivered", CHANGE, TAKEN)
 
     delivered = [metric for metric in read_all(log.getvalue().splitlines()) if metric.name == "Delivered"]
     stack = ("service", "service_undefined")
@@ -99,42 +111,41 @@ def test_metrics_are_counted_for_the_stack_and_for_each_service_and_kind(log: io
     ]
 
 
+def test_a_service_that_somebody_made_up_is_no_dimension(log: io.StringIO) -> None:
+    log_event("routing_key_missing", CHANGE, is_known=False)
+
+    assert only_line(log)["pagerduty_service"] == "checkout"
+    assert {metric.dimension_names for metric in read_all(log.getvalue().splitlines())} == {STACK}
+
+
 @pytest.mark.parametrize("dimensions", [STACK, KIND])
 @pytest.mark.parametrize(
-    ("outcome", "code", "metric"),
+    ("code", "metric"),
     [
-        ("delivered", "delivered", "Delivered"),
-        ("queued", "queued", "Queued"),
-        ("ignored", "not_a_track_call", "Ignored"),
-        ("rejected", "source_missing", "Rejected"),
-        ("deferred", "pagerduty_timeout", "Deferred"),
+        ("delivered", "Delivered"),
+        ("queued", "Queued"),
+        ("not_a_track_call", "Ignored"),
+        ("source_missing", "Rejected"),
+        ("pagerduty_timeout", "Deferred"),
     ],
 )
-def test_each_outcome_has_a_metric(
-    log: io.StringIO, outcome: str, code: str, metric: str, dimensions: tuple[str, ...]
-) -> None:
-    telemetry.log_event("default", outcome, code, None)
+def test_each_outcome_has_a_metric(log: io.StringIO, code: str, metric: str, dimensions: tuple[str, ...]) -> None:
+    log_event(code, None)
 
     assert values(log, dimensions) == {metric: 1, "Received": 1}
 
 
-def test_what_came_again_is_not_delivered_a_second_time(log: io.StringIO) -> None:
-    telemetry.log_event("default", "delivered", "already_delivered", TRIGGER)
-
-    assert values(log) == {"Received": 1}
-
-
-@pytest.mark.parametrize(("outcome", "code"), [("preview", "preview"), ("rejected", "source_missing")])
-def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, outcome: str, code: str) -> None:
-    telemetry.log_event("default", outcome, code, TRIGGER, warnings=("properties.severity: unknown",), preview=True)
+@pytest.mark.parametrize("code", ["preview", "source_missing"])
+def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: str) -> None:
+    log_event(code, TRIGGER, is_preview=True)
 
     assert (only_line(log)["code"], values(log)) == (code, {})
 
 
 def test_an_event_out_of_the_queue_was_received_before(log: io.StringIO) -> None:
-    telemetry.log_event("default", "delivered", "delivered", CHANGE, receives=3)
+    log_event("delivered", CHANGE, receives=3, queue_time=12.5)
 
-    assert (only_line(log)["receives"], values(log)) == (3, {"Delivered": 1})
+    assert (only_line(log)["receives"], values(log)) == (3, {"Delivered": 1, "QueueTime": 12.5})
 
 
 @pytest.mark.parametrize(
@@ -149,85 +160,99 @@ def test_an_event_out_of_the_queue_was_received_before(log: io.StringIO) -> None
     ],
 )
 def test_pagerdutys_answer_is_counted_by_its_class(log: io.StringIO, status: int | None, metric: str) -> None:
-    telemetry.log_event("default", "deferred", "pagerduty_unexpected", TRIGGER, exchange=Exchange(status, 0.5, 1))
+    log_event("pagerduty_unexpected", CHANGE, Call(status, 0.5, 1))
 
     assert values(log) == {"Received": 1, "Deferred": 1, metric: 1, "PagerDutyTime": 500.0}
 
 
 def test_quick_retries_are_counted(log: io.StringIO) -> None:
-    telemetry.log_event("default", "delivered", "delivered", CHANGE, exchange=Exchange(202, 0.1, 3))
+    log_event("delivered", CHANGE, Call(202, 0.1, 3))
 
     assert values(log)["Retries"] == 2
 
 
 def test_a_repaired_event_says_which_fields_and_is_counted_once(log: io.StringIO) -> None:
     warnings = ("event: 2,000 characters, cut to 1,024", "properties.severity: unknown")
-    telemetry.log_event("default", "queued", "queued", TRIGGER, warnings=warnings)
+    log_event("queued", replace(CHANGE, warnings=warnings))
 
     assert only_line(log)["repaired"] == ["event", "properties.severity"]
     assert values(log)["Repaired"] == 1
 
 
 def test_an_event_of_the_future_is_not_younger_than_new(log: io.StringIO) -> None:
-    job = Job("change", b"{}", None, "m", None, datetime(2027, 1, 1, tzinfo=UTC))
-    telemetry.log_event("default", "delivered", "delivered", job)
+    log_event("delivered", replace(CHANGE, occurred_at=datetime(2027, 1, 1, tzinfo=UTC)))
 
     assert values(log)["EventAge"] == 0
 
 
 def test_only_a_delivered_event_has_an_age(log: io.StringIO) -> None:
-    telemetry.log_event("default", "deferred", "pagerduty_timeout", TRIGGER)
+    log_event("pagerduty_timeout", TRIGGER)
 
     assert "EventAge" not in values(log)
 
 
 def test_what_is_not_delivered_is_a_warning(log: io.StringIO) -> None:
-    telemetry.log_event("default", "deferred", "pagerduty_timeout", TRIGGER)
+    log_event("pagerduty_timeout", TRIGGER)
 
     assert only_line(log)["level"] == "WARNING"
 
 
 def test_a_long_message_id_is_shortened(log: io.StringIO) -> None:
-    telemetry.log_event("default", "queued", "queued", Job("change", b"{}", None, "m" * 1000))
+    log_event("queued", replace(CHANGE, message_id="m" * 1000))
 
-    assert only_line(log)["message_id"] == "m" * 100
+    assert only_line(log)["message_id"] == "m" * 255
+
+
+def test_of_a_request_of_very_many_bad_events_a_hundred_have_a_line_and_the_rest_are_counted(
+    log: io.StringIO,
+) -> None:
+    outcomes = [Outcome("queued", ""), *[Outcome("type_missing", "")] * 150, *[Outcome("not_a_track_call", "")] * 60]
+    mapped: list[Event | Outcome] = [CHANGE, *outcomes[1:], CHANGE]
+    telemetry.log_events([*outcomes, Outcome("queued", "")], mapped, "default", is_known=True, is_preview=False)
+
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["outcome"] for line in lines] == ["queued", *["rejected"] * 100, "queued", "rejected"]
+    assert (lines[-1]["message"], lines[-1]["left_out"]) == ("more events", 110)
+    totals: Counter[str] = Counter()
+    for metric in read_all(log.getvalue().splitlines()):
+        if metric.dimension_names == STACK:
+            totals[metric.name] += round(metric.value)
+    assert totals == {"Received": 212, "Queued": 2, "Rejected": 150, "Ignored": 60}
+
+
+def test_of_a_preview_of_very_many_events_nothing_is_counted(log: io.StringIO) -> None:
+    outcomes = [Outcome("preview", "")] * 150
+    telemetry.log_events(outcomes, [CHANGE] * 150, "default", is_known=True, is_preview=True)
+
+    assert (len(log.getvalue().splitlines()), values(log)) == (101, {})
 
 
 @pytest.mark.parametrize(
-    ("error", "metric"),
-    [
-        (Rejected("unauthorized", ""), "Unauthorized"),
-        (Rejected("body_not_json", ""), "Rejected"),
-        (Deferred("secrets_unavailable", ""), "Deferred"),
-    ],
+    ("code", "metric"),
+    [("unauthorized", "Unauthorized"), ("body_not_json", "Rejected"), ("secrets_unavailable", "Deferred")],
 )
 def test_a_request_of_which_no_event_was_read_counts_for_the_stack_alone(
-    log: io.StringIO, error: Any, metric: str
+    log: io.StringIO, code: str, metric: str
 ) -> None:
-    telemetry.log_request(error)
+    telemetry.log_request(Outcome(code, ""), is_preview=False)
 
     (found,) = read_all(log.getvalue().splitlines())
     assert (found.name, found.dimension_names, found.value) == (metric, STACK, 1)
 
 
-class FullOnce(io.StringIO):
-    """Cannot take the first line."""
+def test_what_is_for_the_log_alone_is_in_the_line_of_the_request(log: io.StringIO) -> None:
+    telemetry.log_request(Outcome("secrets_unavailable", "later", "SSM parameter /p: AccessDenied"), is_preview=False)
 
-    full = True
-
-    def write(self, text: str) -> int:
-        if self.full:
-            self.full = False
-            raise OSError("no space left on device")
-        return super().write(text)
+    assert only_line(log)["detail"] == "SSM parameter /p: AccessDenied"
 
 
-def test_a_line_that_cannot_be_written_is_a_bug_and_no_failure_of_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = FullOnce()
-    monkeypatch.setattr(telemetry.handler, "stream", log)
-    telemetry.log_event("default", "delivered", "delivered", TRIGGER)
+def test_a_line_that_cannot_be_written_is_no_failure_of_the_event(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "EphemeralMetrics", None)
+    log_event("delivered", TRIGGER)
 
-    assert only_line(log)["exception_type"] == "OSError"
+    assert only_line(log)["exception_type"] == "TypeError"
 
 
 # -- the reader of metrics, which must not be laxer than CloudWatch --------------------------------------------------

@@ -1,0 +1,194 @@
+"""The sender has an answer in time, whatever hangs; and what was given up does nothing afterwards."""
+
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from local.aws import Failure
+from local.sandbox import Fault
+from support import Answer, Endpoint, track, wait_until
+
+# Of the function's time limit; half a second less than that is the deadline here, as it is eight seconds on Lambda.
+MILLISECONDS = 1500
+DEADLINE = 1.0
+RESOLVE = {"action": "resolve"}
+LOOK_UP = socket.getaddrinfo
+
+Make = Callable[..., Endpoint]
+Hang = Callable[[Make, pytest.MonkeyPatch], Endpoint]
+
+
+def timed(endpoint: Endpoint, content: object) -> tuple[Answer, float]:
+    began = time.monotonic()
+    answer = endpoint.post(content, milliseconds=MILLISECONDS)
+    return answer, time.monotonic() - began
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Lend a port at which somebody takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.fixture
+def hang_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let look-ups of names hang until the event is set; those of addresses go on."""
+    go_on = threading.Event()
+
+    def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "localhost":
+            go_on.wait(30)
+        return LOOK_UP(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield go_on
+    go_on.set()
+
+
+def test_an_answer_that_trickles_in(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.trickle(0.2)
+
+    answer, seconds = timed(endpoint, track())
+
+    assert (answer.status, answer.content["code"]) == (504, "pagerduty_timeout")
+    assert seconds < DEADLINE + 0.5
+
+
+def test_addresses_that_never_answer_the_connect(make_endpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A listener whose backlog is full does not answer.
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        first.connect(address)
+        second.settimeout(0)
+        second.connect_ex(address)
+
+        def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
+            if host == "pagerduty.test":
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 3
+            return LOOK_UP(host, *rest, **more)
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        endpoint = make_endpoint(f"https://pagerduty.test:{address[1]}")
+
+        answer, seconds = timed(endpoint, track())
+
+    assert (answer.status, answer.content["code"]) == (504, "pagerduty_timeout")
+    assert seconds < DEADLINE + 0.5
+
+
+def test_a_look_up_that_hangs(make_endpoint: Make, sandbox: Any, hang_look_ups: threading.Event) -> None:
+    endpoint = make_endpoint(sandbox.url.replace("127.0.0.1", "localhost"))
+
+    answer, seconds = timed(endpoint, track())
+
+    assert (answer.status, answer.content["code"]) == (504, "pagerduty_timeout")
+    assert seconds < DEADLINE + 0.5
+
+
+def test_a_tls_handshake_that_hangs(make_endpoint: Make, silent_port: int) -> None:
+    endpoint = make_endpoint(f"https://127.0.0.1:{silent_port}")
+
+    answer, seconds = timed(endpoint, track())
+
+    assert answer.status in {503, 504}
+    assert answer.content["code"] in {"pagerduty_unreachable", "pagerduty_timeout"}
+    assert seconds < DEADLINE + 0.5
+
+
+def test_an_ssm_that_hangs(endpoint: Endpoint) -> None:
+    endpoint.aws.fail = lambda target, _: Failure.hang() if target.startswith("AmazonSSM") else None
+
+    answer, seconds = timed(endpoint, track())
+
+    assert (answer.status, answer.content["code"]) == (503, "secrets_unavailable")
+    assert seconds < DEADLINE + 0.5
+
+
+@pytest.mark.parametrize("content", [track(), [track(), track(messageId="m-2", properties={"dedupKey": "other"})]])
+def test_an_sqs_that_hangs(make_endpoint: Make, content: object) -> None:
+    endpoint = make_endpoint(mode="queued")
+    endpoint.aws.fail = lambda target, _: Failure.hang() if target.startswith("AmazonSQS") else None
+
+    answer, seconds = timed(endpoint, content)
+
+    assert (answer.status, answer.content["code"]) == (503, "queue_unavailable")
+    assert seconds < DEADLINE + 0.5
+
+
+def test_secrets_that_were_read_before_serve_on_while_ssm_hangs(
+    make_endpoint: Make, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("credentials.READ_LIMIT", 0.2)
+    endpoint = make_endpoint(clock=clock)
+    endpoint.post(track())
+    clock.now += 1000
+    endpoint.aws.fail = lambda target, _: Failure.hang() if target.startswith("AmazonSSM") else None
+
+    answer, seconds = timed(endpoint, track())
+
+    assert answer.status == 200
+    assert seconds < DEADLINE
+
+
+# -- what was given up -----------------------------------------------------------------------------------------------
+
+
+def test_an_event_that_was_given_up_while_connecting_is_never_posted(
+    make_endpoint: Make, sandbox: Any, hang_look_ups: threading.Event
+) -> None:
+    endpoint = make_endpoint(sandbox.url.replace("127.0.0.1", "localhost"))
+    before = threading.active_count()
+    timed(endpoint, track())
+    hang_look_ups.set()
+    wait_until(lambda: threading.active_count() <= before)
+    endpoint.post(track(properties=RESOLVE))
+
+    assert [call.event["event_action"] for call in sandbox.received] == ["resolve"]
+    assert sandbox.incidents == []
+
+
+def test_the_next_request_does_not_wait_for_what_was_given_up(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.sandbox.misbehave = lambda call: Fault.hang() if call.number == 1 else None
+    timed(endpoint, track())
+
+    answer, seconds = timed(endpoint, track())
+
+    assert answer.status == 200
+    assert seconds < 0.5
+    assert [json.loads(line)["code"] for line in log.getvalue().splitlines()] == ["pagerduty_timeout", "delivered"]
+
+
+def test_what_was_given_up_ends_soon(endpoint: Endpoint) -> None:
+    endless = iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", None)
+    endpoint.sandbox.misbehave = lambda _: Fault.raw(endless, pause=0.001)
+    before = threading.active_count()
+
+    answer, seconds = timed(endpoint, track())
+
+    assert (answer.status, answer.content["code"]) == (504, "pagerduty_timeout")
+    assert seconds < DEADLINE + 0.5
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_the_worker_counts_the_time_that_ssm_took(make_endpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.DEADLINE", 1.0)
+    endpoint = make_endpoint()
+    endpoint.aws.fail = lambda target, _: Failure.delay(0.6) if target.startswith("AmazonSSM") else None
+    endpoint.sandbox.misbehave = lambda _: Fault.hang()
+    endpoint.post([track()])
+    endpoint.has.credentials._entries.clear()  # noqa: SLF001 -- as in a process of its own
+    endpoint.has.credentials._asked_at.clear()  # noqa: SLF001 -- the same
+    records = endpoint.received(endpoint.has.settings.queue_url)
+    began = time.monotonic()
+
+    assert endpoint.work(records) == [0]
+    assert 1.0 <= time.monotonic() - began < 1.5
