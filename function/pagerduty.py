@@ -79,12 +79,12 @@ class Client:
             began = time.monotonic()
             if deadline - began < SHORTEST_CALL:
                 break
-            status, outcome = None, _NO_ANSWER
+            status = None
             try:
                 status, reply = self._exchange(path, body, deadline)
                 outcome = _judge(status, reply, routing_key)
             except TimeoutError:
-                pass
+                outcome = Outcome("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
             except _Broken as problem:
                 outcome = _unreachable(problem)
             outcome = replace(outcome, call=Call(status, time.monotonic() - began, attempt))
@@ -100,30 +100,37 @@ class Client:
             self._connection.close()
 
     def _exchange(self, path: str, body: bytes, deadline: float) -> tuple[int, bytes | None]:
-        """Post once; return the status and the reply, None when it was not read to its end.
+        """Post once; return the status, and the reply, which is None unless it was read to its end.
 
         The work is done in a thread, since a look-up of a name or an answer that trickles in knows no time-out. Past
-        the deadline its connection is cut off, and it sends nothing more. Raises TimeoutError, and what _Broken names.
+        the deadline its connection is cut off, and it posts nothing any more. Once the line with the status was read,
+        that counts, whatever becomes of the rest. Raises TimeoutError, and what _Broken names.
         """
         connection, self._connection = self._connection or self._new_connection(), None
         if not connection.is_connected:
             connection.close()  # PagerDuty has closed it, or sent what nobody asked for.
-        head: Future[tuple[int, socket.socket]] = Future()
+        answers: list[tuple[socket.socket, http.client.HTTPResponse]] = []
+
+        def make_response(sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
+            answers.append((sock, http.client.HTTPResponse(sock, **options)))
+            return answers[-1][1]
+
+        connection.response_class = make_response  # type: ignore[assignment]  # what makes one is as good as the class
         reply: Future[bytes] = Future()
-        arguments = (connection, path, body, deadline, head, reply)
-        Thread(target=_converse, args=arguments, name="pagerduty", daemon=True).start()
-        sock = None
+        Thread(target=_converse, args=(connection, path, body, deadline, reply), name="pagerduty", daemon=True).start()
         try:
-            status, sock = head.result(max(0.0, deadline - time.monotonic()))
-            content = None
-            with suppress(*_Broken):
-                content = reply.result(max(0.0, min(deadline - time.monotonic(), REPLY_TIMEOUT)))
-                self._connection = connection
-            return status, content
-        finally:
-            head.cancel()
-            if self._connection is None:
-                _cut_off(connection, sock)
+            content = reply.result(max(0.0, deadline - time.monotonic()))
+        except Exception:
+            reply.cancel()
+            sock, response = answers[-1] if answers else (connection.sock, None)
+            _cut_off(connection, sock)
+            # http.client sets it as soon as it has read the line of a final status.
+            status: int | None = getattr(response, "code", None)
+            if status is None:
+                raise
+            return status, None
+        self._connection = connection
+        return answers[-1][1].status, content
 
     def _new_connection(self) -> HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
@@ -132,35 +139,26 @@ class Client:
         return HTTPSConnection(host, port, ssl_context=self._tls)
 
 
-def _converse(  # noqa: PLR0913, PLR0917 -- all that the thread is given
-    connection: HTTPConnection,
-    path: str,
-    body: bytes,
-    deadline: float,
-    head: Future[tuple[int, socket.socket]],
-    reply: Future[bytes],
-) -> None:
-    """Post once over the connection; tell the status (and the socket) as soon as it is there, then the whole reply."""
-    awaited: Future[Any] = head
+def _converse(connection: HTTPConnection, path: str, body: bytes, deadline: float, reply: Future[bytes]) -> None:
+    """Post once over the connection, and tell the reply, or what went wrong."""
     try:
         if connection.is_closed:
             _connect(connection)
         # To connect may have taken longer than anybody waits for it. The event is then sent again by its sender, and
         # must not be sent from here as well: a trigger that comes after its resolve opens the incident again.
-        if not head.set_running_or_notify_cancel():
-            _cut_off(connection)
+        if not reply.set_running_or_notify_cancel():
+            _cut_off(connection, connection.sock)
             return
         # The response takes the socket away from a connection that is not to be kept alive.
         sock = connection.sock
         connection.timeout = max(SHORTEST_CALL, deadline - time.monotonic())
         connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
         response = connection.getresponse()
-        head.set_result((response.status, sock))
-        awaited = reply
-        reply.set_result(_read(response, sock, deadline))
+        sock.settimeout(REPLY_TIMEOUT)
+        reply.set_result(_read(response, sock, time.monotonic() + REPLY_TIMEOUT))
     except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
         with suppress(InvalidStateError):  # Nobody waits any more.
-            awaited.set_exception(error)
+            reply.set_exception(error)
 
 
 def _connect(connection: HTTPConnection) -> None:
@@ -172,23 +170,22 @@ def _connect(connection: HTTPConnection) -> None:
         raise ConnectionError(type(problem).__name__) from problem
 
 
-def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket, deadline: float) -> bytes:
-    """Read the reply to its end. Raises ValueError when the connection must not be used again."""
+def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket, end: float) -> bytes:
+    """Read the reply. Raises ValueError when the connection must not be used again."""
     if response.status not in range(200, 600):
         raise ValueError("not a final answer")
     content = b""
     while part := response.read1(_READ_SIZE, decode_content=False):
         content += part
-        if len(content) > MAX_REPLY or time.monotonic() > deadline:
+        if len(content) > MAX_REPLY or time.monotonic() > end:
             raise ValueError("a longer reply than PagerDuty's")
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         raise ValueError("more than a reply")
     return content
 
 
-def _cut_off(connection: HTTPConnection, sock: socket.socket | None = None) -> None:
+def _cut_off(connection: HTTPConnection, sock: socket.socket | None) -> None:
     """Close the connection, also when a thread waits for it: that one is woken, and fails."""
-    sock = sock or connection.sock
     with suppress(OSError):
         if sock is not None:
             sock.shutdown(socket.SHUT_RDWR)
@@ -196,8 +193,6 @@ def _cut_off(connection: HTTPConnection, sock: socket.socket | None = None) -> N
 
 
 # -- how an answer is judged -----------------------------------------------------------------------------------------
-
-_NO_ANSWER: Final = Outcome("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
 
 
 def _unreachable(problem: Exception) -> Outcome:
