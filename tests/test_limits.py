@@ -1,14 +1,17 @@
 """How an event is fitted into PagerDuty's 512,000 bytes: the page goes out, and of the rest as much as can."""
 
 import copy
+import dataclasses
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 import limits
+from event import ACTIONS, SEVERITIES, Event, encode
 
 LIMIT = 512_000
 ROUTING_KEY = b"0123456789abcdef0123456789abcdef"
@@ -32,18 +35,22 @@ def images(count: int, size: int) -> list[dict[str, str]]:
     return [{"src": f"https://a.example/{n:06}".ljust(size, "x")} for n in range(count)]
 
 
-def sent(event: dict[str, Any]) -> dict[str, Any]:
+def fit(content: dict[str, Any], *warnings: str) -> Event:
+    return limits.fit(Event("payments", "alert", content, warnings=warnings))
+
+
+def sent(content: dict[str, Any]) -> dict[str, Any]:
     """Fit the event, check what is so for every one, and return what PagerDuty reads."""
-    fitted = limits.fit(event)
+    fitted = fit(content)
     posted = b'{"routing_key":"' + ROUTING_KEY + b'",' + fitted.body[1:]
     assert len(posted) <= LIMIT
     read: dict[str, Any] = json.loads(posted)
-    assert read == {"routing_key": ROUTING_KEY.decode(), **fitted.event}
-    return fitted.event
+    assert read == {"routing_key": ROUTING_KEY.decode(), **fitted.content}
+    return fitted.content
 
 
 def fields(event: dict[str, Any]) -> list[str]:
-    return [warning.partition(":")[0] for warning in limits.fit(event).warnings]
+    return [warning.partition(":")[0] for warning in fit(event).warnings]
 
 
 # -- what fits -------------------------------------------------------------------------------------------------------
@@ -88,7 +95,7 @@ def test_an_event_that_fits_goes_out_as_it_is(event: dict[str, Any]) -> None:
 
 
 def test_the_encoding_spends_no_byte_on_spaces_or_escapes() -> None:
-    assert limits.encode({"a": ["é", "🚨", 1, 2.5, None, True], "ü": {}}) == (
+    assert encode({"a": ["é", "🚨", 1, 2.5, None, True], "ü": {}}) == (
         '{"a":["é","🚨",1,2.5,null,true],"ü":{}}'.encode()
     )
 
@@ -96,7 +103,7 @@ def test_the_encoding_spends_no_byte_on_spaces_or_escapes() -> None:
 def test_half_a_surrogate_pair_does_not_stop_the_encoding() -> None:
     halves = {"\ud83d": "high", "low": "\udea8", "wrong way round": "a\udea8\ud83db", "a pair": "🚨"}
 
-    assert json.loads(limits.encode(halves)) == {
+    assert json.loads(encode(halves)) == {
         "?": "high",
         "low": "?",
         "wrong way round": "a??b",
@@ -106,9 +113,9 @@ def test_half_a_surrogate_pair_does_not_stop_the_encoding() -> None:
 
 @pytest.mark.parametrize("size", [LIMIT - 400, LIMIT - 300, LIMIT - 200, LIMIT - 150, LIMIT - 100, LIMIT, LIMIT + 1])
 def test_with_the_routing_key_in_it_the_event_never_has_a_byte_too_many(size: int) -> None:
-    event = alert({"a": "x" * (size - len(limits.encode(alert({"a": ""}))))})
+    event = alert({"a": "x" * (size - len(encode(alert({"a": ""}))))})
 
-    assert len(limits.encode(event)) == size
+    assert len(encode(event)) == size
     assert sent(event)["payload"]["summary"] == "Disk full"
 
 
@@ -326,9 +333,33 @@ def test_the_event_passed_in_is_never_changed() -> None:
     )
     before = copy.deepcopy(event)
 
-    limits.fit(event)
+    fit(event)
 
     assert event == before
+
+
+def test_what_was_warned_of_before_is_still_warned_of() -> None:
+    assert fit(alert(), "event: cut").warnings == ("event: cut",)
+    assert [warning.partition(":")[0] for warning in fit(alert({"dump": "x" * HUGE}), "event: cut").warnings] == [
+        "event",
+        "properties.customDetails",
+    ]
+
+
+def test_fitting_changes_nothing_but_content_and_warnings() -> None:
+    event = Event(
+        service="payments",
+        kind="alert",
+        content=alert({"dump": "x" * HUGE}),
+        action="trigger",
+        dedup_key="disk",
+        message_id="m-1",
+        occurred_at=datetime(2026, 6, 30, 11, tzinfo=UTC),
+    )
+
+    fitted = limits.fit(event)
+
+    assert dataclasses.replace(fitted, content=event.content, warnings=()) == event
 
 
 # -- dedup keys ------------------------------------------------------------------------------------------------------
@@ -353,5 +384,5 @@ def test_a_longer_dedup_key_with_half_a_surrogate_pair_becomes_a_hash_too() -> N
 
 def test_the_limits_are_pagerdutys() -> None:
     assert (limits.MAX_SUMMARY, limits.MAX_DEDUP_KEY, limits.MAX_EVENT_BYTES) == (1024, 255, 512_000)
-    assert set(limits.ACTIONS) == {"trigger", "acknowledge", "resolve"}
-    assert set(limits.SEVERITIES) == {"critical", "error", "warning", "info"}
+    assert set(ACTIONS) == {"trigger", "acknowledge", "resolve"}
+    assert set(SEVERITIES) == {"critical", "error", "warning", "info"}

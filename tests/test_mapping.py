@@ -1,5 +1,6 @@
 """What each RudderStack event becomes, case by case: the cases are data, in `mapping/*.json`."""
 
+import copy
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 
 import limits
-from errors import Ignored, Rejected
-from mapping import Rules, map_event
+from event import Event
+from mapping import map_event
+from outcome import Outcome
+from settings import Rules
 
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
+RULES = Rules()
+FALLBACK_KEY = "fallback-key"
 ACKNOWLEDGE_AND_RESOLVE = ["acknowledge", "resolve"]
 
 
@@ -30,16 +35,38 @@ def rules_of(case: dict[str, Any]) -> Rules:
     return Rules(**rules)
 
 
+def expected_of(case: dict[str, Any]) -> dict[str, Any]:
+    """Return what the case says; a trigger whose dedup key it leaves open has the fallback key."""
+    expected: dict[str, Any] = {key: copy.deepcopy(case[key]) for key in ("sent", "ignored", "rejected") if key in case}
+    event = expected.get("sent", {}).get("event", {})
+    if event.get("event_action") == "trigger":
+        event.setdefault("dedup_key", FALLBACK_KEY)
+    return expected
+
+
 def outcome_of(case: dict[str, Any]) -> dict[str, Any]:
     """Map the case's event and describe the result in the words of the data."""
-    try:
-        mapped = map_event(case["event"], rules_of(case), NOW)
-    except Ignored as error:
-        return {"ignored": error.code}
-    except Rejected as error:
-        return {"rejected": {"code": error.code, "field": error.message.partition(":")[0]}}
+    mapped = map_event(case["event"], "default", rules_of(case), NOW, FALLBACK_KEY)
+    if isinstance(mapped, Outcome):
+        if mapped.result == "ignored":
+            return {"ignored": mapped.code}
+        return {mapped.result: {"code": mapped.code, "field": mapped.message.partition(":")[0]}}
     warnings = [warning.partition(":")[0] for warning in mapped.warnings]
-    return {"sent": {"kind": mapped.kind, "event": mapped.event, "warnings": warnings}}
+    return {"sent": {"kind": mapped.kind, "event": mapped.content, "warnings": warnings}}
+
+
+def event_of(raw: object, rules: Rules = RULES, now: datetime = NOW) -> Event:
+    """Map an event that is sent."""
+    mapped = map_event(raw, "payments", rules, now, FALLBACK_KEY)
+    assert isinstance(mapped, Event)
+    return mapped
+
+
+def refusal_of(raw: object, rules: Rules = RULES, now: datetime = NOW) -> Outcome:
+    """Map an event that is not sent."""
+    mapped = map_event(raw, "payments", rules, now, FALLBACK_KEY)
+    assert isinstance(mapped, Outcome)
+    return mapped
 
 
 def written_out(value: Any) -> str:
@@ -63,9 +90,7 @@ def nested(levels: int) -> dict[str, Any]:
     [pytest.param(case, id=f"{theme}: {case['name']}") for theme, cases in CASES_OF.items() for case in cases],
 )
 def test_an_event_becomes_what_the_case_says(case: dict[str, Any]) -> None:
-    expected = {key: case[key] for key in ("sent", "ignored", "rejected") if key in case}
-
-    assert written_out(outcome_of(case)) == written_out(expected)
+    assert written_out(outcome_of(case)) == written_out(expected_of(case))
 
 
 def test_the_event_passed_in_is_never_changed() -> None:
@@ -99,12 +124,13 @@ def test_every_theme_has_cases() -> None:
 # -- what else is known of a mapped event ----------------------------------------------------------------------------
 
 
-def test_a_mapped_trigger_tells_its_action_key_id_and_time() -> None:
+def test_a_mapped_trigger_tells_its_service_action_key_id_and_time() -> None:
     event = alert(dedupKey="disk") | {"messageId": "m-1", "originalTimestamp": "2026-06-30T13:00:00+02:00"}
 
-    mapped = map_event(event, Rules(), NOW)
+    mapped = event_of(event)
 
-    assert (mapped.kind, mapped.action, mapped.dedup_key, mapped.message_id, mapped.occurred_at) == (
+    assert (mapped.service, mapped.kind, mapped.action, mapped.dedup_key, mapped.message_id, mapped.occurred_at) == (
+        "payments",
         "alert",
         "trigger",
         "disk",
@@ -114,13 +140,19 @@ def test_a_mapped_trigger_tells_its_action_key_id_and_time() -> None:
 
 
 @pytest.mark.parametrize("action", ACKNOWLEDGE_AND_RESOLVE)
-def test_a_mapped_acknowledge_or_resolve_tells_its_action_key_and_id(action: str) -> None:
-    mapped = map_event(alert(dedupKey="disk", action=action.upper()) | {"messageId": "m-1"}, Rules(), NOW)
+def test_a_mapped_acknowledge_or_resolve_tells_its_service_action_key_and_id(action: str) -> None:
+    mapped = event_of(alert(dedupKey="disk", action=action.upper()) | {"messageId": "m-1"})
 
-    assert (mapped.kind, mapped.action, mapped.dedup_key, mapped.message_id) == ("alert", action, "disk", "m-1")
+    assert (mapped.service, mapped.kind, mapped.action, mapped.dedup_key, mapped.message_id) == (
+        "payments",
+        "alert",
+        action,
+        "disk",
+        "m-1",
+    )
 
 
-def test_a_mapped_change_event_has_no_action_and_no_key_and_tells_its_id_and_time() -> None:
+def test_a_mapped_change_event_has_no_action_and_no_key_and_tells_its_service_id_and_time() -> None:
     event = {
         "type": "track",
         "event": "Deployed",
@@ -130,9 +162,10 @@ def test_a_mapped_change_event_has_no_action_and_no_key_and_tells_its_id_and_tim
         "integrations": {"pagerduty": {"type": "changeEvent"}},
     }
 
-    mapped = map_event(event, Rules(), NOW)
+    mapped = event_of(event)
 
-    assert (mapped.kind, mapped.action, mapped.dedup_key, mapped.message_id, mapped.occurred_at) == (
+    assert (mapped.service, mapped.kind, mapped.action, mapped.dedup_key, mapped.message_id, mapped.occurred_at) == (
+        "payments",
         "change",
         None,
         None,
@@ -142,15 +175,61 @@ def test_a_mapped_change_event_has_no_action_and_no_key_and_tells_its_id_and_tim
 
 
 def test_a_trigger_takes_its_message_id_as_its_key_and_says_so() -> None:
-    mapped = map_event(alert() | {"messageId": "m-1"}, Rules(), NOW)
+    mapped = event_of(alert() | {"messageId": "m-1"})
 
     assert mapped.dedup_key == "m-1"
 
 
-def test_an_event_without_key_id_and_time_has_none_of_them() -> None:
-    mapped = map_event(alert(), Rules(), NOW)
+def test_a_trigger_with_neither_key_nor_message_id_has_the_fallback_key_and_no_id() -> None:
+    mapped = event_of(alert())
 
-    assert (mapped.dedup_key, mapped.message_id, mapped.occurred_at) == (None, None, None)
+    assert (mapped.dedup_key, mapped.message_id, mapped.occurred_at) == (FALLBACK_KEY, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"properties": {"dedupKey": "disk", "action": "reslove"}}, "action_unknown"),
+        ({"properties": {"dedupKey": "disk"}}, "source_missing"),
+        ({"properties": {"dedupKey": "disk", "source": {}}}, "source_not_text"),
+        ({"event": None}, "event_name_missing"),
+        ({"timestamp": "2001-02-03T04:05:06Z"}, "timestamp_too_old"),
+        ({"type": None}, "type_missing"),
+        ({"type": "trak"}, "type_unknown"),
+        ({"type": "page"}, "not_a_track_call"),
+        ({"integrations": {"PagerDuty": False}}, "not_for_pagerduty"),
+        ({"integrations": {"PagerDuty": {"type": "change"}}}, "integration_unclear"),
+    ],
+)
+def test_an_event_that_is_not_sent_can_be_found_by_its_id_and_key(changes: dict[str, Any], code: str) -> None:
+    refusal = refusal_of(alert(dedupKey="disk") | {"messageId": "m-1"} | changes)
+
+    assert (refusal.code, refusal.message_id, refusal.dedup_key) == (code, "m-1", "disk")
+
+
+@pytest.mark.parametrize(
+    ("event", "message_id", "dedup_key"),
+    [
+        (alert(action="resolve") | {"messageId": "m-1"}, "m-1", None),
+        ({"type": "track", "messageId": "m-1", "properties": ["disk"]}, "m-1", None),
+        ({"type": "trak", "properties": {"dedupKey": "disk"}}, None, "disk"),
+        ({"type": "trak"}, None, None),
+        (["disk"], None, None),
+        (None, None, None),
+    ],
+)
+def test_an_event_that_is_not_sent_tells_no_id_and_no_key_that_it_does_not_have(
+    event: object, message_id: str | None, dedup_key: str | None
+) -> None:
+    refusal = refusal_of(event)
+
+    assert (refusal.message_id, refusal.dedup_key) == (message_id, dedup_key)
+
+
+def test_the_key_of_an_event_that_is_not_sent_is_where_the_rules_say_and_as_it_would_be_sent() -> None:
+    refusal = refusal_of({"type": "trak", "userId": "u" * 256}, Rules(dedup_key_field=("userId",)))
+
+    assert refusal.dedup_key == hashlib.sha256(b"u" * 256).hexdigest()
 
 
 # -- what data cannot say well ---------------------------------------------------------------------------------------
@@ -161,7 +240,7 @@ DEEP = nested(100_000)
 @pytest.mark.parametrize("key", ["k" * 256, "é" * 256, "🚨" * 100_000, "\ud83d" * 256])
 def test_an_over_long_dedup_key_is_the_same_hash_for_trigger_acknowledge_and_resolve(key: str) -> None:
     keys = {
-        map_event(alert(dedupKey=key, action=action), Rules(), NOW).event["dedup_key"]
+        event_of(alert(dedupKey=key, action=action)).content["dedup_key"]
         for action in ("trigger", "acknowledge", "resolve")
     }
 
@@ -169,7 +248,7 @@ def test_an_over_long_dedup_key_is_the_same_hash_for_trigger_acknowledge_and_res
 
 
 def test_two_over_long_dedup_keys_that_differ_at_their_end_stay_two() -> None:
-    one, other = (map_event(alert(dedupKey="k" * 300 + end), Rules(), NOW).dedup_key for end in "12")
+    one, other = (event_of(alert(dedupKey="k" * 300 + end)).dedup_key for end in "12")
 
     assert one != other
 
@@ -177,14 +256,14 @@ def test_two_over_long_dedup_keys_that_differ_at_their_end_stay_two() -> None:
 def test_custom_details_of_100_levels_go_out_as_they_are() -> None:
     details = nested(100)
 
-    assert map_event(alert(customDetails=details), Rules(), NOW).event["payload"]["custom_details"] is details
+    assert event_of(alert(customDetails=details)).content["payload"]["custom_details"] is details
 
 
 @pytest.mark.parametrize("details", [nested(101), DEEP, [[DEEP]]], ids=["101 levels", "100,000 levels", "in arrays"])
 def test_custom_details_nested_too_deep_are_replaced_and_the_page_goes_out(details: Any) -> None:
-    mapped = map_event(alert(customDetails=details), Rules(), NOW)
+    mapped = event_of(alert(customDetails=details))
 
-    sent = json.loads(limits.fit(mapped.event).body)["payload"]
+    sent = json.loads(limits.fit(mapped).body)["payload"]
     assert sent["summary"] == "Disk full"
     assert list(sent["custom_details"]) == ["note"]
     assert [warning.partition(":")[0] for warning in mapped.warnings] == ["properties.customDetails"]
@@ -194,20 +273,22 @@ def test_custom_details_nested_too_deep_are_replaced_and_the_page_goes_out(detai
     "name", ["severity", "dedupKey", "linkURLs", "imageURLs", "group", "class", "component", "client", "clientUrl"]
 )
 def test_100000_levels_in_any_other_property_are_left_out(name: str) -> None:
-    mapped = map_event(alert(**{name: DEEP}), Rules(), NOW)
+    mapped = event_of(alert(**{name: DEEP}))
 
-    assert mapped.event == map_event(alert(), Rules(), NOW).event
+    assert mapped.content == event_of(alert()).content
     assert [warning.partition(":")[0] for warning in mapped.warnings] == [f"properties.{name}"]
 
 
 @pytest.mark.parametrize("name", ["source", "action"])
 def test_100000_levels_in_a_property_that_decides_are_refused(name: str) -> None:
-    with pytest.raises(Rejected, match=rf"^properties\.{name}: .*an object"):
-        map_event(alert(**{name: DEEP}), Rules(), NOW)
+    refusal = refusal_of(alert(**{name: DEEP}))
+
+    assert refusal.message.startswith(f"properties.{name}: ")
+    assert "an object" in refusal.message
 
 
 def test_20_warnings_are_all_told() -> None:
-    mapped = map_event(alert(linkURLs=[None] * 20), Rules(), NOW)
+    mapped = event_of(alert(linkURLs=[None] * 20))
 
     assert [warning.partition(":")[0] for warning in mapped.warnings] == [
         f"properties.linkURLs[{position}]" for position in range(20)
@@ -215,14 +296,14 @@ def test_20_warnings_are_all_told() -> None:
 
 
 def test_more_than_20_warnings_are_summed_up() -> None:
-    mapped = map_event(alert(linkURLs=[None] * 5000), Rules(), NOW)
+    mapped = event_of(alert(linkURLs=[None] * 5000))
 
     assert len(mapped.warnings) == 21
     assert mapped.warnings[-1] == "and 4,980 more"
 
 
 def test_warnings_and_refusals_stay_short_whatever_is_wrong() -> None:
-    mapped = map_event(alert(severity="x" * 100_000, group=["x" * 100_000]), Rules(), NOW)
+    mapped = event_of(alert(severity="x" * 100_000, group=["x" * 100_000]))
 
     assert max(len(warning) for warning in mapped.warnings) < 200
 
@@ -239,7 +320,7 @@ def test_warnings_and_refusals_stay_short_whatever_is_wrong() -> None:
         pytest.param(alert(source=None), ["properties.source:", "DEFAULT_SOURCE"], id="no source"),
         pytest.param(alert(source={}), ["properties.source:", "a text", "an object"], id="source"),
         pytest.param(alert() | {"event": None}, ["event:", "name", "nothing"], id="no name"),
-        pytest.param(alert() | {"timestamp": 0}, ["timestamp:", "90 days"], id="too old"),
+        pytest.param(alert() | {"timestamp": 1_000_000_000}, ["timestamp:", "90 days"], id="too old"),
         pytest.param(
             alert() | {"integrations": {"PagerDuty": {"type": "change"}}},
             ["integrations.PagerDuty.type:", "alertEvent", "changeEvent", '"change"'],
@@ -248,17 +329,16 @@ def test_warnings_and_refusals_stay_short_whatever_is_wrong() -> None:
     ],
 )
 def test_a_refusal_says_which_field_what_was_expected_and_what_came(event: Any, words: list[str]) -> None:
-    with pytest.raises(Rejected) as refusal:
-        map_event(event, Rules(), NOW)
+    message = refusal_of(event).message
 
-    assert [word for word in words if word not in refusal.value.message] == []
+    assert [word for word in words if word not in message] == []
 
 
 @pytest.mark.parametrize("age", [timedelta(days=90), timedelta(0), timedelta(days=-1)])
 def test_the_age_of_an_event_is_told_by_the_clock_that_is_passed_in(age: timedelta) -> None:
     moment = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
 
-    mapped = map_event(alert() | {"timestamp": "2001-02-03T04:05:06Z"}, Rules(), moment + age)
+    mapped = event_of(alert() | {"timestamp": "2001-02-03T04:05:06Z"}, now=moment + age)
 
     assert mapped.occurred_at == moment
 
@@ -266,5 +346,6 @@ def test_the_age_of_an_event_is_told_by_the_clock_that_is_passed_in(age: timedel
 def test_an_event_is_too_old_by_the_clock_that_is_passed_in() -> None:
     now = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC) + timedelta(days=90, microseconds=1)
 
-    with pytest.raises(Rejected, match=r"^timestamp: more than 90 days"):
-        map_event(alert() | {"timestamp": "2001-02-03T04:05:06Z"}, Rules(), now)
+    refusal = refusal_of(alert() | {"timestamp": "2001-02-03T04:05:06Z"}, now=now)
+
+    assert refusal.message.startswith("timestamp: more than 90 days")

@@ -7,28 +7,35 @@ import pytest
 
 from settings import Settings, SettingsError
 
+QUEUES = {"QUEUE_URL": "https://sqs.example/q.fifo", "DEAD_LETTER_QUEUE_URL": "https://sqs.example/dead.fifo"}
 DEFAULTS = {
+    "queue_url": "https://sqs.example/q.fifo",
+    "dead_letter_queue_url": "https://sqs.example/dead.fifo",
     "parameter_prefix": "/rudderstack-pagerduty",
     "dedup_key_field": ("properties", "dedupKey"),
     "pagerduty_url": "https://events.pagerduty.com",
     "default_severity": "critical",
     "default_source": "",
+    "delivery_mode": "direct",
 }
-VARIABLES = ["PARAMETER_PREFIX", "DEDUP_KEY_FIELD", "PAGERDUTY_URL", "DEFAULT_SEVERITY", "DEFAULT_SOURCE"]
+VARIABLES = [
+    *("PARAMETER_PREFIX", "DEDUP_KEY_FIELD", "PAGERDUTY_URL"),
+    *("DEFAULT_SEVERITY", "DEFAULT_SOURCE", "DELIVERY_MODE"),
+]
 
 
 def read(**environment: str) -> dict[str, Any]:
-    settings = dataclasses.asdict(Settings.from_environment(environment))
-    return {name: settings[name] for name in DEFAULTS}
+    settings = dataclasses.asdict(Settings.from_environment(QUEUES | environment))
+    return {**settings.pop("rules"), **settings}
 
 
 def problems(**environment: str) -> list[str]:
     with pytest.raises(SettingsError) as error:
-        Settings.from_environment(environment)
+        Settings.from_environment(QUEUES | environment)
     return error.value.problems
 
 
-def test_an_empty_environment_has_the_defaults() -> None:
+def test_an_environment_with_nothing_but_the_queues_has_the_defaults() -> None:
     assert read() == DEFAULTS
 
 
@@ -42,10 +49,12 @@ def test_variables_of_others_are_not_looked_at() -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    settings = Settings.from_environment({})
+    settings = Settings.from_environment(QUEUES)
 
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.default_severity = "info"  # type: ignore[misc]
+        settings.delivery_mode = "queued"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.rules.default_severity = "info"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,11 @@ def test_settings_cannot_be_changed() -> None:
         ("DEFAULT_SEVERITY", " Warning ", "default_severity", "warning"),
         ("DEFAULT_SOURCE", "rudderstack", "default_source", "rudderstack"),
         ("DEFAULT_SOURCE", " Zürich / 東京 ", "default_source", "Zürich / 東京"),
+        ("DELIVERY_MODE", "direct", "delivery_mode", "direct"),
+        ("DELIVERY_MODE", "queued", "delivery_mode", "queued"),
+        ("DELIVERY_MODE", " Queued ", "delivery_mode", "queued"),
+        ("QUEUE_URL", " https://sqs.example/other.fifo ", "queue_url", "https://sqs.example/other.fifo"),
+        ("DEAD_LETTER_QUEUE_URL", "https://sqs.example/o.fifo", "dead_letter_queue_url", "https://sqs.example/o.fifo"),
         ("PAGERDUTY_URL", "https://events.eu.pagerduty.com", "pagerduty_url", "https://events.eu.pagerduty.com"),
         ("PAGERDUTY_URL", "https://events.pagerduty.com/", "pagerduty_url", "https://events.pagerduty.com"),
         ("PAGERDUTY_URL", "https://proxy.example:8443/pd", "pagerduty_url", "https://proxy.example:8443/pd"),
@@ -101,6 +115,7 @@ def test_a_variable_sets_one_thing(variable: str, text: str, field: str, value: 
         ("DEFAULT_SEVERITY", "warn"),
         ("DEFAULT_SEVERITY", "critical,error"),
         ("DEFAULT_SEVERITY", "1"),
+        ("DELIVERY_MODE", "fifo"),
         ("PAGERDUTY_URL", "events.pagerduty.com"),
         ("PAGERDUTY_URL", "https://"),
         ("PAGERDUTY_URL", "https:///v2/enqueue"),
@@ -129,20 +144,31 @@ def test_what_makes_no_sense_is_one_problem_that_names_the_variable(variable: st
     assert problem.startswith(f"{variable}: expected ")
 
 
-def test_all_problems_are_told_at_once() -> None:
-    found = problems(PARAMETER_PREFIX="rp", DEDUP_KEY_FIELD="a..b", PAGERDUTY_URL="http://x", DEFAULT_SEVERITY="fatal")
+@pytest.mark.parametrize("variable", QUEUES)
+@pytest.mark.parametrize("blank", ["", " \t"])
+def test_without_one_of_the_queues_nothing_works(variable: str, blank: str) -> None:
+    (problem,) = problems(**{variable: blank})
 
-    assert {problem.partition(":")[0] for problem in found} == {
-        "PARAMETER_PREFIX",
-        "DEDUP_KEY_FIELD",
-        "PAGERDUTY_URL",
-        "DEFAULT_SEVERITY",
+    assert problem.startswith(f"{variable}: missing, ")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    wrong = {
+        "PARAMETER_PREFIX": "rp",
+        "DEDUP_KEY_FIELD": "a..b",
+        "PAGERDUTY_URL": "http://x",
+        "DEFAULT_SEVERITY": "fatal",
+        "DELIVERY_MODE": "fifo",
+        "QUEUE_URL": "",
+        "DEAD_LETTER_QUEUE_URL": "",
     }
+
+    assert {problem.partition(":")[0] for problem in problems(**wrong)} == set(wrong)
 
 
 def test_the_error_says_all_problems_in_one_message() -> None:
     with pytest.raises(SettingsError, match=r"^PARAMETER_PREFIX: .*; DEFAULT_SEVERITY: .*$"):
-        Settings.from_environment({"PARAMETER_PREFIX": "rp", "DEFAULT_SEVERITY": "fatal"})
+        Settings.from_environment(QUEUES | {"PARAMETER_PREFIX": "rp", "DEFAULT_SEVERITY": "fatal"})
 
 
 def test_a_problem_does_not_show_the_password_in_a_url() -> None:

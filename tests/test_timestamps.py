@@ -136,9 +136,10 @@ def test_a_fraction_of_a_minute_is_not_taken_for_one_of_a_second() -> None:
         (f"{EPOCH_SECONDS}000", ELEVEN),
         (f"{EPOCH_SECONDS}001", ELEVEN + timedelta(milliseconds=1)),
         (f" {EPOCH_SECONDS}\n", ELEVEN),
-        (0, datetime(1970, 1, 1, tzinfo=UTC)),
-        (1, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
-        (-86_400, datetime(1969, 12, 31, tzinfo=UTC)),
+        (100_000_000, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
+        ("100000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
+        (-100_000_000, datetime(1966, 10, 31, 14, 13, 20, tzinfo=UTC)),
+        ("-100000000", datetime(1966, 10, 31, 14, 13, 20, tzinfo=UTC)),
         (1_000_000_000, datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)),
         ("1000000000", datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)),
         (1_000_000_000_000, datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)),
@@ -154,6 +155,16 @@ def test_an_epoch_in_seconds_or_milliseconds_becomes_rfc_3339(value: float | str
     assert read.moment == moment
     assert RFC_3339.fullmatch(read.text)
     assert timestamps.read(read.text) == read
+
+
+@pytest.mark.parametrize("digits", range(9, 16))
+def test_a_number_and_its_text_are_the_same_epoch(digits: int) -> None:
+    number = int("1782817200123456"[:digits])
+
+    read = timestamps.read(number)
+
+    assert read is not None
+    assert timestamps.read(str(number)) == read
 
 
 @pytest.mark.parametrize(
@@ -206,6 +217,18 @@ def test_an_epoch_in_seconds_or_milliseconds_becomes_rfc_3339(value: float | str
         "2026-06-30T11:00:00\ud83d",
         "1e9",
         "0x6a43a2b0",
+        0,
+        "0",
+        1,
+        -86_400,
+        20260131,
+        99_999_999,
+        "99999999",
+        -99_999_999,
+        99_999_999.5,
+        "99999999.5",
+        1_782_817_200_123_456,
+        "1782817200123456",
         "1_782_817_200",
         "+1782817200",
         "1782817200s",
