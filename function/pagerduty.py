@@ -123,9 +123,9 @@ class Client:
         except Exception:
             reply.cancel()
             sock, response = answers[-1] if answers else (connection.sock, None)
-            _cut_off(connection, sock)
-            # http.client sets it as soon as it has read the line of a final status.
+            # http.client sets it once it has read the line of a final status; cutting the line off would end it as well.
             status: int | None = getattr(response, "code", None)
+            _cut_off(connection, sock)
             if status is None:
                 raise
             return status, None
@@ -153,9 +153,9 @@ def _converse(connection: HTTPConnection, path: str, body: bytes, deadline: floa
         sock = connection.sock
         connection.timeout = max(SHORTEST_CALL, deadline - time.monotonic())
         connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
-        response = connection.getresponse()
-        sock.settimeout(REPLY_TIMEOUT)
-        reply.set_result(_read(response, sock, time.monotonic() + REPLY_TIMEOUT))
+        with connection.getresponse() as response:
+            sock.settimeout(REPLY_TIMEOUT)
+            reply.set_result(_read(response, sock, time.monotonic() + REPLY_TIMEOUT))
     except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
         with suppress(InvalidStateError):  # Nobody waits any more.
             reply.set_exception(error)
