@@ -74,14 +74,16 @@ def read(body: str) -> Event:
         content = json.loads(base64.b64decode(packed, validate=True)) if packed else message["event"]
         occurred_at = message["occurred_at"] and datetime.fromisoformat(message["occurred_at"]).astimezone(UTC)
         ids = (message["dedup_key"], message["message_id"])
+        event = Event(message["service"], message["kind"], content, message["action"], *ids, occurred_at)
         if (
             message.get("version", FORMAT_VERSION) == FORMAT_VERSION
-            and SERVICE.fullmatch(message["service"])
-            and message["action"] in _ACTIONS[message["kind"]]
+            and SERVICE.fullmatch(event.service)
+            and event.action in _ACTIONS[event.kind]
             and all(value is None or isinstance(value, str) for value in ids)
             and isinstance(content, dict)
+            and event.body  # What cannot be encoded, such as NaN, can never be posted.
         ):
-            return Event(message["service"], message["kind"], content, message["action"], *ids, occurred_at)
+            return event
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # Whatever it is, it is not what `write` writes.
     raise NotSentError("message_unreadable", "This message is not one that the API function writes")

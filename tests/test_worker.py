@@ -145,6 +145,7 @@ def test_what_pagerduty_refuses_for_good_is_set_aside_and_holds_back_nothing(end
         {"action": None},
         {"event": [1]},
         {"event": None},
+        {"event": {"payload": float("nan")}},
         {"event_base64": "%"},
         {"occurred_at": "yesterday"},
         {"occurred_at": 7},
