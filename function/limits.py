@@ -17,18 +17,22 @@ MAX_DEDUP_KEY: Final = 255
 MAX_EVENT_BYTES: Final = 512_000
 # Ours: what a person could still read in an incident, and what every JSON library can encode.
 MAX_DETAILS_DEPTH: Final = 100
+# Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
+MAX_ITEMS: Final = 100
 # Ours: to this many characters a text field is cut once everything else has been left out.
 _LAST_RESORT_TEXT: Final = 1024
 # What `"routing_key":"…",` adds when the event is posted.
 _ROUTING_KEY_BYTES: Final = 64
 _ROOM: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
+# An entry of an object has at least that many: `"":0,`.
+_ENTRY_BYTES: Final = 5
 
 
 def fit_dedup_key(key: str) -> str:
     """Replace a dedup key over 255 characters by its SHA-256 in hex: the same for trigger, acknowledge and resolve."""
     if len(key) <= MAX_DEDUP_KEY:
         return key
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def fit(event: Event) -> Event:
@@ -69,7 +73,13 @@ def fit(event: Event) -> Event:
 
 
 def _shrink(details: dict[str, Any], excess: int) -> dict[str, Any]:
-    """Replace the largest entries by a note, largest first, until `excess` bytes are saved; if need be all of them."""
+    """Replace the largest entries by a note, largest first, until `excess` bytes are saved; if need be all of them.
+
+    So many entries that their names alone are too much are not looked at one by one.
+    """
+    all_left_out = {"note": f"[left out: {len(details):,} custom details, more than PagerDuty takes]"}
+    if len(details) * _ENTRY_BYTES > _ROOM:
+        return all_left_out
     shrunk = dict(details)
     sizes = {key: len(encode(value)) for key, value in details.items()}
     for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
@@ -81,4 +91,4 @@ def _shrink(details: dict[str, Any], excess: int) -> dict[str, Any]:
         excess -= saved
         if excess <= 0:
             return shrunk
-    return {"note": f"[left out: {len(details):,} custom details, more than PagerDuty takes]"}
+    return all_left_out

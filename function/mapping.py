@@ -69,9 +69,12 @@ def _map(raw: object, service: str, rules: Rules, now: datetime, fallback_key: s
 
 
 def text_of(value: object) -> str | None:
-    """Write a scalar as text, 5.0 as "5" and True as "true", as JavaScript does; None when it is no scalar."""
+    """Write a scalar as text, 5.0 as "5" and True as "true", as JavaScript does; None when it is no scalar.
+
+    Half of a surrogate pair, which neither the log nor PagerDuty can have, becomes a question mark.
+    """
     if isinstance(value, str):
-        return value
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:  # noqa: PLR2004 -- Python writes larger ones with an exponent
@@ -376,7 +379,10 @@ def _objects(value: object, field: str, required: str, warnings: list[str]) -> I
     if value is None:
         return
     in_array = isinstance(value, list)
-    for position, item in enumerate(value if isinstance(value, list) else [value]):
+    items = value if isinstance(value, list) else [value]
+    if len(items) > limits.MAX_ITEMS:
+        warnings.append(f"{field}: {len(items):,} items, of which the first {limits.MAX_ITEMS} were looked at")
+    for position, item in enumerate(items[: limits.MAX_ITEMS]):
         place = f"{field}[{position}]" if in_array else field
         found = {required: item} if isinstance(item, str) else item
         if isinstance(found, dict):

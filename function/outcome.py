@@ -25,6 +25,7 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "query_unknown": ("rejected", 400),
     "preview_unclear": ("rejected", 400),
     "body_too_large": ("rejected", 413),
+    "too_many_events": ("rejected", 413),
     "body_empty": ("rejected", 400),
     "body_not_base64": ("rejected", 400),
     "gzip_damaged": ("rejected", 400),

@@ -123,7 +123,7 @@ class Client:
         except Exception:
             reply.cancel()
             sock, response = answers[-1] if answers else (connection.sock, None)
-            # http.client sets it once it has read the line of a final status; cutting the line off would end it as well.
+            # http.client sets it once it has read the line of a final status; to cut that off would end it too.
             status: int | None = getattr(response, "code", None)
             _cut_off(connection, sock)
             if status is None:

@@ -57,11 +57,13 @@ def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
         # ASCII takes up to three times the bytes of UTF-8, base64 only a third more, which always fits.
         body = json.dumps({**content, "event_base64": base64.b64encode(event.body).decode()})
     waits_for = event.dedup_key or event.message_id or str(uuid.uuid4())
-    identity = str(uuid.uuid4()).encode() if event.message_id is None else _bytes(event.message_id) + b"\n" + event.body
+    identity = (
+        str(uuid.uuid4()).encode() if event.message_id is None else event.message_id.encode() + b"\n" + event.body
+    )
     return {
         "Id": str(number),
         "MessageBody": body,
-        "MessageGroupId": _hash(_bytes(event.service) + b"\n" + _bytes(waits_for)),
+        "MessageGroupId": _hash(f"{event.service}\n{waits_for}".encode()),
         "MessageDeduplicationId": _hash(identity),
     }
 
@@ -193,10 +195,6 @@ def _held_back(outcome: Outcome) -> Outcome:
 def _failed(what: str, problem: Exception | str) -> NotSentError:
     reason = problem if isinstance(problem, str) else aws.reason_of(problem)
     return NotSentError("queue_unavailable", f"SQS did not {what} ({reason}); it will be tried again")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _hash(content: bytes) -> str:

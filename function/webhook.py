@@ -9,29 +9,28 @@ import gzip
 import hmac
 import io
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from event import SERVICE
+from event import SERVICE, encode
 from outcome import NotSentError, Outcome
 
-# A Lambda invocation takes 6 MB: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-MAX_BODY_BYTES: Final = 6 * 1024 * 1024
-# Below the 6 MB that Lambda answers at most.
-MAX_ANSWER_BYTES: Final = 5 * 1024 * 1024
-# Ours: a small body must not unfold into one that exhausts the function's memory.
-MAX_DECOMPRESSED_BYTES: Final = 10 * 1024 * 1024
+# Ours, of JSON however it arrives, since a small body may unfold into a large one: whatever comes is then answered in
+# time, and in the memory that there is. RudderStack sends 4 MB and 100 events at most.
+MAX_JSON_BYTES: Final = 5 * 1024 * 1024
+MAX_EVENTS: Final = 1000
+# Lambda answers at most 6 MB, of JSON in which our JSON is a text with each quotation mark escaped:
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 
 _TRACK_ROUTE: Final = "POST /v1/track"
 _GZIP: Final = b"\x1f\x8b"
 # The same two bytes when somebody on the way took gzip for text: read as Latin-1, and read as broken UTF-8.
 _GZIP_AS_LATIN1: Final = "\x1f\x8b"
 _GZIP_AS_BROKEN_UTF8: Final = "\x1f\ufffd"
-_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 # From the worst to the best: what one status has to say about many events.
 _AGAIN: Final = (429, 503, 504, 500)
 _DONE: Final = ("delivered", "queued", "preview", "ignored", "rejected")
@@ -124,60 +123,49 @@ def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) 
     Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
     path is the events' type, as at a RudderStack data plane. Raises NotSentError.
     """
-    events, are_many = _find_events(_parse(_body_text(gateway_event)))
+    events, are_many = _find_events(_decode(_body_text(gateway_event), _DECODER))
     if is_track_route:
         events = [{**event, "type": "track"} if isinstance(event, dict) else event for event in events]
     return events, are_many
 
 
 def _body_text(gateway_event: dict[str, Any]) -> str:
-    body = gateway_event.get("body") or ""
-    if not gateway_event.get("isBase64Encoded"):
-        if body.startswith(_GZIP_AS_BROKEN_UTF8):
-            raise _damaged_gzip()
-        if not body.startswith(_GZIP_AS_LATIN1):
-            _check_size(len(body.encode("utf-8", "surrogatepass")))
-            return _not_empty(body)
-        raw = body.encode("latin-1", "replace")
-    else:
-        try:
-            raw = base64.b64decode(body, validate=True)
-        except (binascii.Error, ValueError):
-            raise NotSentError("body_not_base64", "body: announced as base64, and it is not") from None
-    _check_size(len(raw))
+    raw = _body(gateway_event)
     if raw.startswith(_GZIP):
         raw = _gunzip(raw)
+    if len(raw) > MAX_JSON_BYTES:
+        raise NotSentError(
+            "body_too_large", f"body: more than the {MAX_JSON_BYTES:,} bytes of JSON that are taken; send fewer events"
+        )
     try:
-        return _not_empty(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotSentError("body_not_utf8", f"body: expected UTF-8, byte {error.start:,} is not") from None
-
-
-def _not_empty(text: str) -> str:
-    text = text.removeprefix("\ufeff")
     if not text or text.isspace():
         raise NotSentError("body_empty", "body: empty, expected a RudderStack event as JSON")
     return text
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BODY_BYTES:
-        raise NotSentError(
-            "body_too_large", f"body: {size:,} bytes, at most {MAX_BODY_BYTES:,} are taken; send fewer events"
-        )
+def _body(gateway_event: dict[str, Any]) -> bytes:
+    """Return the body as the sender sent it; of gzip that somebody on the way took for text, what can be had back."""
+    body = gateway_event.get("body") or ""
+    if gateway_event.get("isBase64Encoded"):
+        try:
+            return base64.b64decode(body, validate=True)
+        except ValueError:
+            raise NotSentError("body_not_base64", "body: announced as base64, and it is not") from None
+    if body.startswith(_GZIP_AS_BROKEN_UTF8):
+        raise _damaged_gzip()
+    return bytes(body.encode("latin-1" if body.startswith(_GZIP_AS_LATIN1) else "utf-8", "replace"))
 
 
 def _gunzip(raw: bytes) -> bytes:
+    """Decompress a body, and no more of it than tells that it is too large."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
-            unpacked = packed.read(MAX_DECOMPRESSED_BYTES + 1)
+            return packed.read(MAX_JSON_BYTES + 1)
     except (OSError, EOFError, zlib.error):
         raise _damaged_gzip() from None
-    if len(unpacked) > MAX_DECOMPRESSED_BYTES:
-        raise NotSentError(
-            "body_too_large", f"body: more than {MAX_DECOMPRESSED_BYTES:,} bytes when decompressed; send fewer events"
-        )
-    return unpacked
 
 
 def _damaged_gzip() -> NotSentError:
@@ -187,16 +175,8 @@ def _damaged_gzip() -> NotSentError:
     )
 
 
-def _parse(text: str) -> object:
-    """Parse JSON into what every later step can encode again: finite numbers, and no half surrogate pairs."""
-    value = _decode(text, _DECODER)
-    # The search takes longer than the parsing, and what it looks for is rare.
-    if ("\\u" in text or not text.isascii()) and _SURROGATE.search(text):
-        return _without_half_surrogates(value)
-    return value
-
-
 def _decode(text: str, decoder: json.JSONDecoder) -> object:
+    """Parse JSON; its numbers become such as can be written as JSON again."""
     try:
         return decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -207,15 +187,6 @@ def _decode(text: str, decoder: json.JSONDecoder) -> object:
         raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
     except ValueError:  # An integer of thousands of digits, which Python refuses to read.
         return _decode(text, _DECODER_OF_LONG_INTEGERS)
-
-
-def _without_half_surrogates(value: object) -> object:
-    """Replace lone surrogates, which no UTF-8 can hold, by the replacement character U+FFFD."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
-    return _DECODER.decode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -236,7 +207,6 @@ def _integer(digits: str) -> int | str:
         return digits
 
 
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 _DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(
     parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
@@ -247,6 +217,10 @@ def _find_events(value: object) -> tuple[list[Any], bool]:
     if isinstance(value, dict) and ("batch" not in value or "type" in value):
         return [value], False
     events = value.get("batch") if isinstance(value, dict) else value
+    if isinstance(events, list) and len(events) > MAX_EVENTS:
+        raise NotSentError(
+            "too_many_events", f"body: {len(events):,} events, at most {MAX_EVENTS:,} are taken at once; send fewer"
+        )
     if isinstance(events, list) and events:
         return events, True
     raise NotSentError(
@@ -300,10 +274,10 @@ def _rank(outcome: Outcome) -> int:
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
-    body = _ENCODER.encode(content)
+    body = encode(content)
     if len(body) > MAX_ANSWER_BYTES:
         # Lambda would refuse it, and RudderStack would send again what has been delivered.
         short = {name: content[name] for name in ("status", "code", "message")}
         short["message"] += " (the rest of this answer was too long)"
-        body = _ENCODER.encode(short)
-    return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body}
+        body = encode(short)
+    return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body.decode()}

@@ -255,8 +255,22 @@ def test_a_body_without_events_is_final(endpoint: Endpoint, body: str) -> None:
     assert endpoint.post(body).status == 400
 
 
-def test_a_body_over_six_megabytes_is_too_large(endpoint: Endpoint) -> None:
-    assert endpoint.post(track(padding="x" * 6_300_000)).status == 413
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (track(padding="x" * 5_300_000), "body_too_large"),
+        ([0] * 1001, "too_many_events"),
+        ({"batch": [0] * 1001}, "too_many_events"),
+    ],
+)
+def test_what_is_too_much_at_once_is_final(endpoint: Endpoint, content: object, code: str) -> None:
+    answer = endpoint.post(content)
+
+    assert (answer.status, answer.content["code"]) == (413, code)
+
+
+def test_a_thousand_events_are_taken_at_once(endpoint: Endpoint) -> None:
+    assert len(endpoint.post([0] * 1000).content["results"]) == 1000
 
 
 def test_no_body_at_all_is_an_empty_one(endpoint: Endpoint) -> None:
@@ -397,8 +411,7 @@ def test_one_event_that_the_queue_does_not_take_makes_the_sender_send_all_again(
 
 
 def test_an_answer_that_lambda_would_refuse_is_shortened(endpoint: Endpoint) -> None:
-    links = ["x" * 500 for _ in range(12)]
-    answer = preview(endpoint, [track(properties={"linkURLs": links}) for _ in range(1000)])
+    answer = preview(endpoint, [track(properties={"linkURLs": "x" * 4000}) for _ in range(1000)])
 
     assert answer.status == 200
     assert answer.content == {

@@ -25,7 +25,7 @@ CONTRACT = {
     },
     ("rejected", 401): {"unauthorized"},
     ("rejected", 404): {"no_such_service"},
-    ("rejected", 413): {"body_too_large"},
+    ("rejected", 413): {"body_too_large", "too_many_events"},
     ("deferred", 429): {"pagerduty_rate_limited"},
     ("deferred", 500): {"settings_invalid", "internal_error"},
     ("deferred", 503): {

@@ -263,9 +263,9 @@ READABLE = {
         **in_base64(json.dumps(EVENT).encode()),
         "headers": {"content-encoding": "gzip"},
     },
-    "a body of 6 MB": as_text(json.dumps(EVENT).ljust(6 * MEGABYTE)),
-    "a body of 6 MB in base64": in_base64(json.dumps(EVENT).encode().ljust(6 * MEGABYTE)),
-    "10 MB when decompressed": in_base64(gzip.compress(json.dumps(EVENT).encode().ljust(10 * MEGABYTE))),
+    "a body of 5 MB": as_text(json.dumps(EVENT).ljust(5 * MEGABYTE)),
+    "a body of 5 MB in base64": in_base64(json.dumps(EVENT).encode().ljust(5 * MEGABYTE)),
+    "5 MB when decompressed": in_base64(gzip.compress(json.dumps(EVENT).encode().ljust(5 * MEGABYTE))),
 }
 
 
@@ -396,17 +396,17 @@ UNREADABLE = {
     "a batch that is null": (as_text('{"batch": null}'), "body_without_events", 400),
     "a batch that is an object": (as_text('{"batch": {"type": "track"}}'), "body_without_events", 400),
     "a batch that is a string": (as_text('{"batch": "track"}'), "body_without_events", 400),
-    "a byte more than 6 MB": (as_text("x" * (6 * MEGABYTE + 1)), "body_too_large", 413),
-    "a byte more than 6 MB in base64": (in_base64(b"x" * (6 * MEGABYTE + 1)), "body_too_large", 413),
-    "more than 6 MB by its bytes and not its characters": (
+    "a byte more than 5 MB": (as_text("x" * (5 * MEGABYTE + 1)), "body_too_large", 413),
+    "a byte more than 5 MB in base64": (in_base64(b"x" * (5 * MEGABYTE + 1)), "body_too_large", 413),
+    "more than 5 MB by its bytes and not its characters": (
         as_text('["' + "é" * (3 * MEGABYTE) + '"]'),
         "body_too_large",
         413,
     ),
     "10 MB": (as_text("x" * (10 * MEGABYTE)), "body_too_large", 413),
     "10 MB of JSON in base64": (in_base64(b'["' + b"x" * (10 * MEGABYTE) + b'"]'), "body_too_large", 413),
-    "a byte more than 10 MB when decompressed": (
-        in_base64(gzip.compress(b"[]".ljust(10 * MEGABYTE + 1), 1)),
+    "a byte more than 5 MB when decompressed": (
+        in_base64(gzip.compress(b"[]".ljust(5 * MEGABYTE + 1), 1)),
         "body_too_large",
         413,
     ),
@@ -488,45 +488,8 @@ def test_every_other_number_stays_what_it_is(number: str) -> None:
     assert repr(value) == repr(json.loads(number))
 
 
-SURROGATES = {
-    "high": (r'{"a": "\ud83d"}', {"a": "\ufffd"}),
-    "low": (r'{"a": "\udea8"}', {"a": "\ufffd"}),
-    "in upper case": (r'{"a": "\uD83D"}', {"a": "\ufffd"}),
-    "in text": (r'{"a": "x\ud83dy"}', {"a": "x\ufffdy"}),
-    "two high ones": (r'{"a": "\ud83d\ud83d"}', {"a": "\ufffd\ufffd"}),
-    "wrong way round": (r'{"a": "\udea8\ud83d"}', {"a": "\ufffd\ufffd"}),
-    "a high one before a pair": (r'{"a": "\ud83d\ud83d\udea8"}', {"a": "\ufffd🚨"}),
-    "in a key": (r'{"\ud83d": 1}', {"\ufffd": 1}),
-    "beside a pair": (r'{"a": "\ud83d\udea8", "b": "\udea8"}', {"a": "🚨", "b": "\ufffd"}),
-    "a pair is none": (r'{"a": "\ud83d\udea8"}', {"a": "🚨"}),
-    "escaped, it is none": (r'{"a": "\\ud83d"}', {"a": "\\ud83d"}),
-    "with numbers around it": (
-        r'{"a": "\ud83d", "b": [1, 2.50, 1e999, 12345678901234567890, true, null]}',
-        {"a": "\ufffd", "b": [1, 2.5, "1e999", 12345678901234567890, True, None]},
-    ),
-}
-
-
-@pytest.mark.parametrize(("body", "event"), SURROGATES.values(), ids=SURROGATES)
-def test_half_a_surrogate_pair_becomes_the_replacement_character(body: str, event: dict[str, Any]) -> None:
-    (read,) = events_in(as_text(body))
-
-    assert read == event
-    assert json.dumps(read, ensure_ascii=False).encode()
-
-
-def test_half_a_surrogate_pair_in_the_text_itself_becomes_the_replacement_character() -> None:
-    assert events_in(as_text('{"a": "x\ud83dy"}')) == [{"a": "x\ufffdy"}]
-
-
-@pytest.mark.parametrize("levels", [900, 100_000])
-def test_half_a_surrogate_pair_deep_down_is_read_or_refused(levels: int) -> None:
-    try:
-        events = events_in(as_text("[" * levels + r'"\ud83d"' + "]" * levels))
-    except NotSentError as error:
-        assert error.outcome.code == "body_too_deep"  # noqa: PT017 -- how deep is too deep depends on the Python
-    else:
-        assert r"\ufffd" in json.dumps(events)
+def test_half_a_surrogate_pair_in_the_text_itself_becomes_a_question_mark() -> None:
+    assert events_in(as_text('{"a": "x\ud83dy"}')) == [{"a": "x?y"}]
 
 
 # -- the answer ------------------------------------------------------------------------------------------------------
@@ -691,5 +654,4 @@ def test_an_answer_holds_any_text() -> None:
 
     response = webhook.answer([outcome], are_many=False)
 
-    assert response["body"].isascii()
-    assert (content(response)["message"], content(response)["dedup_key"]) == ("🚨 \ud83d \x00 \u2028", '"\\')
+    assert (content(response)["message"], content(response)["dedup_key"]) == ("🚨 ? \x00 \u2028", '"\\')
