@@ -22,24 +22,32 @@ import local.runtime
 from local.run import EVENTS, EXPECTED, read_event
 from local.sandbox import Fault, Sandbox
 from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack, Options
-from support import track
+from support import track, wait_until
 
 AUTHORIZED = {"Authorization": f"Bearer {LOCAL_TOKEN}", "Content-Type": "application/json"}
 CHECKOUT_KEY = "c" * 32
+BUSY_KEYS = ("1" * 32, "2" * 32)
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    with LocalStack(Options(services={"checkout": CHECKOUT_KEY})) as running:
+    with LocalStack(Options(services={"checkout": CHECKOUT_KEY, "busy": ",".join(BUSY_KEYS)})) as running:
         yield running
 
 
 @pytest.fixture
-def pagerduty(stack: LocalStack) -> Sandbox:
+def pagerduty(stack: LocalStack) -> Iterator[Sandbox]:
     assert stack.sandbox is not None
     stack.sandbox.clear()
+    yield stack.sandbox
     stack.sandbox.misbehave = None
-    return stack.sandbox
+    stack.aws.fail = None
+    drain(stack)
+
+
+def drain(stack: LocalStack) -> None:
+    """Wait until the worker has delivered everything in the queue."""
+    wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
 
 
 def post(
@@ -72,12 +80,76 @@ def test_a_named_service_has_its_own_routing_key(stack: LocalStack, pagerduty: S
     assert [received.event["routing_key"] for received in pagerduty.received] == [CHECKOUT_KEY]
 
 
-@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch", "/events", "/events/default"])
-def test_every_route_delivers(stack: LocalStack, pagerduty: Sandbox, path: str) -> None:
-    body = {"batch": [track()]} if path == "/v1/batch" else track()
+@pytest.mark.parametrize(
+    ("path", "body", "result"),
+    [
+        ("/events", track(), "delivered"),
+        ("/events/default", track(), "delivered"),
+        ("/v1/track", track(), "delivered"),
+        ("/v1/batch", {"batch": [track(messageId="in a batch")]}, "queued"),
+        ("/events", [track(messageId="in an array")], "queued"),
+    ],
+)
+def test_every_route_delivers_several_events_through_the_queue(
+    stack: LocalStack, pagerduty: Sandbox, path: str, body: object, result: str
+) -> None:
+    status, answer = post(stack, body, path=path)
+    drain(stack)
 
-    assert post(stack, body, path=path)[0] == 200
-    assert len(pagerduty.received) == 1
+    assert (status, answer["status"]) == (200, result)
+    assert [incident.dedup_key for incident in pagerduty.incidents] == ["disk-full"]
+
+
+def test_a_batch_of_which_pagerduty_limits_one_event_loses_no_page(stack: LocalStack, pagerduty: Sandbox) -> None:
+    """Also when the answer is lost, and RudderStack sends the batch again."""
+    batch = [
+        track(messageId="resolve", properties={"action": "resolve"}),
+        track(messageId="trigger"),
+        track(messageId="other", properties={"dedupKey": "other"}),
+    ]
+    other = [Fault.answer(429), None]
+    pagerduty.misbehave = lambda call: other.pop(0) if call.event["dedup_key"] == "other" else None
+    post(stack, track(messageId="earlier"))
+    answers = [post(stack, batch)[1]["message"] for _ in range(2)]
+    drain(stack)
+
+    assert (answers, other) == (["3 events: 3 queued"] * 2, [])
+    assert [call.event["event_action"] for call in pagerduty.received if call.event["dedup_key"] == "disk-full"] == [
+        "trigger",
+        "resolve",
+        "trigger",
+    ]
+    assert [(each.dedup_key, each.status, each.triggers) for each in pagerduty.incidents] == [
+        ("disk-full", "resolved", 1),
+        ("disk-full", "triggered", 1),
+        ("other", "triggered", 1),
+    ]
+
+
+def test_an_incident_stays_with_one_of_several_routing_keys(stack: LocalStack, pagerduty: Sandbox) -> None:
+    """Whichever way its events go: a trigger of its own directly, the resolve in a batch through the queue."""
+    incidents = [f"incident-{n}" for n in range(8)]
+    for each in incidents:
+        post(stack, track(messageId=f"{each}-trigger", properties={"dedupKey": each}), path="/events/busy")
+    resolves = [
+        track(messageId=f"{each}-resolve", properties={"dedupKey": each, "action": "resolve"}) for each in incidents
+    ]
+    post(stack, resolves, path="/events/busy")
+    drain(stack)
+
+    assert [incident.status for incident in pagerduty.incidents] == ["resolved"] * 8
+    assert {incident.routing_key for incident in pagerduty.incidents} == set(BUSY_KEYS)
+
+
+@pytest.mark.parametrize("events", [track(), [track(), track()]])
+def test_a_misspelt_service_is_told_to_rudderstack(stack: LocalStack, pagerduty: Sandbox, events: object) -> None:
+    calls: list[str] = []
+    stack.aws.fail = lambda target, _: calls.append(target)
+    status, answer = post(stack, events, path="/events/checkuot")
+
+    assert (status, answer["code"]) == (503, "routing_key_missing")
+    assert "AmazonSQS.SendMessageBatch" not in calls
+    assert pagerduty.received == []
 
 
 @pytest.mark.parametrize(
@@ -91,10 +163,10 @@ def test_there_is_no_other_route(stack: LocalStack, method: str, path: str) -> N
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain"])
 def test_gzip_is_read_whatever_the_content_type(stack: LocalStack, pagerduty: Sandbox, content_type: str) -> None:
-    body = gzip.compress(json.dumps({"batch": [track()]}).encode())
+    body = gzip.compress(json.dumps(track()).encode())
     headers = AUTHORIZED | {"Content-Type": content_type, "Content-Encoding": "gzip"}
 
-    assert post(stack, body, "/v1/batch", headers)[0] == 200
+    assert post(stack, body, "/v1/track", headers)[0] == 200
     assert len(pagerduty.received) == 1
 
 
@@ -292,29 +364,25 @@ def wait_until_listening(started: Command) -> str:
 def test_run_sends_every_event_file_and_all_turn_out_as_expected(command: Callable[..., Command]) -> None:
     run = command("run")
     output, _ = run.process.communicate(timeout=60)
+    events, _, metrics = output.partition("metric  ")
+    shown = {words[0]: words[1:] for words in map(str.split, metrics.splitlines()) if words}
 
     assert run.process.returncode == 0, output
-    assert [line.split()[0] for line in output.splitlines()[2:10]] == sorted(EXPECTED)
-    assert "8 files sent to the PagerDuty sandbox: all as expected." in output
-    assert run.left_behind() == []
-
-
-def test_run_shows_the_metrics_that_the_events_left_in_the_log(command: Callable[..., Command]) -> None:
-    output, _ = command("run").process.communicate(timeout=60)
-    _, _, footer = output.partition("metric  ")
-    shown = {words[0]: words[1:] for words in map(str.split, footer.splitlines()) if words}
-
-    assert {name: shown[name][0] for name in ("Received", "Delivered", "Ignored", "Rejected", "PagerDuty2xx")} == {
+    assert [line.split()[0] for line in events.splitlines()[2:10]] == sorted(EXPECTED)
+    assert {name: shown[name][0] for name in ("Received", "Queued", "Delivered", "Ignored", "Rejected")} == {
         "Received": "10",
+        "Queued": "3",
         "Delivered": "8",
         "Ignored": "1",
         "Rejected": "1",
-        "PagerDuty2xx": "8",
     }
     assert " ".join(shown["Delivered"][1:]) == (
         "default acknowledge 1, default change 3, default resolve 2, default trigger 2"
     )
-    assert "(out of 10 lines of log in CloudWatch's embedded metric format)" in footer
+    # A line for each event, and another by the worker for each of the array's three.
+    assert "(out of 13 lines of log in CloudWatch's embedded metric format)" in metrics
+    assert "8 files sent to the PagerDuty sandbox: all as expected." in metrics
+    assert run.left_behind() == []
 
 
 def test_run_fails_when_an_event_does_not_turn_out_as_expected(command: Callable[..., Command], tmp_path: Path) -> None:
@@ -355,7 +423,7 @@ def test_serve_ends_when_told_and_leaves_nothing_behind(
 
     assert response.status == 200
     assert serve.process.returncode == 0
-    assert "POST /events  200 delivered PagerDuty took the alert event (trigger)" in output
+    assert "POST /events  200 delivered PagerDuty took the event" in output
     assert "PagerDuty 202  alert trigger disk-full" in output
     assert serve.left_behind() == []
 
@@ -392,12 +460,12 @@ def test_serve_with_a_queue_delivers_through_it(command: Callable[..., Command])
         "POST", f"{wait_until_listening(serve)}/events", json=track(), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20
     )
     assert serve.process.stdout is not None
-    seen = next(line for line in serve.process.stdout if "PagerDuty 202" in line)
+    seen = next(line for line in serve.process.stdout if "  worker  " in line)
     serve.process.terminate()
     serve.process.communicate(timeout=20)
 
     assert response.json()["status"] == "queued"
-    assert seen.endswith("PagerDuty 202  alert trigger disk-full\n")
+    assert seen.endswith("  worker       delivered trigger default disk-full m-1\n")
     assert serve.process.returncode == 0
     assert serve.left_behind() == []
 
@@ -432,7 +500,9 @@ def test_serve_refuses_arguments_that_make_no_sense(
 
 
 def test_serve_sends_to_the_pagerduty_that_it_is_told(command: Callable[..., Command], sandbox: Sandbox) -> None:
-    serve = command("serve", "--port", "0", "--pagerduty-url", sandbox.url, "--service", f"default={CHECKOUT_KEY}")
+    serve = command(
+        "serve", "--port", "0", "--pagerduty-url", sandbox.plain_url, "--service", f"default={CHECKOUT_KEY}"
+    )
     url = wait_until_listening(serve)
     urllib3.request("POST", f"{url}/events", json=track(), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20)
 

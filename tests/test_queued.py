@@ -61,7 +61,8 @@ def test_a_poison_event_is_buried_with_its_reason_and_the_events_behind_it_go_ou
 ) -> None:
     def refuse(call: Received) -> Fault | None:
         poisonous = call.event["event_action"] == "acknowledge"
-        return Fault.answer(400, {"message": "no", "errors": ["this one is poison"]}) if poisonous else None
+        body = {"status": "invalid event", "message": "no", "errors": ["this one is poison"]}
+        return Fault.answer(400, body) if poisonous else None
 
     pagerduty.misbehave = refuse
     post(stack, [numbered(2), numbered(2, "acknowledge"), numbered(2, "resolve")])
@@ -91,6 +92,19 @@ def test_while_pagerduty_is_down_every_request_is_answered_and_nothing_is_lost(
     assert sorted(incident.dedup_key for incident in pagerduty.incidents) == [f"incident-{n}" for n in range(10, 15)]
 
 
+def test_a_misspelt_service_is_told_to_rudderstack_instead_of_waiting_unseen(
+    stack: LocalStack, pagerduty: Sandbox
+) -> None:
+    calls: list[str] = []
+    stack.aws.fail = lambda target, _: calls.append(target)
+    response = urllib3.request(
+        "POST", f"{stack.url}/events/checkuot", json=numbered(9), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20
+    )
+
+    assert (response.status, response.json()["code"]) == (503, "routing_key_missing")
+    assert SEND not in calls
+
+
 def test_a_retry_is_sent_once(stack: LocalStack, pagerduty: Sandbox) -> None:
     change = numbered(20) | {"integrations": {"pagerduty": {"type": "changeEvent"}}}
     post(stack, change)
@@ -102,7 +116,7 @@ def test_a_retry_is_sent_once(stack: LocalStack, pagerduty: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.hang(), Failure.lose_answer()]
+    "failure", [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.lose_answer()]
 )
 def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(
     stack: LocalStack, pagerduty: Sandbox, failure: Failure

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pytest
 from rudderstack.analytics.client import Client
 
+from local.aws import Failure
 from local.sandbox import Fault, Received, Sandbox
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Delivery, LocalStack, Options
+from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack
 from support import node_is_usable, wait_until
 
 if TYPE_CHECKING:
@@ -230,9 +231,9 @@ class Answered:
 class Endpoint:
     """The whole stack on this machine, and every request to it in `requests`."""
 
-    def __init__(self, delivery: Delivery = "direct") -> None:
+    def __init__(self) -> None:
         self.requests: list[Answered] = []
-        self.stack = LocalStack(Options(delivery=delivery), on_answer=self._note)
+        self.stack = LocalStack(on_answer=self._note)
 
     @property
     def statuses(self) -> list[int]:
@@ -247,6 +248,11 @@ class Endpoint:
         self.requests.clear()
         self.pagerduty.clear()
         self.pagerduty.misbehave = None
+        self.stack.aws.fail = None
+
+    def drain(self) -> None:
+        """Wait until the worker has delivered everything in the queue."""
+        wait_until(lambda: self.stack.count_messages(self.stack.queue_url) == 0)
 
     def _note(self, request: "Request", response: "Response") -> None:
         encoding = request.headers.get("Content-Encoding")
@@ -281,6 +287,7 @@ def time_of(event: dict[str, Any]) -> str:
 
 def test_the_sample_alert_of_rudderstacks_page_opens_an_incident(sdk: Sdk, endpoint: Endpoint) -> None:
     failed = sdk.send(endpoint.stack.url, [ALERT])
+    endpoint.drain()
 
     (request,) = endpoint.requests
     assert (request.route, request.status, failed) == ("POST /v1/batch", 200, [])
@@ -308,6 +315,7 @@ def test_the_sample_alert_of_rudderstacks_page_opens_an_incident(sdk: Sdk, endpo
 
 def test_the_sample_change_event_of_rudderstacks_page_is_recorded(sdk: Sdk, endpoint: Endpoint) -> None:
     failed = sdk.send(endpoint.stack.url, [CHANGE])
+    endpoint.drain()
 
     (request,) = endpoint.requests
     assert (request.route, request.status, failed) == ("POST /v1/batch", 200, [])
@@ -336,6 +344,7 @@ def test_an_incident_is_opened_acknowledged_and_resolved(sdk: Sdk, endpoint: End
 
     endpoint.pagerduty.on_received = note
     failed = sdk.send(endpoint.stack.url, [ALERT], [alert(DEDUP_KEY, "acknowledge")], [alert(DEDUP_KEY, "resolve")])
+    endpoint.drain()
     endpoint.pagerduty.on_received = None
 
     assert statuses == ["triggered", "acknowledged", "resolved"]
@@ -352,22 +361,24 @@ def test_a_hundred_calls_of_one_flush_are_one_request_and_all_arrive(
 ) -> None:
     keys = [f"incident-{n}" for n in range(100)]
     failed = sdk.send(endpoint.stack.url, [IDENTIFY], [alert(key) for key in keys], gzipped=gzipped)
+    endpoint.drain()
 
     first, second = endpoint.requests
     assert (len(first.events), len(second.events)) == (1, 100)
     assert (second.encoding, second.content_type) == (("gzip", sdk.gzip_as) if gzipped else (None, sdk.json_as))
     assert (endpoint.statuses, failed) == ([200, 200], [])
-    assert second.answer["message"] == "100 events: 100 delivered"
+    assert second.answer["message"] == "100 events: 100 queued"
     assert sorted(incident.dedup_key for incident in endpoint.pagerduty.incidents) == sorted(keys)
 
 
 def test_of_identify_page_and_track_only_track_calls_reach_pagerduty(sdk: Sdk, endpoint: Endpoint) -> None:
     failed = sdk.send(endpoint.stack.url, [IDENTIFY], [PAGE, CHANGE, IDENTIFY, ALERT, PAGE])
+    endpoint.drain()
 
     assert (endpoint.statuses, failed) == ([200, 200], [])
     assert [[row["status"] for row in request.answer["results"]] for request in endpoint.requests] == [
         ["ignored"],
-        ["ignored", "delivered", "ignored", "delivered", "ignored"],
+        ["ignored", "queued", "ignored", "queued", "ignored"],
     ]
     assert sorted(call.kind for call in endpoint.pagerduty.received) == ["alert", "change"]
 
@@ -375,6 +386,7 @@ def test_of_identify_page_and_track_only_track_calls_reach_pagerduty(sdk: Sdk, e
 def test_calls_of_one_batch_reach_their_incident_in_order(sdk: Sdk, endpoint: Endpoint) -> None:
     actions = ["trigger", "acknowledge", "resolve", "trigger"]
     sdk.send(endpoint.stack.url, [IDENTIFY], [alert("disk-full", action) for action in actions])
+    endpoint.drain()
 
     assert [call.event["event_action"] for call in endpoint.pagerduty.received] == actions
     assert [incident.status for incident in endpoint.pagerduty.incidents] == ["resolved", "triggered"]
@@ -390,8 +402,7 @@ def test_a_wrong_write_key_is_reported_once_and_not_tried_again(sdk: Sdk, endpoi
         Failed(
             401,
             "unauthorized",
-            "Expected the secret of SSM parameter webhook-token as Authorization: Bearer, as Basic user or password, "
-            "or as X-Api-Key",
+            "Expected the shared secret as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
         )
     ]
     assert endpoint.statuses == [401]
@@ -408,60 +419,33 @@ def test_a_call_that_can_never_be_sent_is_reported_once_with_the_reason(sdk: Sdk
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_while_pagerduty_cannot_take_it_the_sdk_tries_again_and_it_is_delivered_once(
+def test_while_pagerduty_cannot_take_them_the_sdk_is_done_and_they_are_delivered_later_in_order(
     sdk: Sdk, endpoint: Endpoint, status: int
 ) -> None:
-    endpoint.pagerduty.misbehave = lambda _: None if status in endpoint.statuses else Fault.answer(status)
-    failed = sdk.send(endpoint.stack.url, [IDENTIFY], [ALERT, CHANGE])
+    endpoint.pagerduty.misbehave = lambda call: Fault.answer(status) if call.number <= 3 else None
+    failed = sdk.send(endpoint.stack.url, [IDENTIFY], [ALERT, CHANGE, alert(DEDUP_KEY, "resolve"), PAGE])
+    endpoint.drain()
 
-    assert (endpoint.statuses, failed) == ([200, status, 200], [])
-    assert [(incident.dedup_key, incident.triggers) for incident in endpoint.pagerduty.incidents] == [(DEDUP_KEY, 1)]
+    assert (endpoint.statuses, failed) == ([200, 200], [])
+    assert endpoint.requests[1].answer["message"] == "4 events: 3 queued, 1 ignored"
+    assert [(incident.status, incident.triggers) for incident in endpoint.pagerduty.incidents] == [("resolved", 1)]
     assert [change["payload"]["summary"] for change in endpoint.pagerduty.changes] == ["Github CI/CD Triggered"]
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_when_the_sdk_sends_a_batch_again_what_pagerduty_took_of_it_is_not_repeated(
-    sdk: Sdk, endpoint: Endpoint, status: int
+def test_when_the_sdk_sends_a_batch_again_what_the_queue_took_of_it_is_not_repeated(
+    sdk: Sdk, endpoint: Endpoint
 ) -> None:
-    def refuse_changes(call: Received) -> Fault | None:
-        return Fault.answer(status) if call.kind == "change" and status not in endpoint.statuses else None
-
-    endpoint.pagerduty.misbehave = refuse_changes
+    failures = [Failure.entries("1")]
+    endpoint.stack.aws.fail = lambda target, _: (
+        failures.pop() if target == "AmazonSQS.SendMessageBatch" and failures else None
+    )
     failed = sdk.send(endpoint.stack.url, [IDENTIFY], [ALERT, CHANGE, alert(DEDUP_KEY, "resolve")])
+    endpoint.drain()
 
-    assert (endpoint.statuses, failed) == ([200, status, 200], [])
-    assert [row["code"] for row in endpoint.requests[2].answer["results"]] == [
-        "already_delivered",
-        "delivered",
-        "already_delivered",
-    ]
+    assert (endpoint.statuses, failed) == ([200, 503, 200], [])
+    assert [row["code"] for row in endpoint.requests[1].answer["results"]] == ["queued", "queue_unavailable", "queued"]
     assert [(incident.status, incident.triggers) for incident in endpoint.pagerduty.incidents] == [("resolved", 1)]
     assert len(endpoint.pagerduty.changes) == 1
-
-
-# -- queued delivery, which the README advises for them --------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def queued() -> Iterator[Endpoint]:
-    endpoint = Endpoint("queued")
-    with endpoint.stack:
-        yield endpoint
-
-
-def test_a_batch_goes_through_the_queue_while_pagerduty_fails(
-    sdk: Sdk, queued: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    queued.clear()
-    queued.pagerduty.misbehave = lambda call: Fault.answer(503) if call.number <= 3 else None
-    failed = sdk.send(queued.stack.url, [IDENTIFY], [ALERT, CHANGE, alert(DEDUP_KEY, "resolve"), PAGE])
-    wait_until(lambda: queued.stack.count_messages(queued.stack.queue_url) == 0)
-
-    assert (queued.statuses, failed) == ([200, 200], [])
-    assert queued.requests[1].answer["message"] == "4 events: 3 queued, 1 ignored"
-    assert [(incident.status, incident.triggers) for incident in queued.pagerduty.incidents] == [("resolved", 1)]
-    assert len(queued.pagerduty.changes) == 1
 
 
 # -- the README ------------------------------------------------------------------------------------------------------
@@ -479,6 +463,7 @@ def snippets(url: str, write_key: str) -> list[str]:
 
 def test_the_readmes_snippet_pages_somebody(sdk: Sdk, endpoint: Endpoint) -> None:
     printed = sdk.run(snippets(endpoint.stack.url, LOCAL_TOKEN))
+    endpoint.drain()
 
     assert printed == ""
     assert [(request.encoding, request.status) for request in endpoint.requests] == [(None, 200)]
@@ -489,7 +474,7 @@ def test_the_readmes_snippet_tells_what_was_not_sent_and_why(sdk: Sdk, endpoint:
     printed = sdk.run(snippets(endpoint.stack.url, "the-write-key-of-somebody-else"))
 
     assert "not sent" in printed
-    assert "Expected the secret of SSM parameter webhook-token" in printed
+    assert "Expected the shared secret as Authorization: Bearer" in printed
     assert endpoint.statuses == [401]
 
 
