@@ -76,7 +76,8 @@ def _write_stack_file(stack: LocalStack) -> None:
 
 
 def _pagerduty_url(stack: LocalStack) -> str:
-    return stack.options.pagerduty_url or (stack.sandbox.url if stack.sandbox else "")
+    """Tell where PagerDuty is for other processes, which do not know the sandbox's CA."""
+    return stack.options.pagerduty_url or (stack.sandbox.plain_url if stack.sandbox else "")
 
 
 def _show_answer(request: "Request", response: "Response") -> None:

@@ -48,6 +48,7 @@ def deploy(local: LocalStack) -> Callable[..., str]:
             "WebhookTokenParameter": f"{PREFIX}/webhook-token",
             "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
             "PagerDutyUrl": local.sandbox.url,
+            "DeadLetterQueueUrl": local.dead_letter_queue_url,
             **changes,
         }
         name = f"stack-{uuid.uuid4()}"
@@ -114,6 +115,7 @@ def test_a_stack_in_which_all_is_well_has_nothing_to_mend(
         f"ok    {local.url}/events: secret 1 lets in",
         f"ok    {local.url}/events: a wrong secret does not let in",
         f"ok    {local.sandbox.url}: from this machine PagerDuty answers",
+        "ok    dead-letter queue: empty",
         "",
         "Nothing to mend, 0 warnings. Nobody was paged.",
     ]
@@ -145,6 +147,16 @@ TOKEN = "a-secret-that-opens-nothing"
             {"token": TOKEN, "default": "k" * 31 + "!"},
             "FIX   parameter {}/routing-keys/default: not a routing key",
             "--overwrite",
+        ),
+        (
+            {"token": TOKEN, "default": f"{KEY},tooshort"},
+            "FIX   parameter {}/routing-keys/default: not all of the 2 are routing keys",
+            "several are\n      separated by spaces or commas",
+        ),
+        (
+            {"token": TOKEN, "default": f"{KEY} {KEY}"},
+            "warn  parameter {}/routing-keys/default: a routing key twice",
+            "takes no more events a minute",
         ),
         (
             {"token": TOKEN, "checkout": KEY},
@@ -190,6 +202,15 @@ def test_a_routing_key_with_white_space_around_it_is_one(
     _, output = ask(name)
 
     assert "/routing-keys/default: has the form of a routing key" in output
+
+
+def test_several_routing_keys_of_a_service_are_counted(
+    deploy_with: Callable[..., tuple[str, str]], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name, prefix = deploy_with(TOKEN, default=f"{KEY}, {'m' * 32}")
+    _, output = ask(name)
+
+    assert f"ok    parameter {prefix}/routing-keys/default: has 2 routing keys, by their form\n" in output
 
 
 # -- the endpoint and PagerDuty --------------------------------------------------------------------------------------
@@ -333,6 +354,11 @@ def test_what_boto3_misses_is_said(
     assert (code, output.splitlines()[0]) == (1, finding)
 
 
+OUTPUTS = dict.fromkeys(
+    ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl", "DeadLetterQueueUrl"), "x"
+)
+
+
 @pytest.mark.parametrize(
     ("status", "level"),
     [
@@ -344,8 +370,7 @@ def test_what_boto3_misses_is_said(
     ],
 )
 def test_the_status_of_a_stack_that_can_be_looked_at_is_judged(status: str, level: str) -> None:
-    outputs = dict.fromkeys(("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"), "x")
-    stack, (finding,) = doctor.judge("stack a", Stack(outputs, {}), status)
+    stack, (finding,) = doctor.judge("stack a", Stack(OUTPUTS, {}), status)
 
     assert (stack is not None, finding.level) == (True, level)
 
@@ -354,8 +379,7 @@ def test_the_status_of_a_stack_that_can_be_looked_at_is_judged(status: str, leve
     "status", ["CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_COMPLETE", "DELETE_IN_PROGRESS"]
 )
 def test_a_stack_that_is_gone_or_never_came_to_be_is_not_looked_at(status: str) -> None:
-    outputs = dict.fromkeys(("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"), "x")
-    stack, (finding,) = doctor.judge("stack a", Stack(outputs, {}), status)
+    stack, (finding,) = doctor.judge("stack a", Stack(OUTPUTS, {}), status)
 
     assert (stack, finding.level, finding.what) == (None, "FIX", f"stack a: {status}")
 
@@ -364,9 +388,8 @@ def test_credentials_that_have_expired_are_not_taken_for_a_permission(
     local: LocalStack, deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
 ) -> None:
     name = deploy()
-    local.aws.fail = lambda target, _: (
-        Failure.answer(400, "ExpiredTokenException") if target.startswith("AmazonSSM.") else None
-    )
+    expired = Failure.answer(400, "ExpiredTokenException")
+    local.aws.fail = lambda target, _: expired if target == "AmazonSSM.GetParameter" else None
     _, output = ask(name)
 
     assert "ssm:GetParameter failed (ExpiredTokenException)\n      AWS does not take your credentials." in output
@@ -381,12 +404,7 @@ def test_a_routing_key_one_level_too_deep_is_found(
     assert f"FIX   parameter {prefix}/routing-keys/team/checkout: not a name\n" in output
 
 
-STALE = json.dumps(
-    {
-        "outputs": dict.fromkeys(("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"), "x"),
-        "aws": {"endpoint_url": "http://127.0.0.1:1"},
-    }
-)
+STALE = json.dumps({"outputs": OUTPUTS, "aws": {"endpoint_url": "http://127.0.0.1:1"}})
 
 
 @pytest.mark.parametrize(
@@ -461,22 +479,16 @@ def test_the_verdict_sums_up(levels: list[Any], verdict: str) -> None:
     assert doctor.verdict([Finding(level, "something") for level in levels]) == verdict
 
 
-@pytest.mark.parametrize("delivery", ["direct", "queued"])
-def test_the_stack_that_make_serve_keeps_up_is_well(delivery: str) -> None:
-    command = [sys.executable, "-m", "local"]
-    with subprocess.Popen(  # noqa: S603 -- our own program
-        [*command, "serve", "--port", "0", "--delivery", delivery], cwd=ROOT, stdout=subprocess.PIPE, text=True
+def test_the_stack_that_make_serve_keeps_up_is_well(ask: Callable[[str], tuple[int, str]]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "local", "serve", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as serve:
         assert serve.stdout is not None
         serve.stdout.readline()
-        looked = subprocess.run(  # noqa: S603 -- the same
-            [*command, "doctor", "--stack", "local"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-        )
+        code, output = ask("local")
         serve.terminate()
         serve.communicate(timeout=20)
-    gone = subprocess.run(  # noqa: S603 -- the same
-        [*command, "doctor", "--stack", "local"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+    gone, said = ask("local")
 
-    assert (looked.returncode, levels(looked.stdout)) == (0, ["ok"] * (7 if delivery == "queued" else 6))
-    assert (gone.returncode, gone.stdout.splitlines()[0]) == (1, "FIX   the local stack: not running")
+    assert (code, levels(output)) == (0, ["ok"] * 7)
+    assert (gone, said.splitlines()[0]) == (1, "FIX   the local stack: not running")
