@@ -49,6 +49,17 @@ NEEDED_BY_THE_WORKER = {
     "aws_lambda_powertools.utilities.batch",
     "aws_lambda_powertools.utilities.data_classes",
 }
+# Both write lines of log with metrics. Logger brings jmespath_utils; Powertools itself the tracer, without X-Ray's SDK.
+FOR_THE_LOG = {
+    "exceptions",
+    "logging",
+    "metrics",
+    "package_logger",
+    "shared",
+    "tracing",
+    "utilities.jmespath_utils",
+    "warnings",
+}
 
 
 @functools.cache
@@ -56,12 +67,23 @@ def added(handler: str) -> frozenset[str]:
     finished = subprocess.run(  # noqa: S603 -- our own function
         [sys.executable, "-c", ADDED, handler],
         cwd=FUNCTION,
-        env={"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": "us-east-1", "QUEUE_URL": "https://sqs/queue.fifo"},
+        env={
+            "PATH": os.environ["PATH"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "QUEUE_URL": "https://sqs/queue.fifo",
+            "DEAD_LETTER_QUEUE_URL": "https://sqs/dead-letters.fifo",
+        },
         check=True,
         capture_output=True,
         text=True,
     )
     return frozenset(json.loads(finished.stdout))
+
+
+def powertools(handler: str) -> set[str]:
+    """Name the parts of Powertools that are loaded, and of its utilities which."""
+    parts = [name.split(".")[1:] for name in added(handler) if name.startswith("aws_lambda_powertools.")]
+    return {".".join(part[: 2 if part[0] == "utilities" else 1]) for part in parts} - {"utilities"}
 
 
 @pytest.mark.parametrize("module", TOO_LARGE)
@@ -75,20 +97,21 @@ def test_the_cold_start_of_the_worker_does_not_load(module: str) -> None:
 
 
 def test_the_api_loads_no_package_but_powertools() -> None:
-    packages = {name.partition(".")[0] for name in added("app")} - OURS
+    # What is built into the interpreter costs nothing.
+    packages = {name.partition(".")[0] for name in added("app")} - OURS - set(sys.builtin_module_names)
 
-    # Of boto3 only what Powertools' parameters bring; the codec is urllib3's, for the names of hosts. Some of the SDK's
-    # own packages bring typing_extensions as well, so that it is not always Powertools that adds it.
-    of_the_libraries = {"encodings", "stringprep", "unicodedata", "typing_extensions"}
-    assert packages - of_the_libraries == {"aws_lambda_powertools", "boto3"}
+    # Some versions of Python and some of the SDK's packages bring typing_extensions, so that Powertools may find it.
+    assert packages - {"typing_extensions"} == {"aws_lambda_powertools"}
 
 
-def test_the_api_loads_only_the_utility_of_powertools_that_it_uses() -> None:
-    prefix = "aws_lambda_powertools.utilities."
-    utilities = {name.removeprefix(prefix).partition(".")[0] for name in added("app") if name.startswith(prefix)}
+def test_the_api_loads_of_powertools_only_what_the_log_needs() -> None:
+    assert powertools("app") == FOR_THE_LOG
 
-    # jmespath_utils is imported by the parameters.
-    assert utilities == {"parameters", "jmespath_utils"}
+
+def test_the_worker_loads_of_powertools_only_what_the_log_and_a_batch_need() -> None:
+    # The batch processor is a middleware too.
+    a_batch_needs = {"middleware_factory", "utilities.batch", "utilities.data_classes"}
+    assert powertools("worker") == FOR_THE_LOG | a_batch_needs
 
 
 def test_each_handler_leaves_the_other_one_out() -> None:

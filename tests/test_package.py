@@ -1,7 +1,9 @@
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+from importlib.machinery import SourcelessFileLoader
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ from samcli.lib.package.utils import make_zip_with_lambda_permissions
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+SEARCH_PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+
+NO_BYTECODE = "No Python 3.13 was found, so no bytecode is packed"
 
 # What boto3 needs beside what we pack ourselves; Lambda's runtime brings it.
 BOTO3 = ("boto3", "botocore", "s3transfer", "dateutil", "six")
@@ -22,20 +27,25 @@ for module in (app, worker, aws_lambda_powertools, jmespath, typing_extensions, 
 """
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build as for a deployment, and return the directory in which every function has one that would be packed."""
-    built = tmp_path_factory.mktemp("sam") / "build"
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
+def sam_build(directory: Path, *arguments: str, **environment: str) -> str:
+    """Build as for a deployment, and return what is said."""
     finished = subprocess.run(  # noqa: S603 -- our own build
-        [BIN / "sam", "build", "--build-dir", built],
+        [BIN / "sam", "build", *arguments, "--build-dir", directory],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "PATH": SEARCH_PATH, "SAM_CLI_TELEMETRY": "0", **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
+    return finished.stderr
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build with bytecode for the Python of these tests; every function has a directory that would be packed."""
+    built = tmp_path_factory.mktemp("sam") / "build"
+    sam_build(built, BYTECODE_PYTHON=sys.executable)
     return built
 
 
@@ -49,18 +59,76 @@ def files(package: Path) -> list[Path]:
     return [path.relative_to(package) for path in package.rglob("*") if path.is_file()]
 
 
+@pytest.fixture(scope="module")
+def bytecode(package: Path) -> dict[Path, Path]:
+    """Map every module to the file in which Python looks for its bytecode."""
+    return {path: Path(importlib.util.cache_from_source(str(path))) for path in package.rglob("*.py")}
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def different_files(one: Path, other: Path) -> set[Path]:
+    """Name them only: the contents would be a very long message."""
+    left, right = contents(one), contents(other)
+    return {path for path in left.keys() | right.keys() if left.get(path) != right.get(path)}
+
+
+def bytecode_tags(package: Path) -> set[str]:
+    """Tell which Pythons there is bytecode for, as in `app.cpython-313.pyc`."""
+    return {path.name.split(".")[-2] for path in package.rglob("*.pyc")}
+
+
+def runs_python_3_13(name: str) -> bool:
+    """Run what sam_build would find under the name, which may be a shim with nothing behind it."""
+    found = shutil.which(name, path=SEARCH_PATH)
+    if found is None:
+        return False
+    ask = [found, "-c", "import sys; print(sys.version_info[:2])"]
+    return subprocess.run(ask, capture_output=True, text=True, check=False).stdout == "(3, 13)\n"  # noqa: S603 -- a Python
+
+
+def import_handlers(package: Path, directory: Path) -> list[str]:
+    """Import both handlers with nothing but the package and the SDK, and tell where their modules come from."""
+    sdk = directory / "sdk"
+    sdk.mkdir()
+    for name in BOTO3:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        origin = Path(spec.origin)
+        source = origin.parent if origin.name == "__init__.py" else origin
+        (sdk / source.name).symlink_to(source)
+
+    # -I and -S: neither this environment's packages nor this directory are on the path; -B: nothing is written there.
+    finished = subprocess.run(  # noqa: S603 -- our own package
+        [sys.executable, "-I", "-S", "-B", "-c", IMPORT_HANDLERS, package, sdk],
+        cwd=directory,
+        env={"AWS_DEFAULT_REGION": "us-east-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return [Path(line).relative_to(package).parts[0] for line in finished.stdout.splitlines()]
+
+
 def test_the_worker_is_built_also_when_the_default_is_direct_delivery(build: Path) -> None:
     assert sorted(path.name for path in build.iterdir() if path.is_dir()) == ["ApiFunction", "WorkerFunction"]
 
 
 def test_both_functions_are_packed_with_the_same_files(build: Path) -> None:
-    api, worker = (
-        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (build / "ApiFunction", build / "WorkerFunction")
-    )
+    assert different_files(build / "ApiFunction", build / "WorkerFunction") == set()
 
-    # The names only: a difference in the contents would be a very long message.
-    assert {path for path in api.keys() | worker.keys() if api.get(path) != worker.get(path)} == set()
+
+def test_another_build_in_another_directory_has_the_same_bytes(package: Path, tmp_path: Path) -> None:
+    workplace = tmp_path / "workplace"
+    workplace.mkdir()
+
+    sam_build(tmp_path / "again", "ApiFunction", BYTECODE_PYTHON=sys.executable, TMPDIR=str(workplace))
+
+    assert different_files(package, tmp_path / "again" / "ApiFunction") == set()
 
 
 def test_all_our_modules_are_packed(files: list[Path]) -> None:
@@ -73,6 +141,7 @@ def test_nothing_but_the_locked_packages_is_packed_with_them(files: list[Path]) 
     directories = {path.parts[0] for path in files if len(path.parts) > 1}
 
     assert {name for name in directories if not name.endswith(".dist-info")} == {
+        "__pycache__",
         "aws_lambda_powertools",
         "jmespath",
         "urllib3",
@@ -87,8 +156,55 @@ def test_no_tests_are_packed(files: list[Path]) -> None:
     assert [path for path in files if {"test", "tests", "conftest.py"} & set(path.parts)] == []
 
 
-def test_no_byte_code_is_packed(files: list[Path]) -> None:
-    assert [path for path in files if path.suffix == ".pyc" or "__pycache__" in path.parts] == []
+def test_every_module_is_packed_with_its_bytecode_and_no_other_is(package: Path, bytecode: dict[Path, Path]) -> None:
+    assert set(package.rglob("*.pyc")) ^ set(bytecode.values()) == set()
+
+
+def test_the_bytecode_names_the_files_as_on_lambda(package: Path, bytecode: dict[Path, Path]) -> None:
+    named = {
+        path: SourcelessFileLoader(path.stem, str(cached)).get_code(path.stem) for path, cached in bytecode.items()
+    }
+
+    expected = {path: f"/var/task/{path.relative_to(package)}" for path in bytecode}
+    assert {path for path, code in named.items() if code is None or code.co_filename != expected[path]} == set()
+
+
+def test_the_handlers_start_from_the_bytecode_whatever_the_time_and_the_content_of_the_sources(
+    package: Path, tmp_path: Path
+) -> None:
+    task = shutil.copytree(package, tmp_path / "task")
+    for source in task.rglob("*.py"):
+        source.write_text("raise ImportError('compiled anew')", encoding="utf-8")
+
+    assert import_handlers(task, tmp_path)[:2] == ["app.py", "worker.py"]
+
+
+def test_a_build_packs_bytecode_for_the_runtime_when_its_python_is_at_hand_and_says_when_it_is_not(
+    tmp_path: Path,
+) -> None:
+    is_at_hand = any(runs_python_3_13(name) for name in ("python3.13", "python3", "python"))
+
+    said = sam_build(tmp_path, "ApiFunction")
+
+    expected = ({"cpython-313"}, False) if is_at_hand else (set(), True)
+    assert (bytecode_tags(tmp_path), NO_BYTECODE in said) == expected
+
+
+def test_a_python_that_has_the_name_only_is_not_taken_for_the_runtimes(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.mkdir()
+    for name in ("python3.13", "python3", "python"):
+        # As pyenv's are when another version is the chosen one.
+        (names / name).write_text("#!/bin/sh\nexit 127\n", encoding="utf-8")
+        (names / name).chmod(0o755)
+
+    said = sam_build(tmp_path / "build", "ApiFunction", PATH=f"{names}{os.pathsep}{SEARCH_PATH}", PYTHON=sys.executable)
+
+    assert (bytecode_tags(tmp_path / "build"), NO_BYTECODE in said, "sam build --use-container" in said) == (
+        set(),
+        True,
+        True,
+    )
 
 
 def test_no_compiled_code_is_packed_so_that_any_machine_can_build(files: list[Path]) -> None:
@@ -109,33 +225,14 @@ def test_no_build_files_are_packed(files: list[Path]) -> None:
     assert [path for path in files if path.name == "Makefile" or path.name.startswith("requirements")] == []
 
 
-def test_the_zip_has_at_most_one_and_a_half_megabytes(package: Path, tmp_path: Path) -> None:
+def test_the_zip_has_at_most_three_megabytes(package: Path, tmp_path: Path) -> None:
     archive = Path(make_zip_with_lambda_permissions(str(tmp_path / "package"), str(package)))
 
-    assert archive.stat().st_size <= 1_500_000
+    assert archive.stat().st_size <= 3_000_000
 
 
 def test_both_handlers_import_from_the_package_and_the_sdk_alone(package: Path, tmp_path: Path) -> None:
-    for name in BOTO3:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        origin = Path(spec.origin)
-        source = origin.parent if origin.name == "__init__.py" else origin
-        (tmp_path / source.name).symlink_to(source)
-
-    # -I and -S: neither this environment's packages nor this directory are on the path; -B: nothing is written there.
-    finished = subprocess.run(  # noqa: S603 -- our own package
-        [sys.executable, "-I", "-S", "-B", "-c", IMPORT_HANDLERS, package, tmp_path],
-        cwd=tmp_path,
-        env={"AWS_DEFAULT_REGION": "us-east-1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert finished.returncode == 0, finished.stderr
-    assert [Path(line).relative_to(package).parts[0] for line in finished.stdout.splitlines()] == [
+    assert import_handlers(package, tmp_path) == [
         "app.py",
         "worker.py",
         "aws_lambda_powertools",
@@ -145,8 +242,8 @@ def test_both_handlers_import_from_the_package_and_the_sdk_alone(package: Path, 
     ]
 
 
-def test_the_packages_are_chosen_for_the_python_of_the_function() -> None:
+def test_the_packages_and_the_bytecode_are_for_the_python_of_the_functions() -> None:
     makefile = (ROOT / "function" / "Makefile").read_text(encoding="utf-8")
     template = (ROOT / "template.yaml").read_text(encoding="utf-8")
 
-    assert ("--python-version 3.13" in makefile, template.count("Runtime: python3.13")) == (True, 2)
+    assert ("RUNTIME := 3.13\n" in makefile, template.count("Runtime: python3.13")) == (True, 2)
