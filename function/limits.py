@@ -49,17 +49,21 @@ def fit(event: Event) -> Event:
     content = {**event.content, "payload": dict(event.content["payload"])}
     payload = content["payload"]
     if details := payload.get("custom_details"):
-        shrunk = _shrink(details, size - _ROOM)
-        if len(encode(shrunk)) < len(encode(details)):
-            payload["custom_details"] = shrunk
+        payload["custom_details"] = _shrink(details, size - _ROOM)
+        left = len(encode(content))
+        if left < size:
             warnings.append(
                 f"properties.customDetails: the event had {size:,} bytes and PagerDuty takes {MAX_EVENT_BYTES:,}; "
                 "the largest entries were replaced by a note"
             )
+            size = left
+        else:
+            payload["custom_details"] = details
     for field, source in (("images", "properties.imageURLs"), ("links", "properties.linkURLs")):
-        if len(encode(content)) > _ROOM and content.pop(field, None):
+        if size > _ROOM and content.pop(field, None):
             warnings.append(f"{source}: left out, the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes")
-    if len(encode(content)) > _ROOM:
+            size = len(encode(content))
+    if size > _ROOM:
         for part in (content, payload):
             too_long = [
                 name for name, value in part.items() if isinstance(value, str) and len(value) > _LAST_RESORT_TEXT

@@ -9,6 +9,7 @@ import gzip
 import hmac
 import io
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -196,7 +197,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _finite(digits: str) -> float | str:
     """Read a number; one that is too large for a float stays as its digits rather than become infinite."""
     number = float(digits)
-    return digits if number in {float("inf"), float("-inf")} else number
+    return number if math.isfinite(number) else digits
 
 
 def _integer(digits: str) -> int | str:

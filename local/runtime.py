@@ -188,6 +188,10 @@ class Instance:
             self.event = ""
         return response.data.decode()
 
+    def function_process(self) -> int:
+        """Return the id of the process in which the function runs, once it has been invoked."""
+        return next(_children(self._process.pid)) if self._process else 0
+
     def is_alive(self) -> bool:
         """Tell whether the process is running."""
         return self._process is not None and self._process.poll() is None
