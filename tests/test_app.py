@@ -19,6 +19,7 @@ from settings import Rules
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, LambdaContext, track
 
 SECOND_KEY = "s" * 32
+NEXT_TOKEN = "the-next-secret-of-all"
 
 
 def refusal(*errors: str) -> Fault:
@@ -28,6 +29,10 @@ def refusal(*errors: str) -> Fault:
 
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def ssm_is_down(target: str, _: object) -> Failure | None:
+    return Failure.answer(503, "InternalServerError") if target == "AmazonSSM.GetParameters" else None
 
 
 # -- authenticate ----------------------------------------------------------------------------------------------------
@@ -91,11 +96,35 @@ def test_nothing_of_a_strangers_body_is_read(endpoint: Endpoint) -> None:
 def test_a_new_secret_works_at_once(make_endpoint: Callable[..., Endpoint], clock: Clock) -> None:
     endpoint = make_endpoint(clock=clock)
     endpoint.post(track())
-    endpoint.put("webhook-token", f"{TOKEN} the-next-secret-of-all")
-    endpoint.headers = {"x-api-key": "the-next-secret-of-all"}
+    endpoint.put("webhook-token", f"{TOKEN} {NEXT_TOKEN}")
+    endpoint.headers = {"x-api-key": NEXT_TOKEN}
     clock.now += 11
 
     assert endpoint.post(track()).status == 200
+
+
+@pytest.mark.parametrize(("outage", "expected"), [(range(0), {200}), (range(16, 34), {200, 503})])
+def test_changing_the_secret_loses_nothing_while_strangers_call_all_the_time(
+    make_endpoint: Callable[..., Endpoint], clock: Clock, outage: range, expected: set[int]
+) -> None:
+    endpoint = make_endpoint(clock=clock)
+    secret, told, strangers = TOKEN, set(), set()
+    for quarter_of_a_second in range(60):
+        clock.now += 0.25
+        endpoint.aws.fail = ssm_is_down if quarter_of_a_second in outage else None
+        if quarter_of_a_second == 16:
+            endpoint.put("webhook-token", f"{NEXT_TOKEN} {TOKEN}")
+        if quarter_of_a_second == 20:
+            secret = NEXT_TOKEN
+        if quarter_of_a_second == 40:
+            endpoint.put("webhook-token", NEXT_TOKEN)
+        endpoint.headers = {"x-api-key": "a-secret-of-a-stranger"}
+        strangers.add(endpoint.post(track()).status)
+        endpoint.headers = {"x-api-key": secret}
+        told.add(endpoint.post(track()).status)
+
+    assert told == expected
+    assert strangers <= {401, 503}
 
 
 def test_without_any_secret_nobody_is_let_in_and_nothing_is_lost(endpoint: Endpoint) -> None:
