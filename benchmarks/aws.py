@@ -1,4 +1,4 @@
-"""SSM and SQS with the secrets and a queue in place, as a process: prints where they are, serves until killed."""
+"""SSM and SQS with the secrets and the queues in place, as a process: prints where they are, serves until killed."""
 
 import json
 import threading
@@ -12,8 +12,11 @@ def main() -> None:
     with Aws() as aws:
         for name, value in SECRETS.items():
             aws.client("ssm").put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
-        queue = aws.client("sqs").create_queue(QueueName="benchmark.fifo", Attributes={"FifoQueue": "true"})
-        print(json.dumps({"url": aws.url, "queue_url": queue["QueueUrl"]}), flush=True)
+        where = {"url": aws.url}
+        for name in ("queue", "dead_letter_queue"):
+            queue = aws.client("sqs").create_queue(QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})
+            where[f"{name}_url"] = queue["QueueUrl"]
+        print(json.dumps(where), flush=True)
         threading.Event().wait()
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import io
 import json
 import os
 import queue
@@ -10,21 +11,20 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import urllib3
 
-from benchmarks.surroundings import BASELINES, ROOT, Context, Surroundings, pagerduty, request
-from local import gateway
+from benchmarks.packed import BASELINES, Packed
+from benchmarks.surroundings import ROOT, Context, Surroundings, request
 from local.runtime import Function, Runtime
-from local.stack import LOCAL_ROUTING_KEY, TEMPLATE
+from local.stack import LOCAL_ROUTING_KEY
 
 MILLISECONDS: Final = 1000.0
 _REPORT: Final = re.compile(r"REPORT RequestId: .*\tDuration: ([0-9.]+) ms")
@@ -84,14 +84,15 @@ def ratio(name: str, ours: Callable[[], object], baseline: Callable[[], object],
 
 def mapping() -> Figure:
     """Map RudderStack's alert sample, against reading and writing its JSON."""
-    from mapping import Rules, map_event  # noqa: PLC0415 -- only once the environment is set
+    from mapping import map_event  # noqa: PLC0415 -- the function's modules are imported only once they are measured
+    from settings import Rules  # noqa: PLC0415 -- the same
 
     text = request()["body"]
     event, rules, now = json.loads(text), Rules(), datetime.now(UTC)
 
     def ours() -> None:
         for _ in range(100):
-            map_event(event, rules, now)
+            map_event(event, "default", rules, now, fallback_key="benchmark")
 
     def baseline() -> None:
         for _ in range(100):
@@ -102,59 +103,60 @@ def mapping() -> Figure:
 
 def warm(surroundings: Surroundings) -> Figure:
     """Answer a request on a warm start, against a bare POST of the same body to the same server."""
-    with handler(surroundings.environment) as answer:
+    with handler(surroundings.direct) as answer:
         event = request()
         body = _posted_body(event)
         http = urllib3.PoolManager()
-        url = f"{surroundings.environment['PAGERDUTY_URL']}/v2/enqueue"
+        url = f"{surroundings.direct['PAGERDUTY_URL']}/v2/enqueue"
 
         def post() -> None:
             http.request("POST", url, body=body, headers={"content-type": "application/json"})
 
-        return ratio("warm start", lambda: answer(event), post, 2000, 1.5)
+        return ratio("warm start", lambda: answer(event), post, 2000, 2.0)
 
 
 def warm_queued(surroundings: Surroundings) -> Figure:
     """Answer a request on a warm start in queued delivery, against a handler with one `send_message`."""
-    environment = surroundings.environment | {"QUEUE_URL": surroundings.queue_url}
-    with handler(environment) as answer:
-        sys.path.insert(0, str(BASELINES))
-        baseline = importlib.import_module("queued").lambda_handler
-        numbers = iter(range(1_000_000))
-
-        def ours() -> None:
-            answer(request(dedupKey=f"incident-{next(numbers)}"))
-
-        def send() -> None:
-            # The same work to build the event as on the other side.
-            event = request(dedupKey=f"incident-{next(numbers)}")
-            context = Context()
-            context.aws_request_id = str(next(numbers))
-            baseline(event, context)
-
-        return ratio("warm start, queued", ours, send, 300, 1.5)
+    numbers = iter(range(1_000_000))
+    with handler(surroundings.queued) as answer:
+        send = _sender(numbers)
+        return ratio("warm start, queued", lambda: answer(_numbered(numbers)), send, 300, 2.0)
 
 
 def hundred_events(surroundings: Surroundings) -> Figure:
-    """Deliver 100 events of one request, PagerDuty taking 150 ms for each, against one such answer."""
-    with pagerduty(0.15) as url, handler(surroundings.environment | {"PAGERDUTY_URL": url}) as answer:
-        event = request()
-        one = json.loads(event["body"])
-        many = [
-            {**one, "messageId": str(n), "properties": {**one["properties"], "dedupKey": str(n)}} for n in range(100)
-        ]
-        hundred = {**event, "body": json.dumps(many)}
-        http = urllib3.PoolManager()
+    """Answer a request with 100 events, which go through the queue, against a handler with one `send_message`."""
+    numbers = iter(range(1_000_000, 2_000_000))
+    with handler(surroundings.direct) as answer:
+        rounds = 50
+        many = iter([_hundred(numbers) for _ in range(rounds + 1)])
+        return ratio("100 events in one request", lambda: answer(next(many)), _sender(numbers), rounds, 15.0)
 
-        def post() -> None:
-            http.request("POST", f"{url}/v2/enqueue", body=b"{}")
 
-        return ratio("100 events at 150 ms", lambda: answer(hundred), post, 5, 8.0)
+def _sender(numbers: Iterator[int]) -> Callable[[], None]:
+    """Let the baseline of queued delivery send a message, each time another one."""
+    sys.path.insert(0, str(BASELINES))
+    baseline = importlib.import_module("queued").lambda_handler
+
+    def send() -> None:
+        context = Context()
+        context.aws_request_id = str(next(numbers))
+        baseline(_numbered(numbers), context)
+
+    return send
+
+
+def _numbered(numbers: Iterator[int]) -> dict[str, Any]:
+    return request(dedupKey=f"incident-{next(numbers)}")
+
+
+def _hundred(numbers: Iterator[int]) -> dict[str, Any]:
+    bodies = [json.loads(_numbered(numbers)["body"]) | {"messageId": str(next(numbers))} for _ in range(100)]
+    return {**request(), "body": json.dumps(bodies)}
 
 
 def growth(surroundings: Surroundings) -> Iterator[Figure]:
     """Time ten times the custom details, and ten times the body, against ten times the time of the step before."""
-    with handler(surroundings.environment) as answer:
+    with handler(surroundings.direct) as answer:
         for name, make in (("custom details", _with_entries), ("KB of body", _with_kilobytes)):
             before = None
             for size in (1, 10, 100, 1000):
@@ -172,21 +174,24 @@ def growth(surroundings: Surroundings) -> Iterator[Figure]:
 # -- in processes of their own ---------------------------------------------------------------------------------------
 
 
-def cold(surroundings: Surroundings) -> Figure:
+def cold(surroundings: Surroundings, packed: Packed) -> Figure:
     """Start the function and answer once, against a handler that does no more than it has to."""
-    environment = surroundings.environment
-    return _cold("cold start", environment, "direct")
+    return _cold("cold start", surroundings.direct, packed, "direct")
 
 
-def cold_queued(surroundings: Surroundings) -> Figure:
+def cold_queued(surroundings: Surroundings, packed: Packed) -> Figure:
     """Start it and answer once in queued delivery, against the same with one `send_message`."""
-    return _cold("cold start, queued", surroundings.environment | {"QUEUE_URL": surroundings.queue_url}, "queued")
+    return _cold("cold start, queued", surroundings.queued, packed, "queued")
 
 
-def _cold(name: str, environment: Mapping[str, str], baseline: str) -> Figure:
-    _, functions = gateway.load(TEMPLATE, {})
-    ours = Function("ours", functions["ApiFunction"].code, "app.lambda_handler", 9, environment)
-    theirs = Function("baseline", BASELINES, f"{baseline}.lambda_handler", 9, environment)
+def _cold(name: str, environment: Mapping[str, str], packed: Packed, baseline: str) -> Figure:
+    theirs = Function("baseline", packed.baselines, f"{baseline}.lambda_handler", 9, environment)
+    # Python compiles what it finds no bytecode of in the virtual environment: on Lambda the SDK has it.
+    _first_answer(theirs)
+    # /var/task is read-only.
+    read_only = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+    ours = Function("ours", packed.ours, "app.lambda_handler", 9, read_only)
+    theirs = replace(theirs, environment=read_only)
     value, base = in_turns(lambda: _first_answer(ours), lambda: _first_answer(theirs), 15)
     return Figure(name, "ms", value * MILLISECONDS, base * MILLISECONDS, 1.15)
 
@@ -220,7 +225,7 @@ def memory(surroundings: Surroundings) -> Figure:
         output = subprocess.run(  # noqa: S603 -- our own program
             [sys.executable, "-m", "benchmarks.peak", str(events)],
             input=json.dumps(request()),
-            env={**os.environ, **surroundings.environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
+            env={**os.environ, **surroundings.direct, "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
             check=True,
             capture_output=True,
             text=True,
@@ -230,21 +235,13 @@ def memory(surroundings: Surroundings) -> Figure:
     return Figure("peak memory after 10,000 events", "MB", peak(10_000), peak(100), 1.05)
 
 
-def package() -> Figure:
-    """Zip what `sam build` makes."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(  # noqa: S603 -- SAM, from the virtual environment
-            [str(Path(sys.executable).with_name("sam")), "build", "ApiFunction", "--build-dir", folder],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
-        built = Path(folder) / "ApiFunction"
-        packed = Path(folder) / "package.zip"
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(built.rglob("*")):
-                archive.write(file, file.relative_to(built))
-        return Figure("package, zipped", "MB", packed.stat().st_size / 1_000_000, None, 1.5)
+def package(packed: Packed) -> Figure:
+    """Zip what `sam build` made, bytecode included."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(packed.ours.rglob("*")):
+            archive.write(file, file.relative_to(packed.ours))
+    return Figure("package, zipped", "MB", content.tell() / 1_000_000, None, 3.0)
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
@@ -253,34 +250,33 @@ def package() -> Figure:
 @contextlib.contextmanager
 def handler(environment: Mapping[str, str]) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     """Yield the function's handler, made for this environment, with its log going nowhere; a wrong answer raises."""
-    os.environ.pop("QUEUE_URL", None)
     os.environ.update(environment)
     import app  # noqa: PLC0415 -- it reads the environment
-    import telemetry  # noqa: PLC0415 -- the same
+    import parts  # noqa: PLC0415 -- the same
 
-    app.service.cache_clear()
+    parts.parts.cache_clear()
     context: Any = Context()
-
-    def answer(event: dict[str, Any]) -> dict[str, Any]:
-        response = app.lambda_handler(event, context)
-        if response["statusCode"] != 200:  # noqa: PLR2004 -- the one that a benchmark is about
-            raise RuntimeError(f"answered {response}")
-        return response
-
     with Path(os.devnull).open("w") as nowhere:
-        before = telemetry.handler.setStream(nowhere)
-        try:
-            yield answer
-        finally:
-            telemetry.handler.setStream(before)
+
+        def answer(event: dict[str, Any]) -> dict[str, Any]:
+            with contextlib.redirect_stdout(nowhere):
+                response = app.lambda_handler(event, context)
+            if response["statusCode"] != 200:  # noqa: PLR2004 -- the one that a benchmark is about
+                raise RuntimeError(f"answered {response}")
+            return response
+
+        yield answer
 
 
 def _posted_body(event: dict[str, Any]) -> bytes:
-    import limits  # noqa: PLC0415 -- only once the environment is set
-    from mapping import Rules, map_event  # noqa: PLC0415 -- the same
+    from event import Event, encode  # noqa: PLC0415 -- as above
+    from mapping import map_event  # noqa: PLC0415 -- the same
+    from settings import Rules  # noqa: PLC0415 -- the same
 
-    mapped = map_event(json.loads(event["body"]), Rules(), datetime.now(UTC)).event
-    return limits.encode({"routing_key": LOCAL_ROUTING_KEY, **mapped})
+    mapped = map_event(json.loads(event["body"]), "default", Rules(), datetime.now(UTC), fallback_key="benchmark")
+    if not isinstance(mapped, Event):
+        raise TypeError(mapped.message)
+    return encode({"routing_key": LOCAL_ROUTING_KEY, **mapped.content})
 
 
 def _with_entries(count: int) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""A PagerDuty that does nothing but answer, as fast as Python can: started as a process of its own.
+"""A PagerDuty that does nothing but answer over TLS, as fast as Python can: started as a process of its own.
 
-Usage: `python pagerduty.py SECONDS`; prints its port, and answers each POST after so many seconds, until killed.
+Usage: `python -m benchmarks.pagerduty FILE`; adds the CA of its certificate to the file, prints its port, and serves
+until killed.
 """
 
+import contextlib
 import socket
+import ssl
 import sys
 import threading
-import time
+
+import trustme
 
 _BODY = b'{"status":"success","message":"Event processed","dedup_key":"benchmark"}'
 _ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -15,12 +19,12 @@ _ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-L
 )
 
 
-def answer(connection: socket.socket, seconds: float) -> None:
+def answer(connection: socket.socket, tls: ssl.SSLContext) -> None:
     """Answer every request of a connection until it is closed."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     received = b""
-    with connection:
-        while data := connection.recv(65536):
+    with contextlib.suppress(OSError), tls.wrap_socket(connection, server_side=True) as encrypted:
+        while data := encrypted.recv(65536):
             received += data
             head, end, body = received.partition(b"\r\n\r\n")
             length = next(
@@ -29,19 +33,21 @@ def answer(connection: socket.socket, seconds: float) -> None:
             if not end or len(body) < length:
                 continue
             received = body[length:]
-            if seconds:
-                time.sleep(seconds)
-            connection.sendall(_ANSWER)
+            encrypted.sendall(_ANSWER)
 
 
-def main(seconds: float) -> None:
+def main(ca_file: str) -> None:
     """Listen on a port that the system picks."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca_file, append=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         print(listening.getsockname()[1], flush=True)
         while True:
             connection, _ = listening.accept()
-            threading.Thread(target=answer, args=(connection, seconds), daemon=True).start()
+            threading.Thread(target=answer, args=(connection, tls), daemon=True).start()
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(sys.argv[1])

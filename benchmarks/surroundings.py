@@ -3,25 +3,34 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import botocore
+
 from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-BASELINES: Final = Path(__file__).with_name("baselines")
+# Mozilla's list, as any system has it: reading it is a part of every cold start.
+_CERTIFICATES: Final = Path(botocore.__file__).with_name("cacert.pem")
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where everything is; `environment` is the function's in direct delivery, without `QUEUE_URL`."""
+    """Where everything is, as the function's environment in direct delivery."""
 
-    environment: dict[str, str]
-    queue_url: str
+    direct: dict[str, str]
+
+    @property
+    def queued(self) -> dict[str, str]:
+        """The environment in queued delivery."""
+        return self.direct | {"DELIVERY_MODE": "queued"}
 
 
 class Context:
@@ -35,28 +44,27 @@ class Context:
 
 
 @contextlib.contextmanager
-def pagerduty(seconds: float = 0.0) -> Iterator[str]:
-    """Run a PagerDuty that answers after so many seconds; yield its URL."""
-    with _process(str(Path(__file__).with_name("pagerduty.py")), str(seconds)) as first_line:
-        yield f"http://127.0.0.1:{first_line}"
-
-
-@contextlib.contextmanager
 def surroundings() -> Iterator[Surroundings]:
-    """Run PagerDuty and AWS, with the secrets and a queue in place."""
-    with pagerduty() as pagerduty_url, _process("-m", "benchmarks.aws") as line:
-        started = json.loads(line)
+    """Run PagerDuty and AWS, with the secrets and the queues in place."""
+    with contextlib.ExitStack() as running:
+        certificates = Path(running.enter_context(tempfile.TemporaryDirectory())) / "certificates.pem"
+        shutil.copy(_CERTIFICATES, certificates)
+        port = running.enter_context(_process("benchmarks.pagerduty", str(certificates)))
+        aws = json.loads(running.enter_context(_process("benchmarks.aws")))
         yield Surroundings(
             {
                 "AWS_ACCESS_KEY_ID": "benchmark",
                 "AWS_SECRET_ACCESS_KEY": "benchmark",
                 "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_ENDPOINT_URL": started["url"],
-                "PAGERDUTY_URL": pagerduty_url,
+                "AWS_ENDPOINT_URL": aws["url"],
+                "DEAD_LETTER_QUEUE_URL": aws["dead_letter_queue_url"],
+                "DELIVERY_MODE": "direct",
+                "PAGERDUTY_URL": f"https://127.0.0.1:{port}",
                 "PARAMETER_PREFIX": PREFIX,
                 "POWERTOOLS_SERVICE_NAME": "rudderstack-pagerduty",
-            },
-            started["queue_url"],
+                "QUEUE_URL": aws["queue_url"],
+                "SSL_CERT_FILE": str(certificates),
+            }
         )
 
 
@@ -72,11 +80,15 @@ def request(**properties: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[str]:
-    """Run a Python process until the block ends; yield its first line."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _process(module: str, *arguments: str) -> Iterator[str]:
+    """Run a Python module in a process until the block ends; yield its first line."""
     process = subprocess.Popen(  # noqa: S603 -- our own program
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
         if process.stdout is None:

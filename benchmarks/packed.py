@@ -1,0 +1,46 @@
+"""What a cold start starts: our package and the baselines, each with bytecode for the Python that runs it."""
+
+import compileall
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from py_compile import PycInvalidationMode
+from typing import Final
+
+from benchmarks.surroundings import ROOT
+
+BASELINES: Final = Path(__file__).with_name("baselines")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The directories that Lambda would find at /var/task."""
+
+    ours: Path
+    baselines: Path
+
+
+@contextlib.contextmanager
+def packed() -> Iterator[Packed]:
+    """Pack both, the function with `sam build`; they are there until the block ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        finished = subprocess.run(  # noqa: S603 -- SAM, from the virtual environment
+            [Path(sys.executable).with_name("sam"), "build", "ApiFunction", "--build-dir", folder],
+            cwd=ROOT,
+            env=os.environ | {"BYTECODE_PYTHON": sys.executable},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if finished.returncode != 0:
+            raise RuntimeError(finished.stderr)
+        baselines = Path(folder) / "baselines"
+        shutil.copytree(BASELINES, baselines, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(baselines, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+        yield Packed(Path(folder) / "ApiFunction", baselines)
