@@ -31,6 +31,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import run_wsgi_app
 
+from local.guard import guarded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
@@ -180,7 +182,7 @@ class Aws:
             self._server = make_server(
                 "127.0.0.1",
                 self._port,
-                self._application,
+                guarded(self._application),
                 threaded=True,
                 request_handler=_QuietHandler,
                 fd=listening.fileno(),

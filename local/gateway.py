@@ -23,6 +23,7 @@ from samcli.local.apigw.path_converter import PathConverter
 from samcli.local.apigw.route import Route
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from local.guard import guarded
 from local.runtime import Function
 
 # HTTP APIs pass these on as text, everything else as base64.
@@ -31,6 +32,9 @@ _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "a
 # Lambda's limit; the emulator would cut the event there.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MAX_PAYLOAD: Final = 6 * 1024 * 1024
+
+# How long a stop may take to be noticed.
+_POLL_SECONDS: Final = 0.05
 
 Invoke = Callable[[str, str], str]
 
@@ -76,12 +80,12 @@ class Gateway:
             self._server: BaseWSGIServer = make_server(
                 "127.0.0.1",
                 port,
-                service.wsgi,
+                guarded(service.wsgi),
                 threaded=True,
                 request_handler=_QuietHandler,
                 fd=listening.fileno(),
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""

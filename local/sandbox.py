@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import trustme
 
+from local.guard import REFUSAL, is_for_us
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Self
@@ -576,6 +578,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         sandbox = self.server.sandbox
+        if not is_for_us(self.headers.get("Host"), self.headers.get("Origin")):
+            self._read()
+            self._send(_response(HTTPStatus.FORBIDDEN, REFUSAL, {"Content-Type": "text/plain"}), 0.0)
+            self._end("close")
+            return
         path = self.path.partition("?")[0]
         kind = PATHS.get(path, "")
         early = sandbox.ask_before_body

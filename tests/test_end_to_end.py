@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import urllib3
 import local.runtime
 from local.run import EVENTS, EXPECTED, read_event
 from local.sandbox import Fault, Sandbox
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack, Options
+from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, LocalStack, Options
 from support import track, wait_until
 
 AUTHORIZED = {"Authorization": f"Bearer {LOCAL_TOKEN}", "Content-Type": "application/json"}
@@ -239,6 +240,77 @@ def test_several_authorization_headers_get_401(stack: LocalStack) -> None:
         urllib3.request("POST", stack.url + "/events", body=b"{}", headers=headers, retries=False, timeout=20).status
         == 401
     )
+
+
+# -- pages of others, open in a browser on this machine --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call to one of the servers that it answers with `status`."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    status: int
+
+    def make(self, **headers: str) -> urllib3.BaseHTTPResponse:
+        headers = self.headers | headers
+        return urllib3.request("POST", self.url, headers=headers, body=self.body, retries=False, timeout=20)
+
+
+@pytest.fixture(params=["API", "AWS", "PagerDuty"])
+def call(request: pytest.FixtureRequest, stack: LocalStack, pagerduty: Sandbox) -> Call:
+    event = {"routing_key": CHECKOUT_KEY, "event_action": "resolve", "dedup_key": "disk-full"}
+    signed = "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/ssm/aws4_request, SignedHeaders=host, Signature=x"
+    ssm = {
+        "Authorization": signed,
+        "Content-Type": "application/x-amz-json-1.1",
+        "X-Amz-Target": "AmazonSSM.GetParameter",
+    }
+    parameter = json.dumps({"Name": f"{PREFIX}/webhook-token", "WithDecryption": True}).encode()
+    return {
+        "API": Call(f"{stack.url}/events", AUTHORIZED, json.dumps(track()).encode(), 200),
+        "AWS": Call(stack.aws.url, ssm, parameter, 200),
+        "PagerDuty": Call(f"{pagerduty.plain_url}/v2/enqueue", {}, json.dumps(event).encode(), 202),
+    }[str(request.param)]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        # A name of the page's own, which its owner has lead to this machine.
+        {"Host": "page.example"},
+        {"Host": "127.0.0.1.page.example:3000"},
+        {"Host": "localhost@page.example"},
+        {"Host": ""},
+        # A page that asks for this machine by its name.
+        {"Origin": "https://page.example"},
+        {"Origin": "http://localhost"},
+        {"Origin": "http://localhost:8080"},
+        {"Origin": "null"},
+    ],
+    ids=str,
+)
+def test_no_server_answers_a_page_of_somebody_else(call: Call, pagerduty: Sandbox, headers: dict[str, str]) -> None:
+    response = call.make(**headers)
+
+    assert response.status == 403
+    assert response.data == (
+        b"This server is for programs on this machine: Host has to be 127.0.0.1, [::1], localhost or "
+        b"host.docker.internal, and Origin, if there is one, the same.\n"
+    )
+    assert "Access-Control-Allow-Origin" not in response.headers
+    assert pagerduty.received == []
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]", "host.docker.internal"])
+@pytest.mark.parametrize("with_origin", [False, True])
+def test_every_server_answers_by_each_of_its_names(call: Call, name: str, *, with_origin: bool) -> None:
+    host = f"{name}:{urllib3.util.parse_url(call.url).port}"
+    origin = {"Origin": f"http://{host}"} if with_origin else {}
+
+    assert call.make(Host=host, **origin).status == call.status
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
