@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hmac
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -240,6 +241,23 @@ def test_a_secret_that_is_not_ascii_is_compared_as_utf_8(headers: dict[str, str]
 
 def test_a_secret_with_a_colon_is_let_in_as_password() -> None:
     assert webhook.is_authorized(basic("user:a-secret:with-a-colon"), [b"a-secret:with-a-colon"])
+
+
+@pytest.mark.parametrize("guess", [T, f"{T[:-1]}?", "?"])
+def test_all_that_is_presented_is_compared_with_every_secret_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch, guess: str
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(presented: bytes, secret: bytes) -> bool:
+        compared.append((presented, secret))
+        return hmac_compare_digest(presented, secret)
+
+    hmac_compare_digest = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    webhook.is_authorized({"x-api-key": guess, **basic(f"{guess}:{guess}")}, [SECRET, OTHER])
+
+    assert compared == [(guess.encode(), secret) for _ in range(3) for secret in (SECRET, OTHER)]
 
 
 # -- bodies that can be read -----------------------------------------------------------------------------------------

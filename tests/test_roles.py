@@ -1,0 +1,90 @@
+"""Each function asks AWS only for what its role in the template allows: one forbidden name denies the whole call."""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from infrastructure import deployed, listed, transform
+from local.sandbox import Fault
+from support import Endpoint, track
+
+Calls = list[tuple[str, str]]
+
+
+def allowed(role: str, endpoint: Endpoint) -> Calls:
+    """Return what a role allows on SSM and SQS, each action with the parameter's name or the queue."""
+    settings = endpoint.has.settings
+    queues = {"Queue.Arn": settings.queue_url, "DeadLetterQueue.Arn": settings.dead_letter_queue_url}
+    policies = deployed(transform())["Resources"][role]["Properties"]["Policies"]
+    return [
+        (
+            action,
+            queues[".".join(on["Fn::GetAtt"])] if "Fn::GetAtt" in on else parameter(on["Fn::Sub"], endpoint.prefix),
+        )
+        for policy in policies
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in listed(statement["Action"])
+        for on in listed(statement["Resource"])
+        if action.startswith(("ssm:", "sqs:"))
+    ]
+
+
+def parameter(arn: str, prefix: str) -> str:
+    return arn.partition(":parameter")[2].replace("${ParameterPrefix}", prefix)
+
+
+@pytest.fixture
+def asked(endpoint: Endpoint) -> Calls:
+    """Collect what AWS is asked for, as IAM would see it."""
+    calls: Calls = []
+
+    def note(target: str, request: Any) -> None:
+        service, _, operation = target.partition(".")
+        if service == "AmazonSSM":
+            calls.extend((f"ssm:{operation}", name) for name in request["Names"])
+        else:
+            calls.append((f"sqs:{operation.removesuffix('Batch')}", request["QueueUrl"]))
+
+    endpoint.aws.fail = note
+    return calls
+
+
+def forbidden(asked: Calls, allowed: Calls) -> Calls:
+    return [
+        (action, name)
+        for action, name in asked
+        if not any(action == may and fnmatchcase(name, on) for may, on in allowed)
+    ]
+
+
+def test_the_api_function_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Calls) -> None:
+    endpoint.post(track())
+    endpoint.post([track()])
+    endpoint.post(track(), path="/events/checkout")
+    endpoint.headers = {}
+    endpoint.post(track())
+
+    assert {action for action, _ in asked} == {"ssm:GetParameters", "sqs:SendMessage"}
+    assert forbidden(asked, allowed("ApiFunctionRole", endpoint)) == []
+
+
+def test_the_worker_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Calls) -> None:
+    endpoint.sandbox.misbehave = lambda call: (
+        Fault.answer(400, {"status": "invalid event", "message": "no"}) if call.number == 1 else None
+    )
+    endpoint.post([track(), track(messageId="m-2"), track(properties={"dedupKey": "other"})])
+    records = endpoint.received(endpoint.has.settings.queue_url)
+    endpoint.has.credentials.distrust_routing_keys("default")
+    asked.clear()
+    endpoint.work(records)
+
+    assert {action for action, _ in asked} == {"ssm:GetParameters", "sqs:SendMessage", "sqs:DeleteMessage"}
+    assert forbidden(asked, allowed("WorkerFunctionRole", endpoint)) == []
+
+
+def test_a_name_that_a_role_does_not_allow_is_seen(endpoint: Endpoint) -> None:
+    token = ("ssm:GetParameters", f"{endpoint.prefix}/webhook-token")
+
+    assert forbidden([token], allowed("WorkerFunctionRole", endpoint)) == [token]
+    assert forbidden([("sqs:ReceiveMessage", endpoint.has.settings.queue_url)], allowed("ApiFunctionRole", endpoint))
