@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -149,6 +151,7 @@ class Instance:
 
     def __init__(self, function: Function, on_log: Callable[[str], None]) -> None:
         self.event = ""  # the event in work; "" before the first and between two
+        self.url = ""  # where it takes invocations, once it is started
         self._function = function
         self._on_log = on_log
         self._process: subprocess.Popen[str] | None = None
@@ -156,9 +159,10 @@ class Instance:
 
     def start(self) -> None:
         """Start the process and wait until it takes invocations; the function itself starts with the first one."""
-        port, runtime_port = _free_ports(2)
+        host = _host()
+        port, runtime_port = _free_ports(host, 2)
         self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and SAM's emulator
-            [*_command(port, runtime_port), self._function.handler],
+            [*_command(host, port, runtime_port), self._function.handler],
             cwd=self._function.code,
             env=_environment(self._function),
             stdin=subprocess.DEVNULL,
@@ -170,8 +174,9 @@ class Instance:
             start_new_session=True,
         )
         threading.Thread(target=self._read_log, args=(self._process,), daemon=True).start()
-        self._http = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, retries=False)
-        self._wait_until_listening(port)
+        self._http = urllib3.HTTPConnectionPool(host, port, maxsize=1, retries=False)
+        self.url = f"http://{host}:{port}"
+        self._wait_until_listening(host, port)
 
     def invoke(self, event: str) -> str:
         """Run the handler once. Raises InstanceDied."""
@@ -218,10 +223,10 @@ class Instance:
         if self._http is not None:
             self._http.close()
 
-    def _wait_until_listening(self, port: int) -> None:
+    def _wait_until_listening(self, host: str, port: int) -> None:
         give_up = time.monotonic() + _START_LIMIT
         while self._process is not None and self._process.poll() is None and time.monotonic() < give_up:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
                 return
             time.sleep(0.01)
         raise RuntimeError(f"The runtime of {self._function.name} did not start; its log has the reason")
@@ -242,7 +247,14 @@ def emulator() -> Path | None:
     return Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{architecture}"
 
 
-def _command(port: int, runtime_port: int) -> list[str]:
+def _host() -> str:
+    """Choose an address of our own that no page in a browser can guess: the emulator takes invocations from anybody."""
+    if emulator() is None:
+        return "127.0.0.1"  # Elsewhere than on Linux there is no other; the stand-in asks who it is.
+    return str(IPv4Address("127.0.0.2") + secrets.randbelow(2**24 - 3))
+
+
+def _command(host: str, port: int, runtime_port: int) -> list[str]:
     program = emulator()
     if program is None:
         return [sys.executable, str(Path(__file__).with_name("standin.py")), str(port)]
@@ -252,9 +264,9 @@ def _command(port: int, runtime_port: int) -> list[str]:
         _DIE_WITH_US,
         str(program),
         "--runtime-interface-emulator-address",
-        f"127.0.0.1:{port}",
+        f"{host}:{port}",
         "--runtime-api-address",
-        f"127.0.0.1:{runtime_port}",
+        f"{host}:{runtime_port}",
         sys.executable,
         "-m",
         "awslambdaric",
@@ -282,12 +294,12 @@ def _environment(function: Function) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(host: str, count: int) -> list[int]:
     """Ask the system for ports; all are held until the last is known, so that they differ."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [int(each.getsockname()[1]) for each in sockets]
 
 

@@ -39,11 +39,15 @@ class Invocations(BaseHTTPRequestHandler):
     """Answers each POST with what the handler returns; exceptions become Lambda's error object."""
 
     protocol_version = "HTTP/1.1"
+    server: HTTPServer
     timeout_seconds = 0.0
     handler_name = ""
 
     def do_POST(self) -> None:
         """Run the handler. SIGALRM's own effect ends the process at the time limit."""
+        if self.headers["host"] != f"127.0.0.1:{self.server.server_port}" or "origin" in self.headers:
+            self.send_error(403)  # A page that is open in a browser on this machine.
+            return
         event = json.loads(self.rfile.read(int(self.headers["content-length"])))
         signal.setitimer(signal.ITIMER_REAL, self.timeout_seconds)
         context = Context(self.timeout_seconds)

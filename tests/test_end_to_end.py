@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,39 @@ def test_every_server_answers_by_each_of_its_names(call: Call, name: str, *, wit
     origin = {"Origin": f"http://{host}"} if with_origin else {}
 
     assert call.make(Host=host, **origin).status == call.status
+
+
+def test_the_emulator_listens_where_no_page_can_guess_since_it_answers_everybody(
+    stack: LocalStack, pagerduty: Sandbox
+) -> None:
+    busy: list[local.runtime.Instance] = []
+    pagerduty.misbehave = lambda _: busy.extend(stack.runtime.busy_instances() + stack.worker.busy_instances())
+    post(stack, track())
+    post(stack, [track(messageId="in an array")])
+    drain(stack)
+    addresses = {ip_address(str(urllib3.util.parse_url(instance.url).host)) for instance in busy}
+
+    assert len(addresses) == 2
+    assert all(address in ip_network("127.0.0.0/8") for address in addresses)
+    assert ip_address("127.0.0.1") not in addresses
+
+
+@pytest.mark.parametrize("headers", [{"Host": "page.example"}, {"Origin": "https://page.example"}], ids=str)
+def test_the_stand_in_for_the_emulator_answers_us_alone(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr(local.runtime, "emulator", lambda: None)
+    instance = local.runtime.Instance(local.runtime.Function("None", ROOT, "none.handler", timeout=1), print)
+    try:
+        instance.start()
+        answers = [
+            urllib3.request("POST", instance.url, headers=each, body=b"{}", retries=False, timeout=20).status
+            for each in (headers, {})
+        ]
+    finally:
+        instance.stop()
+
+    assert answers == [403, 200]
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
