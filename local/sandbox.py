@@ -76,7 +76,7 @@ class Received:
     kind: str  # "alert", "change", or "" for an unknown path
     path: str
     event: dict[str, Any]  # the parsed body; {} when it was not a JSON object
-    status: int  # what was answered; 0 when no answer was given, or a raw one
+    status: int  # what was answered, if at least the line with the status got out; else, and for a raw answer, 0
     errors: tuple[str, ...]  # why it was refused
     accepted: bool  # it took effect (on an open incident, or as a recorded change), even if the answer was lost
     number: int  # 1, 2, 3... in order of arrival
@@ -593,11 +593,14 @@ class _Handler(BaseHTTPRequestHandler):
             call = replace(call, event=event)
         self._wait(fault.wait)
         call, reply = sandbox.decide(call, self.command, errors, fault)
+        self._status_is_out = False
         try:
             self._wait(sandbox.latency + fault.hold)
             self._send(reply, fault.pause)
         except OSError:
-            sandbox.lose(call)
+            # Whoever has read the line with the status has been answered, whatever becomes of the rest.
+            if not self._status_is_out:
+                sandbox.lose(call)
             raise
         self._end(fault.ending)
 
@@ -630,6 +633,7 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in reply:
             self._wait(pause)
             self.connection.sendall(piece)
+            self._status_is_out = self._status_is_out or b"\n" in piece
 
     def _end(self, ending: Ending) -> None:
         """Let the connection go on or end; a reset (linger 0, and no orderly end) is ECONNRESET to the client."""

@@ -987,6 +987,23 @@ def test_an_answer_that_nobody_waited_for_is_none(sandbox: Sandbox, url: str) ->
     assert [(one.status, one.accepted) for one in sandbox.received] == [(0, True)]
 
 
+@over_both
+@pytest.mark.parametrize(("waits_for", "status"), [(b"HTTP/1.1 202", 0), (b"HTTP/1.1 202 Accepted\r\nCon", 202)])
+def test_a_client_that_leaves_is_answered_once_it_was_told_the_status(
+    sandbox: Sandbox, url: str, waits_for: bytes, status: int
+) -> None:
+    before = set(threading.enumerate())
+    sandbox.misbehave = lambda _: Fault.trickle(0.01)
+
+    with open_call(url) as connection:
+        told = b""
+        while not told.startswith(waits_for):
+            told += connection.recv(1)
+    assert sandbox_threads_end(before)
+
+    assert [(one.status, one.accepted) for one in sandbox.received] == [(status, True)]
+
+
 GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
 
 
