@@ -2,7 +2,7 @@
 
 `make chaos`, or `python -m chaos --events N --seed S [--mode MODE ...]` with tests/ on the path. It ends with 1 when an
 event was lost, an incident was opened twice or left open, the order within an incident was broken, an answer came late,
-or an event arrived twice for no reason that is inherent; each rule stands at its check, below. What a seed decides is
+or an event took effect again though nothing was lost; each rule stands at its check, below. What a seed decides is
 which events there are and what goes wrong with which of their calls; how the threads interleave, it cannot decide.
 """
 
@@ -15,23 +15,24 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import urllib3
 
 from local.aws import Failure
-from local.runtime import Instance, Runtime, emulator
+from local.runtime import Runtime, emulator
 from local.sandbox import Fault, Received, Sandbox
 from local.stack import LOCAL_TOKEN, Delivery, LocalStack, Options
-from router import BATCH_SIZE, REQUEST_SECONDS, Event, Job, Record, Router, Rules, worker_of
+from router import BATCH_SIZE, REQUEST_SECONDS, Event, Job, Record, Request, Router, Rules, worker_of
 
 # The router's waiting times are divided by this: 10 to 300 seconds become 0.1 to 3, its three hours become 108 s.
 SPEED: Final = 100.0
-# Requests at once. rudder-server sends up to 64; here all of Lambda runs on one machine, which starts no more than ten
-# instances, and the limit of ten seconds is to measure the functions and not the wait for a processor.
+# Requests at once, at most. rudder-server sends up to 64; here all of Lambda runs on one machine, which starts no more
+# than ten instances, and the limit of ten seconds is to measure the functions and not the wait for a processor.
 SENDERS: Final = 10
 # PagerDuty's limit of 120 calls a minute and key, the minute compressed to two seconds.
 RATE_LIMIT: Final = 120
@@ -62,6 +63,11 @@ class Mode:
     delivery: Delivery
     batched: bool
 
+    @property
+    def queued(self) -> bool:
+        """Tell whether events go through the queue: those of a batch always do."""
+        return self.batched or self.delivery == "queued"
+
 
 MODES: Final = {
     mode.name: mode
@@ -86,14 +92,15 @@ class Plan:
     lives: Mapping[str, Sequence[str]]  # the messageIds of an incident's events, in their order, by dedup key
     ends: Mapping[tuple[str, str], str]  # messageIds of acknowledge and resolve, by dedup key and action
 
+    @property
+    def senders(self) -> int:
+        """How many requests are sent at once: ten processes take seconds to start, for a few events in vain."""
+        return min(SENDERS, 3 + len(self.jobs) // 60)
+
     def identify(self, event: Mapping[str, Any]) -> str:
         """Return the messageId of an event as PagerDuty gets it; acknowledge and resolve have no details to hold it."""
         details = event.get("payload", {}).get("custom_details")
         return str(details["id"] if details else self.ends[event["dedup_key"], event["event_action"]])
-
-    def may_repeat(self, message_id: str) -> bool:
-        """Tell whether it does no harm to send an event twice: PagerDuty drops an acknowledge or resolve too many."""
-        return message_id in self.ends.values()
 
     def ids(self, fate: Fate) -> list[str]:
         """List the events that have this fate in store."""
@@ -157,7 +164,8 @@ def _life(chance: random.Random) -> Iterator[str]:
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------
 
-# By kind: which part of the events meets it, at one of its calls to PagerDuty. Each kind strikes at least once.
+# By kind: which part of the events meets it, at one of its calls to PagerDuty. Each strikes at least once, except for
+# those that take seconds.
 AT_PAGERDUTY: Final = {
     "429": 0.02,
     "500": 0.01,
@@ -180,11 +188,15 @@ AT_PROCESSES: Final = {"killed before": 0.004, "killed after": 0.004}
 AT_API: Final = {"frozen": 0.001}
 # And for the calls that put events into the queue.
 AT_QUEUE: Final = {"SQS 503": 0.01, "SQS fails an entry": 0.01, "SQS hangs": 0.002, "SQS answer lost": 0.01}
-# Of the requests that were answered, the part whose answer is lost on the way to the sender.
+# botocore tries a call four times, so that fewer failures would not be noticed; an entry that fails is no failed call.
+CALLS: Final = {"SQS 503": 4, "SQS hangs": 4, "SQS answer lost": 4}
+# The part of the events of which an answer is lost on the way to the sender, and with it that to their batch.
 ANSWERS_LOST: Final = 0.05
 
-# Ways in which SSM fails, one after the other, and for how many calls each; botocore tries a call twice.
+# Ways in which SSM fails, one after the other, and for how many calls each. The last one takes seconds.
 SSM_FAILURES: Final = (
+    Failure.answer(400, "ThrottlingException"),
+    Failure.answer(500, "InternalServerError"),
     Failure.answer(400, "ThrottlingException"),
     Failure.answer(500, "InternalServerError"),
     Failure.hang(10.0),
@@ -196,32 +208,31 @@ SLOW: Final = {
     "no answer, taken",
     "byte by byte, body late",
     "byte by byte, too late",
+    "SQS hangs",
     "frozen",
 }
 
-# Seconds from byte to byte. The first is merely slow. With the second the headers come within the function's eight
-# seconds and the body does not, with the third not even the headers.
-PAUSES: Final = {"byte by byte": 0.01, "byte by byte, body late": 0.075, "byte by byte, too late": 0.3}
+# Seconds from byte to byte. The first is merely slow. With the second the line with the status, which is what counts,
+# comes within the function's eight seconds and the rest does not; with the third it comes too late as well.
+PAUSES: Final = {"byte by byte": 0.01, "byte by byte, body late": 0.15, "byte by byte, too late": 0.5}
 
 
 class Weather:
     """Decides, by the seed, what goes wrong with which call of an event, and makes it so."""
 
-    def __init__(self, stack: LocalStack, plan: Plan, seed: str, failing: Sequence[Failing]) -> None:
-        if stack.sandbox is None:
-            raise RuntimeError("The stack has no sandbox")
+    def __init__(self, stack: LocalStack, mode: Mode, plan: Plan, seed: str, failing: Sequence[Failing]) -> None:
         self.faults: Counter[str] = Counter()
         self._stack = stack
-        self._sandbox: Sandbox = stack.sandbox
+        self._sandbox = _sandbox(stack)
+        self._caller = _caller(stack, mode)
         self._plan = plan
         self._chance = random.Random(seed)  # noqa: S311 -- repeatable, not secret
-        queued = stack.options.delivery == "queued"
         at_aws = "aws" in failing
         at_api = AT_API if at_aws and emulator() else {}
         at_calls = (AT_PAGERDUTY if "pagerduty" in failing else {}) | (AT_PROCESSES if at_aws else {})
         self._pagerduty_fails = "pagerduty" in failing
-        self._at_pagerduty = self._deal(at_calls | ({} if queued else at_api))
-        self._at_queue = self._deal(AT_QUEUE | AT_PROCESSES | at_api if queued and at_aws else {})
+        self._at_pagerduty = self._deal(at_calls | ({} if mode.queued else at_api))
+        self._at_queue = self._deal(AT_QUEUE | AT_PROCESSES | at_api if mode.queued and at_aws else {})
         self._outage = range(*(int(len(plan.jobs) * part) for part in OUTAGE))
         self._ssm_failures = itertools.cycle(SSM_FAILURES)
         self._ssm_failure = SSM_FAILURES[0]
@@ -237,24 +248,27 @@ class Weather:
         self._stack.aws.fail = self._at_aws_call
 
     def end(self) -> None:
-        """Wait until no strike is under way."""
+        """Wait until no strike is under way, and end PagerDuty.
+
+        An answer that was given up may still be trickling; it is on record as lost when its connection has ended.
+        """
         self._striker.shutdown()
+        self._sandbox.stop()
 
     def _deal(self, shares: Mapping[str, float]) -> dict[str, list[str]]:
         """Deal faults out to events: the first of an event's list is for its first call, and so on."""
         hands: defaultdict[str, list[str]] = defaultdict(list)
         ids = self._plan.ids("delivered")
-        workers = {job.event["messageId"]: worker_of(job.user, SENDERS) for job in self._plan.jobs}
+        workers = {job.event["messageId"]: worker_of(job.user, self._plan.senders) for job in self._plan.jobs}
         # A worker of the sender would have to wait for one slow fault after the other: the one with the fewest is next.
         waiting: Counter[int] = Counter()
         for kind, share in shares.items():
             shuffled = self._chance.sample(ids, len(ids))
             if kind in SLOW:
                 shuffled.sort(key=lambda each: waiting[workers[each]])
-            for message_id in shuffled[: max(1, round(len(ids) * share))]:
+            for message_id in shuffled[: max(kind not in SLOW, round(len(ids) * share))]:
                 waiting[workers[message_id]] += kind in SLOW
-                # botocore tries a call twice, so that one failure would not be noticed.
-                hands[message_id] += [kind] * (2 if kind.startswith("SQS") else 1)
+                hands[message_id] += [kind] * CALLS.get(kind, 1)
         return hands
 
     # -- PagerDuty
@@ -284,7 +298,7 @@ class Weather:
 
     def _fault(self, kind: str, message_id: str) -> Fault | None:
         if kind in ("killed before", "killed after", "frozen"):
-            self._strike(kind, lambda: self._strike_process(kind, message_id))
+            self._strike(kind, lambda: self._strike_process(self._caller, kind, message_id))
             return Fault(hold=HELD_SECONDS) if kind != "killed before" else Fault.hang(HELD_SECONDS)
         self.faults[kind] += 1
         if kind.isdecimal():
@@ -321,7 +335,7 @@ class Weather:
 
     def _queue_failure(self, kind: str, message_id: str, entry_id: str) -> Failure:
         if not kind.startswith("SQS"):
-            self._strike(kind, lambda: self._strike_process(kind, message_id))
+            self._strike(kind, lambda: self._strike_process(self._stack.runtime, kind, message_id))
             return Failure.hang(HELD_SECONDS) if kind == "killed before" else Failure.delay(HELD_SECONDS)
         self.faults[kind] += 1
         return {
@@ -346,10 +360,9 @@ class Weather:
 
         self._striker.submit(run)
 
-    def _strike_process(self, kind: str, message_id: str) -> bool:
+    def _strike_process(self, runtime: Runtime, kind: str, message_id: str) -> bool:
         """Strike the instance that has this event in its hands, and let SSM fail: a new process has to ask it."""
-        runtimes = [runtime for runtime in (self._stack.runtime, self._stack.worker) if runtime]
-        for instance in (each for runtime in runtimes for each in runtime.busy_instances()):
+        for instance in runtime.busy_instances():
             if message_id in instance.event:
                 self._ssm_failure, self._ssm_left = next(self._ssm_failures), SSM_CALLS
                 if kind == "frozen":
@@ -360,56 +373,7 @@ class Weather:
         return False
 
 
-# -- what the functions did ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """One run of a function: in which process, with which events, and what it said of each; None: it died."""
-
-    process: tuple[int, int]
-    ids: tuple[str, ...]
-    codes: tuple[str, ...] | None
-
-
-class Witness:
-    """Notes the invocations of one function."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.invocations: list[Invocation] = []
-        self._lock = threading.Lock()
-        self._instances: dict[Instance, int] = {}
-        self._deaths: Counter[int] = Counter()
-        runtime.on_invoked = self._note
-
-    def _note(self, instance: Instance, event: str, answer: str) -> None:
-        # A message names its event twice: as message_id, and in the custom details.
-        ids = tuple(dict.fromkeys(_ID.findall(event)))
-        codes = _codes(answer)
-        with self._lock:
-            number = self._instances.setdefault(instance, len(self._instances))
-            # An instance that ran out of time goes on with a new process, which remembers nothing.
-            process = number, self._deaths[number]
-            self._deaths[number] += codes is None
-            if codes and len(codes) == 1:
-                codes *= len(ids)  # one answer to the whole request
-            if ids:
-                self.invocations.append(Invocation(process, ids, codes))
-
-
-def _codes(answer: str) -> tuple[str, ...] | None:
-    """Read what a function said of each event; the worker names only what stays. None: it did not answer."""
-    try:
-        content = json.loads(answer)
-    except ValueError:
-        return None  # the emulator's words for a time-out
-    if "body" in content:
-        body = json.loads(content["body"])
-        return tuple(row["code"] for row in body.get("results", [body]))
-    return () if "batchItemFailures" in content else None
-
-
-# -- the reckoning ---------------------------------------------------------------------------------------------------
+# -- the run ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -428,12 +392,9 @@ class Reckoning:
     refused: int = 0
     dead_lettered: int = 0
     retried: int = 0
-    held_back: int = 0
+    put_back: int = 0
+    changes_twice: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    twice_after_loss: int = 0
-    twice_elsewhere: int = 0
-    reopened_elsewhere: int = 0
-    left_elsewhere: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -446,14 +407,8 @@ class Reckoning:
         yield f"  answered        {statuses}; {self.unanswered} answers lost; the slowest after {self.slowest:.2f} s"
         yield f"  delivered       {self.delivered} events in {self.calls} calls to PagerDuty"
         yield f"  refused         {self.refused}, dead-lettered {self.dead_lettered}"
-        yield f"  retried         {self.retried} events, held back {self.held_back} times"
-        yield f"  changes twice   {self.twice_after_loss}, each after a lost answer"
-        if self.mode.batched or self.mode.delivery == "queued":
-            yield (
-                f"  counted apart   {self.twice_elsewhere} changes twice and {self.reopened_elsewhere} incidents "
-                f"opened again, {self.left_elsewhere} of them left open: their batch was retried by another process, "
-                "or its process died"
-            )
+        yield f"  retried         {self.retried} events by the sender; put back {self.put_back} times by the worker"
+        yield f"  counted apart   {self.changes_twice} changes twice, each after a lost answer or a killed process"
         yield f"  faults          {faults}"
         yield f"  took            {self.seconds:.1f} s, {len(self.problems)} problems"
         yield from (f"  PROBLEM         {problem}" for problem in self.problems[:50])
@@ -468,21 +423,15 @@ def run(
     """
     name = f"{seed} {mode.name}"
     made_up = plan(events, incidents, name)
-    deferred: Counter[bool] = Counter()
-
-    def read_log(line: str) -> None:
-        # The worker's lines tell how often the event was received, the API function's do not.
-        deferred['"outcome":"deferred"' in line and '"receives"' in line] += 1
-
-    with LocalStack(Options(delivery=mode.delivery), on_log=read_log) as stack:
-        _warm_up(stack)
-        witness = Witness(stack.worker or stack.runtime)
-        weather = Weather(stack, made_up, name, failing)
+    with LocalStack(Options(delivery=mode.delivery)) as stack:
+        _warm_up(stack, made_up.senders)
+        died = _count_deaths(_caller(stack, mode))
+        weather = Weather(stack, mode, made_up, name, failing)
         router = Router(
             f"{stack.url}/events",
             HEADERS,
-            Rules(batch_size=BATCH_SIZE if mode.batched else 0, workers=SENDERS, speed=SPEED),
-            _loses(mode, made_up, name),
+            Rules(batch_size=BATCH_SIZE if mode.batched else 0, workers=made_up.senders, speed=SPEED),
+            _loses(made_up, name),
         )
         began = time.monotonic()
         weather.begin()
@@ -490,15 +439,25 @@ def run(
         waiting = _drain(stack)
         weather.end()
         result = Reckoning(mode, len(made_up.jobs), seconds=time.monotonic() - began, faults=weather.faults)
+        result.put_back = stack.event_source.failures
         if waiting:
             result.problems.append(f"{waiting} messages are still in the queue")
-        if stack.event_source:
-            result.held_back = max(0, stack.event_source.failures - deferred[True])
-        _reckon(result, made_up, records, stack, witness.invocations)
+        _reckon(result, made_up, records, stack, died)
     return result
 
 
-def _warm_up(stack: LocalStack) -> None:
+def _sandbox(stack: LocalStack) -> Sandbox:
+    if stack.sandbox is None:
+        raise RuntimeError("The stack has no sandbox")
+    return stack.sandbox
+
+
+def _caller(stack: LocalStack, mode: Mode) -> Runtime:
+    """Tell which function calls PagerDuty."""
+    return stack.worker if mode.queued else stack.runtime
+
+
+def _warm_up(stack: LocalStack, senders: int) -> None:
     """Start as many instances as there will be requests at once; later cold starts come one by one, as on Lambda."""
     body = {"type": "track", "event": "warm up", "properties": {"source": "chaos"}}
     url = f"{stack.url}/events?preview=true"
@@ -506,35 +465,44 @@ def _warm_up(stack: LocalStack) -> None:
     def post(_: int) -> int:
         return urllib3.request("POST", url, json=body, headers=HEADERS, timeout=60, retries=False).status
 
-    with ThreadPoolExecutor(SENDERS) as threads:
-        list(threads.map(post, range(SENDERS)))
+    with ThreadPoolExecutor(senders) as threads:
+        list(threads.map(post, range(senders)))
 
 
-def _loses(mode: Mode, plan: Plan, seed: str) -> Callable[[Sequence[Job]], bool] | None:
-    """Choose requests whose answer does not reach the sender, which sends them again though they were accepted.
+def _count_deaths(runtime: Runtime) -> Counter[str]:
+    """Count, from now on, the events that a process had in its hands when it was killed or ran out of time."""
+    died: Counter[str] = Counter()
+    lock = threading.Lock()
 
-    Not in direct delivery of batches: a process that answered 200 has nothing to remember, and what a batch opened and
-    resolved is then opened again.
-    """
-    if mode.batched and mode.delivery == "direct":
-        return None
+    def note(_: object, event: str, answer: str) -> None:
+        with suppress(ValueError):  # A time-out is told in plain words.
+            if json.loads(answer).keys() & {"statusCode", "batchItemFailures"}:
+                return
+        with lock:
+            # A message names its event twice: as message_id, and in the custom details.
+            died.update(set(_ID.findall(event)))
+
+    runtime.on_invoked = note
+    return died
+
+
+def _loses(plan: Plan, seed: str) -> Callable[[Sequence[Job]], bool]:
+    """Choose requests whose answer does not reach the sender, which sends them again though they were accepted."""
     chance = random.Random(seed)  # noqa: S311 -- repeatable, not secret
     ids = {each for each in plan.fates if chance.random() < ANSWERS_LOST}
     lock = threading.Lock()
 
     def loses(jobs: Sequence[Job]) -> bool:
         with lock:
-            chosen = jobs[0].event["messageId"] in ids
-            ids.discard(jobs[0].event["messageId"])
-        return chosen
+            chosen = ids.intersection(job.event["messageId"] for job in jobs)
+            ids.difference_update(chosen)
+        return bool(chosen)
 
     return loses
 
 
 def _drain(stack: LocalStack) -> int:
     """Wait until the queue is empty; return how many messages it still holds."""
-    if not stack.queue_url:
-        return 0
     give_up = time.monotonic() + PATIENCE
     pause = threading.Event()
     while (waiting := stack.count_messages(stack.queue_url)) and time.monotonic() < give_up:
@@ -545,8 +513,6 @@ def _drain(stack: LocalStack) -> int:
 def _dead_letters(stack: LocalStack) -> dict[str, str]:
     """Empty the dead-letter queue; return the reasons by messageId."""
     letters: dict[str, str] = {}
-    if not stack.dead_letter_queue_url:
-        return letters
     sqs = stack.aws.client("sqs")
     while messages := sqs.receive_message(
         QueueUrl=stack.dead_letter_queue_url, MessageAttributeNames=["All"], MaxNumberOfMessages=10
@@ -557,78 +523,25 @@ def _dead_letters(stack: LocalStack) -> dict[str, str]:
     return letters
 
 
-@dataclass
-class Arrivals:
-    """How often each event took effect at PagerDuty, when first, and how often its answer was lost on the way back."""
-
-    times: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-    first: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, plan: Plan, received: Sequence[Received]) -> "Arrivals":
-        """Count them."""
-        arrivals = cls()
-        for position, call in enumerate(received):
-            if call.accepted:
-                message_id = plan.identify(call.event)
-                arrivals.times[message_id] += 1
-                arrivals.lost[message_id] += call.status == 0
-                arrivals.first.setdefault(message_id, position)
-        return arrivals
+# -- the reckoning ---------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Repeats:
-    """Why the function that calls PagerDuty could not know that it had delivered an event before."""
-
-    alone: Counter[str] = field(default_factory=Counter)  # its process died with this event only
-    in_batch: Counter[str] = field(default_factory=Counter)  # its process died with this event and others
-    elsewhere: Counter[str] = field(default_factory=Counter)  # a retry of its batch reached another process
-    problems: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, plan: Plan, invocations: Sequence[Invocation], *, remembers: bool) -> "Repeats":
-        """Go through the invocations. Where the function remembers, a process must not deliver an event twice."""
-        repeats = cls()
-        delivered_by: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
-        for each in invocations:
-            if each.codes is None:
-                (repeats.in_batch if len(each.ids) > 1 else repeats.alone).update(each.ids)
-                continue
-            for message_id, code in zip(each.ids, each.codes, strict=False):
-                if code != "delivered" or plan.may_repeat(message_id):
-                    continue
-                before = delivered_by[message_id]
-                if remembers and each.process in before:
-                    repeats.problems.append(f"{message_id} was delivered twice by process {each.process}")
-                elif remembers and before:
-                    repeats.elsewhere[message_id] += 1
-                before.add(each.process)
-        return repeats
-
-    def of_incident(self, life: Sequence[str], invocations: Sequence[Invocation]) -> int:
-        """Count what can open an incident again: a retry elsewhere, a process that died with several of its events.
-
-        A lost answer cannot: the sender and the queue keep later events back until the one is through, and a second
-        trigger is merged while the incident is open.
-        """
-        died = sum(each.codes is None and len(set(life) & set(each.ids)) > 1 for each in invocations)
-        return died + sum(self.elsewhere[each] for each in life)
-
-
-def _reckon(
-    result: Reckoning, plan: Plan, records: Sequence[Record], stack: LocalStack, invocations: Sequence[Invocation]
-) -> None:
-    """Fill in the result; the invocations are those of the function that calls PagerDuty."""
-    sandbox = stack.sandbox
-    if sandbox is None:
-        raise RuntimeError("The stack has no sandbox")
+def _reckon(result: Reckoning, plan: Plan, records: Sequence[Record], stack: LocalStack, died: Counter[str]) -> None:
+    """Fill in the result; `died` counts the events that died with a process of the function that calls PagerDuty."""
+    sandbox = _sandbox(stack)
     letters = _dead_letters(stack)
-    queued = result.mode.delivery == "queued"
     requests = {request for record in records for request in record.requests}
-    arrivals = Arrivals.of(plan, sandbox.received)
-    repeats = Repeats.of(plan, invocations, remembers=result.mode.batched and not queued)
+    accepted = [(plan.identify(call.event), call) for call in sandbox.received if call.accepted]
+    arrived = Counter(message_id for message_id, _ in accepted)
+    # Why an event may take effect again: PagerDuty's answer, or the process, or our own answer was lost on its way.
+    lost = died + Counter(message_id for message_id, call in accepted if not call.status)
+    if not result.mode.queued:  # SQS recognises what the sender repeats.
+        lost.update(
+            record.job.event["messageId"]
+            for record in records
+            for request in record.requests
+            if not request.answered and _said(request).get("status") == "delivered"
+        )
 
     result.requests = len(requests)
     result.attempts = sum(record.attempts for record in records)
@@ -636,23 +549,36 @@ def _reckon(
     result.unanswered = sum(not request.answered for request in requests)
     result.slowest = max(request.seconds for request in requests)
     result.calls = len(sandbox.received)
-    result.delivered = sum(arrivals.times[each] > 0 for each in plan.ids("delivered"))
+    result.delivered = sum(each in arrived for each in plan.ids("delivered"))
     result.dead_lettered = len(letters)
     result.retried = sum(len(record.requests) > 1 for record in records)
-    if not queued:
-        result.held_back = sum(each.codes.count("held_back") for each in invocations if each.codes)
+    changes = {record.job.event["messageId"] for record in records if "integrations" in record.job.event}
+    result.changes_twice = sum(arrived[each] > 1 for each in changes)
 
-    late = [request for request in requests if request.seconds > REQUEST_SECONDS]
-    result.problems += [f"answered after {request.seconds:.1f} s: {request.jobs}" for request in late]
-    result.problems += wrong_ends(result, plan, records, letters, arrivals)
-    result.problems += repeats.problems
-    result.problems += wrong_incidents(result, plan, sandbox, repeats, invocations)
-    result.problems += wrong_order(plan, arrivals)
-    result.problems += wrong_repeats(result, plan, records, arrivals, repeats)
+    result.problems += wrong_answers(requests)
+    result.problems += wrong_ends(result, plan, records, letters, arrived)
+    result.problems += wrong_incidents(plan, sandbox)
+    result.problems += wrong_order(plan, arrived)
+    result.problems += wrong_repeats(arrived, lost)
+
+
+def _said(request: Request) -> dict[str, Any]:
+    """Read an answer, also one that was lost on the way to the sender; {} when there was none."""
+    try:
+        return dict(json.loads(request.body))
+    except ValueError:
+        return {}
+
+
+def wrong_answers(requests: Iterable[Request]) -> Iterator[str]:
+    """Each request is answered in time, and no answer is lost but those that were to be."""
+    for request in requests:
+        if request.seconds > REQUEST_SECONDS or not _said(request):
+            yield f"{request.jobs} was answered after {request.seconds:.1f} s: {request.body[:200]}"
 
 
 def wrong_ends(
-    result: Reckoning, plan: Plan, records: Sequence[Record], letters: Mapping[str, str], arrivals: Arrivals
+    result: Reckoning, plan: Plan, records: Sequence[Record], letters: Mapping[str, str], arrived: Counter[str]
 ) -> Iterator[str]:
     """Each event is delivered, refused with a reason that tells why, or dead-lettered with one; else it is lost."""
     for number, record in enumerate(records):
@@ -662,18 +588,18 @@ def wrong_ends(
             yield f"{message_id} is unfinished after {len(record.requests)} requests: {record.message}"
             continue
         if fate == "delivered":
-            if not arrivals.times[message_id] or record.outcome != "delivered":
+            if message_id not in arrived or record.outcome != "delivered":
                 yield f"{message_id} is lost: {record.outcome}, {record.message}"
             continue
-        if arrivals.times[message_id]:
+        if message_id in arrived:
             yield f"{message_id} was to be refused, and was delivered"
-        if fate == "poison" and result.mode.delivery == "queued":
+        if fate == "poison" and result.mode.queued:
             if POISON not in letters.get(message_id, ""):
                 yield f"{message_id} is not in the dead-letter queue with its reason: {letters.get(message_id)}"
             continue
         result.refused += 1
         request = record.requests[-1]
-        answer = json.loads(request.body)
+        answer = _said(request)
         row = answer["results"][request.jobs.index(number)] if "results" in answer else answer
         reason = POISON if fate == "poison" else "properties."
         # In a batch that had something to deliver as well, the 400 is a row of its 200.
@@ -687,65 +613,37 @@ def wrong_ends(
         yield f"{message_id} is in the dead-letter queue: {letters[message_id]}"
 
 
-def wrong_incidents(
-    result: Reckoning, plan: Plan, sandbox: Sandbox, repeats: Repeats, invocations: Sequence[Invocation]
-) -> Iterator[str]:
-    """Each incident is opened once, and resolved in the end; opened again only as `Repeats.of_incident` allows.
-
-    Left open only where a retry of its batch reached another process: that one opened it again and could not resolve
-    it, and the next retry reached the process that had done both before.
-    """
+def wrong_incidents(plan: Plan, sandbox: Sandbox) -> Iterator[str]:
+    """Each incident is opened once, whatever was repeated, and resolved in the end."""
     opened = Counter(incident.dedup_key for incident in sandbox.incidents)
-    for key, life in plan.lives.items():
-        again = opened[key] - 1
-        # With a queue nothing may: the worker deletes a message before a later one of its incident goes out.
-        allowed = 0 if result.mode.delivery == "queued" else repeats.of_incident(life, invocations)
-        result.reopened_elsewhere += max(0, again)
-        if again < 0 or again > allowed:
+    for key in plan.lives:
+        if opened[key] != 1:
             yield f"{key} was opened {opened[key]} times"
         incident = sandbox.incident(key)
         if incident and incident.status != "resolved":
-            # Opened again by a process that did not know of the resolve, and could not bring it to PagerDuty; the next
-            # retry then reached the process that knew, and had both behind it.
-            if any(repeats.elsewhere[each] for each in life):
-                result.left_elsewhere += 1
-            else:
-                yield f"{key} is left {incident.status}"
+            yield f"{key} is left {incident.status}"
 
 
-def wrong_order(plan: Plan, arrivals: Arrivals) -> Iterator[str]:
-    """Find incidents whose events did not take effect in the order in which they were sent.
+def wrong_order(plan: Plan, arrived: Iterable[str]) -> Iterator[str]:
+    """Find incidents whose events did not take effect in the order in which they were sent; `arrived` is in order.
 
     It is the first time that counts; what takes effect again is judged by how often it does.
     """
+    positions = {message_id: position for position, message_id in enumerate(arrived)}
     for key, life in plan.lives.items():
-        first = [arrivals.first[each] for each in life if each in arrivals.first]
-        if first != sorted(first):
-            yield f"{key}: the order is broken: {dict(zip(life, first, strict=False))}"
+        order = {each: positions[each] for each in life if each in positions}
+        if list(order.values()) != sorted(order.values()):
+            yield f"{key}: the order is broken: {order}"
 
 
-def wrong_repeats(
-    result: Reckoning, plan: Plan, records: Sequence[Record], arrivals: Arrivals, repeats: Repeats
-) -> Iterator[str]:
-    """Find triggers and change events that took effect more often than answers, or processes, were lost.
+def wrong_repeats(arrived: Counter[str], lost: Counter[str]) -> Iterator[str]:
+    """Find events that took effect more often than is on record why: each time, something must have been lost.
 
-    Lost are PagerDuty's answers on their way to the function, and in direct delivery the function's on their way to the
-    sender; with a queue, SQS recognises what the sender repeats.
+    PagerDuty merges a trigger that comes again, and drops a resolve; a change event it has to show twice.
     """
-    for record in records:
-        message_id = record.job.event["messageId"]
-        again = arrivals.times[message_id] - 1
-        if again <= 0 or plan.may_repeat(message_id):
-            continue
-        losses = arrivals.lost[message_id] + repeats.alone[message_id]
-        if result.mode.delivery == "direct":
-            losses += sum(not request.answered for request in record.requests)
-        apart = repeats.in_batch[message_id] + repeats.elsewhere[message_id]
-        if again > losses + apart:
-            yield f"{message_id} took effect {again + 1} times, for {losses} lost answers and {apart} lost processes"
-        elif "integrations" in record.job.event:
-            result.twice_after_loss += again <= losses
-            result.twice_elsewhere += again > losses
+    for message_id, times in arrived.items():
+        if times > 1 + lost[message_id]:
+            yield f"{message_id} took effect {times} times, for {lost[message_id]} losses"
 
 
 # -- the program -----------------------------------------------------------------------------------------------------
@@ -763,6 +661,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     incidents = chosen.events // 10 if chosen.incidents is None else chosen.incidents
     problems = 0
     for name in chosen.mode:
+        print(f"{name}: {chosen.events // parts} events ...", flush=True)  # noqa: T201 -- a program prints
         result = run(MODES[name], events=chosen.events // parts, incidents=incidents // parts, seed=chosen.seed)
         print("\n".join(result.lines()), flush=True)  # noqa: T201 -- a program prints
         problems += len(result.problems)
