@@ -164,8 +164,8 @@ def _life(chance: random.Random) -> Iterator[str]:
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------
 
-# By kind: which part of the events meets it, at one of its calls to PagerDuty. Each strikes at least once, except for
-# those that take seconds.
+# By kind: which part of the events meets it, at one of its calls to PagerDuty. Each strikes at least once; those that
+# take seconds, only in a run that does so anyway.
 AT_PAGERDUTY: Final = {
     "429": 0.02,
     "500": 0.01,
@@ -203,6 +203,7 @@ SSM_FAILURES: Final = (
 )
 SSM_CALLS: Final = 4
 
+SLOW_FROM: Final = 250  # events
 SLOW: Final = {
     "no answer, not taken",
     "no answer, taken",
@@ -264,9 +265,10 @@ class Weather:
         waiting: Counter[int] = Counter()
         for kind, share in shares.items():
             shuffled = self._chance.sample(ids, len(ids))
+            least = kind not in SLOW or len(ids) >= SLOW_FROM
             if kind in SLOW:
                 shuffled.sort(key=lambda each: waiting[workers[each]])
-            for message_id in shuffled[: max(kind not in SLOW, round(len(ids) * share))]:
+            for message_id in shuffled[: max(least, round(len(ids) * share))]:
                 waiting[workers[message_id]] += kind in SLOW
                 hands[message_id] += [kind] * CALLS.get(kind, 1)
         return hands
