@@ -110,7 +110,7 @@ def _enqueue(events: Sequence[Event], service: str, has: Parts, deadline: float)
 
 # New objects after which Python looks for garbage. By default they are a few hundred, and a body with a million of them
 # would spend most of its time on that.
-gc.set_threshold(20_000)
+gc.set_threshold(50_000)
 
 # Made while Lambda initialises the process, which is when a cold start has most of the processor.
 # Settings that make no sense are answered, and logged, with every request.

@@ -342,15 +342,12 @@ def _deeper_than(limit: int, value: object) -> bool:
     """Tell whether JSON is nested deeper than `limit`, level by level, so that no depth can exhaust the stack."""
     level = [value]
     for _ in range(limit):
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-        if not below:
-            return False
-        level = below
+        level = [
+            below
+            for item in level
+            if isinstance(item, dict | list)
+            for below in (item.values() if isinstance(item, dict) else item)
+        ]
     return any(isinstance(item, dict | list) for item in level)
 
 
