@@ -555,7 +555,7 @@ def _reckon(result: Reckoning, plan: Plan, records: Sequence[Record], stack: Loc
     result.dead_lettered = len(letters)
     result.retried = sum(len(record.requests) > 1 for record in records)
     changes = {record.job.event["messageId"] for record in records if "integrations" in record.job.event}
-    result.changes_twice = sum(arrived[each] > 1 for each in changes)
+    result.changes_twice = sum(1 < arrived[each] <= 1 + lost[each] for each in changes)
 
     result.problems += wrong_answers(requests)
     result.problems += wrong_ends(result, plan, records, letters, arrived)
