@@ -12,8 +12,8 @@ STACK ?= rudderstack-pagerduty
 EVENTS ?= 2000
 SEED ?= 1
 
-# Read by `python -m local run`; in the environment and not in the arguments, so that `ps` does not show the key.
-export ROUTING_KEY PAGERDUTY_URL
+# Read by `python -m local`. Give secrets in the environment, `ROUTING_KEY=... make run`: `ps` shows make's arguments.
+export PAGERDUTY_URL ROUTING_KEY ROUTING_KEYS WEBHOOK_TOKEN
 export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

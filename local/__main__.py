@@ -22,11 +22,19 @@ def main() -> int:
     # Whatever ends us, the context managers get to end what we started.
     for number in _ENDINGS:
         signal.signal(number, _interrupt)
+    return command()
+
+
+def command() -> int:
+    """Run the command of the command line; return its exit code."""
     arguments = _parser().parse_args()
     try:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
         return 130
+    except argparse.ArgumentTypeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             print(f"error: port {arguments.port} is taken; choose another one with --port", file=sys.stderr)
@@ -49,14 +57,29 @@ def _parser() -> argparse.ArgumentParser:
     run_parser = commands.add_parser(
         "run",
         help="send sample events through the local stack and show what PagerDuty received",
-        epilog="With ROUTING_KEY and PAGERDUTY_URL in the environment the same goes to the real PagerDuty.",
+        epilog="With PAGERDUTY_URL in the environment, and ROUTING_KEY or ROUTING_KEYS as for `serve`, the same goes "
+        "to the real PagerDuty.",
     )
     run_parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: every file of events/")
     run_parser.set_defaults(command=_run)
 
-    serve_parser = commands.add_parser("serve", help="keep the endpoint up until stopped")
+    serve_parser = commands.add_parser(
+        "serve",
+        help="keep the endpoint up until stopped",
+        epilog="`ps` shows a command line to everybody on this machine, so real secrets come from the environment: "
+        "ROUTING_KEY is the key of service `default`, ROUTING_KEYS are more, as NAME=KEY NAME=KEY, and WEBHOOK_TOKEN "
+        "is the callers' secret. Or they come from @FILE, a file with one option a line such as --service=default=KEY.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
     serve_parser.add_argument("--port", type=_port, default=3000, help="default: 3000; 0: the system picks one")
-    serve_parser.add_argument("--pagerduty-url", type=_pagerduty_url, metavar="URL", help="default: the sandbox")
+    serve_parser.add_argument(
+        "--pagerduty-url",
+        type=_pagerduty_url,
+        default=os.environ.get("PAGERDUTY_URL") or None,
+        metavar="URL",
+        help="default: PAGERDUTY_URL of the environment, otherwise the sandbox",
+    )
     serve_parser.add_argument(
         "--service",
         type=_service,
@@ -64,9 +87,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=KEY",
-        help="a PagerDuty service and its routing key; `default` is the one of the plain routes",
+        help="a PagerDuty service and its routing key, or several separated by commas; `default` is the service of the "
+        "plain routes. For keys of the sandbox; see below for real ones",
     )
-    serve_parser.add_argument("--token", type=_token, default=LOCAL_TOKEN, help="the shared secret of the callers")
+    serve_parser.add_argument(
+        "--token",
+        type=_token,
+        default=os.environ.get("WEBHOOK_TOKEN") or LOCAL_TOKEN,
+        help="the shared secret of the callers; see below for a real one",
+    )
     serve_parser.add_argument("--delivery", choices=["direct", "queued"], default="direct", help="default: direct")
     serve_parser.set_defaults(command=_serve)
 
@@ -86,23 +115,37 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    url, key = os.environ.get("PAGERDUTY_URL") or None, os.environ.get("ROUTING_KEY") or None
-    if url and not key:
-        print("error: PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page", file=sys.stderr)
-        return 2
-    options = Options(pagerduty_url=url, services={"default": key} if key else {})
-    return run.main(options, arguments.files)
+    url, services = os.environ.get("PAGERDUTY_URL") or None, _services_of_environment()
+    if url and "default" not in services:
+        raise argparse.ArgumentTypeError("PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page")
+    return run.main(Options(pagerduty_url=url, services=services), arguments.files)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.pagerduty_url and any(given.startswith(("--service", "--token")) for given in sys.argv):
+        print(
+            "warning: `ps` shows the secrets of this command line to everybody on this machine; "
+            "`serve --help` tells how to give them",
+            file=sys.stderr,
+        )
     options = Options(
         port=arguments.port,
         token=arguments.token,
-        services=dict(arguments.service),
+        services=_services_of_environment() | dict(arguments.service),
         pagerduty_url=arguments.pagerduty_url,
         delivery=arguments.delivery,
     )
     return serve.main(options)
+
+
+def _services_of_environment() -> dict[str, str]:
+    """Read the PagerDuty services and their routing keys. Raises ArgumentTypeError."""
+    key = os.environ.get("ROUTING_KEY")
+    services = {"default": key} if key else {}
+    try:
+        return services | dict(_service(word) for word in os.environ.get("ROUTING_KEYS", "").split())
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"ROUTING_KEYS: {error}") from None
 
 
 def _port(text: str) -> int:
@@ -122,7 +165,7 @@ def _service(text: str) -> tuple[str, str]:
     name, _, key = text.partition("=")
     if SERVICE.fullmatch(name) and key:
         return name, key
-    raise argparse.ArgumentTypeError(f"{text}: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -")
+    raise argparse.ArgumentTypeError("expected NAME=KEY with a name of A-Z a-z 0-9 _ . -")
 
 
 def _token(text: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.doctor import LOCAL_STACK_FILE
@@ -58,8 +59,7 @@ def _greet(stack: LocalStack) -> None:
 def _write_environment_file(stack: LocalStack) -> None:
     """Write what `sam local invoke --env-vars` needs so that its container uses this stack's SSM and PagerDuty."""
     content = {"ApiFunction": {"AWS_ENDPOINT_URL": stack.aws.url, "PAGERDUTY_URL": _pagerduty_url(stack)}}
-    _ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
-    _ENVIRONMENT_FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _write_for_us_alone(_ENVIRONMENT_FILE, content)
 
 
 def _write_stack_file(stack: LocalStack) -> None:
@@ -72,7 +72,15 @@ def _write_stack_file(stack: LocalStack) -> None:
         "QueueUrl": stack.queue_url,
         "DeadLetterQueueUrl": stack.dead_letter_queue_url,
     }
-    LOCAL_STACK_FILE.write_text(json.dumps({"outputs": outputs, "aws": stack.aws.access}, indent=2) + "\n", "utf-8")
+    _write_for_us_alone(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
+
+
+def _write_for_us_alone(file: Path, content: object) -> None:
+    """Write JSON that no other user of this machine may read: it tells how to get at the secrets."""
+    file.parent.mkdir(exist_ok=True)
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _pagerduty_url(stack: LocalStack) -> str:

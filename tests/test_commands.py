@@ -1,0 +1,415 @@
+"""The commands of the local stack: what they take, what they show, and that they leave nothing behind."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+import urllib3
+
+import local.__main__
+from local import serve
+from local.doctor import LOCAL_STACK_FILE
+from local.run import EVENTS, EXPECTED, read_event
+from local.sandbox import Sandbox
+from local.stack import LOCAL_TOKEN, ROOT, STATE, Options
+from support import track, wait_until
+
+KEY: Final = "c" * 32
+OTHER_KEY: Final = "d" * 32
+TOKEN: Final = "another-secret-token"
+VARIABLES: Final = ("PAGERDUTY_URL", "ROUTING_KEY", "ROUTING_KEYS", "WEBHOOK_TOKEN")
+# A real PagerDuty, as far as the command line can tell.
+PAGERDUTY: Final = "https://events.pagerduty.com"
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command in this process, with nothing about it in the environment but what is given."""
+
+    def run(*arguments: str, **environment: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return local.__main__.command()
+
+    return run
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    """Serve nothing, and note with which options."""
+    options: list[Options] = []
+
+    def main(given: Options) -> int:
+        options.append(given)
+        return 0
+
+    monkeypatch.setattr(serve, "main", main)
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "options"),
+    [
+        ((), {}, Options(port=3000)),
+        (
+            ("--port", "0", "--delivery", "queued", "--pagerduty-url", PAGERDUTY),
+            {},
+            Options(pagerduty_url=PAGERDUTY, delivery="queued"),
+        ),
+        (
+            ("--token", TOKEN, "--service", f"default={KEY}", f"checkout={KEY},{OTHER_KEY}"),
+            {},
+            Options(port=3000, token=TOKEN, services={"default": KEY, "checkout": f"{KEY},{OTHER_KEY}"}),
+        ),
+        (
+            (),
+            {
+                "PAGERDUTY_URL": PAGERDUTY,
+                "ROUTING_KEY": f"{KEY} {OTHER_KEY}",
+                "ROUTING_KEYS": f"checkout={KEY},{OTHER_KEY} payments={OTHER_KEY}",
+                "WEBHOOK_TOKEN": TOKEN,
+            },
+            Options(
+                port=3000,
+                token=TOKEN,
+                pagerduty_url=PAGERDUTY,
+                services={
+                    "default": f"{KEY} {OTHER_KEY}",
+                    "checkout": f"{KEY},{OTHER_KEY}",
+                    "payments": OTHER_KEY,
+                },
+            ),
+        ),
+        # As make exports what nobody has set.
+        ((), dict.fromkeys(VARIABLES, ""), Options(port=3000)),
+        (
+            ("--service", f"default={OTHER_KEY}"),
+            {"ROUTING_KEY": KEY},
+            Options(port=3000, services={"default": OTHER_KEY}),
+        ),
+    ],
+)
+def test_serve_takes_its_options_from_the_command_line_and_the_environment(
+    run: Callable[..., int],
+    served: list[Options],
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    options: Options,
+) -> None:
+    assert (run("serve", *arguments, **environment), served) == (0, [options])
+
+
+def test_serve_takes_options_from_a_file_which_needs_no_warning(
+    run: Callable[..., int], served: list[Options], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets"
+    file.write_text(f"--token={TOKEN}\n--service=default={KEY}\n--service=checkout={OTHER_KEY}\n")
+    run("serve", "--pagerduty-url", PAGERDUTY, f"@{file}")
+
+    services = {"default": KEY, "checkout": OTHER_KEY}
+    assert served == [Options(port=3000, token=TOKEN, services=services, pagerduty_url=PAGERDUTY)]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--service", f"default={KEY}"), (f"--service=default={KEY}",), ("--token", KEY)]
+)
+def test_a_secret_of_the_real_pagerduty_on_the_command_line_is_warned_of(
+    run: Callable[..., int],
+    served: list[Options],
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    code = run("serve", "--pagerduty-url", PAGERDUTY, *arguments)
+
+    assert (code, len(served)) == (0, 1)
+    assert capsys.readouterr().err == (
+        "warning: `ps` shows the secrets of this command line to everybody on this machine; "
+        "`serve --help` tells how to give them\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("--service", f"default={KEY}"), {}),
+        (("--pagerduty-url", PAGERDUTY), {"ROUTING_KEY": KEY, "WEBHOOK_TOKEN": TOKEN}),
+    ],
+    ids=["of the sandbox", "in the environment"],
+)
+def test_other_secrets_are_not_warned_of(
+    run: Callable[..., int],
+    served: list[Options],
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+) -> None:
+    run("serve", *arguments, **environment)
+
+    assert (len(served), capsys.readouterr().err) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (("--token", "short"), {}, "argument --token: expected at least 16 characters\n"),
+        ((), {"WEBHOOK_TOKEN": "short"}, "argument --token: expected at least 16 characters\n"),
+        (("--service", KEY), {}, "argument --service: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -\n"),
+        (("--service", f"a b={KEY}"), {}, "argument --service: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -\n"),
+        (("--port", "99999"), {}, "argument --port: 99999: expected a port from 0 to 65535\n"),
+        (
+            ("--pagerduty-url", "events.pagerduty.com"),
+            {},
+            "argument --pagerduty-url: events.pagerduty.com: expected a URL such as https://events.pagerduty.com\n",
+        ),
+    ],
+)
+def test_serve_refuses_arguments_that_make_no_sense_and_shows_no_secret(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run("serve", *arguments, **environment)
+
+    output = capsys.readouterr().err
+    assert (exit_.value.code, output.endswith(message), KEY in output) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "message"),
+    [
+        (
+            "run",
+            {"PAGERDUTY_URL": PAGERDUTY},
+            "PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page",
+        ),
+        ("run", {"ROUTING_KEYS": KEY}, "ROUTING_KEYS: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -"),
+        ("serve", {"ROUTING_KEYS": KEY}, "ROUTING_KEYS: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    assert (run(command, **environment), capsys.readouterr().err) == (2, f"error: {message}\n")
+
+
+def test_serve_says_that_its_port_is_taken(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code = run("serve", "--port", str(port))
+
+    assert (code, capsys.readouterr().err) == (1, f"error: port {port} is taken; choose another one with --port\n")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_run_refuses_a_file_that_is_no_event(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "odd.json"
+    file.write_text(content)
+
+    assert run("run", str(file)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {file}: ")
+
+
+def test_run_fails_when_an_event_does_not_turn_out_as_expected(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    event = read_event(EVENTS / "alert-1-trigger.json")
+    event["body"] = event["body"].replace('"trigger"', '"explode"')
+    file = tmp_path / "alert-1-trigger.json"
+    file.write_text(json.dumps(event))
+
+    assert run("run", str(file)) == 1
+    assert (
+        "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, got 400 action_unknown"
+        in capsys.readouterr().out
+    )
+
+
+# -- in processes of their own ---------------------------------------------------------------------------------------
+
+
+class Command:
+    """A command of the README in its own process, marked so that whatever it starts can be found."""
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str]) -> None:
+        self._mark = f"/nowhere/{uuid.uuid4()}"
+        path = f"{os.environ['PATH']}:{self._mark}"
+        changes = {**dict.fromkeys(VARIABLES, ""), "PATH": path, "PYTHONUNBUFFERED": "1", **environment}
+        self.process = subprocess.Popen(  # noqa: S603 -- our own command
+            [sys.executable, "-m", "local", *arguments],
+            cwd=ROOT,
+            env=os.environ | changes,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def read_until(self, text: str) -> str:
+        """Return the first line with the text in it, and all before."""
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if text in line:
+                return "".join(lines)
+        raise AssertionError(f"It ended without {text}: {lines}")
+
+    def wait_until_listening(self) -> str:
+        return self.read_until("Listening on ").rpartition("Listening on ")[2].strip()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> str:
+        """Send the signal, and return what it says until it ends."""
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=20)[0]
+
+    def left_behind(self) -> list[str]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if self._mark.encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # It ended while we looked.
+        return found
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def start(*arguments: str, **environment: str) -> Command:
+        started.append(Command(*arguments, environment=environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def post(url: str, content: object, token: str = LOCAL_TOKEN) -> str:
+    response = urllib3.request("POST", f"{url}/events", json=content, headers={"X-Api-Key": token}, timeout=20)
+    return str(response.json()["status"])
+
+
+def test_run_sends_every_event_file_and_all_turn_out_as_expected(start: Callable[..., Command]) -> None:
+    command = start("run")
+    output, _ = command.process.communicate(timeout=60)
+    events, _, metrics = output.partition("metric  ")
+    shown = {words[0]: words[1:] for words in map(str.split, metrics.splitlines()) if words}
+
+    assert command.process.returncode == 0, output
+    assert [line.split()[0] for line in events.splitlines()[2:10]] == sorted(EXPECTED)
+    assert {name: shown[name][0] for name in ("Received", "Queued", "Delivered", "Ignored", "Rejected")} == {
+        "Received": "10",
+        "Queued": "3",
+        "Delivered": "8",
+        "Ignored": "1",
+        "Rejected": "1",
+    }
+    assert " ".join(shown["Delivered"][1:]) == (
+        "default acknowledge 1, default change 3, default resolve 2, default trigger 2"
+    )
+    # A line for each event, and another by the worker for each of the array's three.
+    assert "(out of 13 lines of log in CloudWatch's embedded metric format)" in metrics
+    assert "8 files sent to the PagerDuty sandbox: all as expected." in metrics
+    assert command.left_behind() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_serve_ends_when_told_and_leaves_nothing_behind(start: Callable[..., Command], number: signal.Signals) -> None:
+    command = start("serve", "--port", "0")
+    result = post(command.wait_until_listening(), track())
+    output = command.end(number)
+
+    assert result == "delivered"
+    assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
+    assert command.left_behind() == []
+
+
+def test_serve_ends_whichever_of_its_threads_takes_the_signal(start: Callable[..., Command]) -> None:
+    command = start("serve", "--port", "0")
+    command.wait_until_listening()
+    pid = command.process.pid
+    other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
+    ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM)
+    output, _ = command.process.communicate(timeout=20)
+
+    assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
+
+
+def test_serve_leaves_nothing_behind_when_it_is_killed(start: Callable[..., Command]) -> None:
+    command = start("serve", "--port", "0")
+    post(command.wait_until_listening(), [track()])
+    command.end(signal.SIGKILL)
+
+    wait_until(lambda: command.left_behind() == [])
+
+
+def test_serve_shows_each_event_as_it_passes_also_what_the_worker_does(start: Callable[..., Command]) -> None:
+    command = start("serve", "--port", "0")
+    url = command.wait_until_listening()
+    post(url, track(messageId="m-1"))
+    post(url, [track(messageId="m-2", properties={"action": "resolve"})])
+    output = command.read_until("  worker ") + command.end()
+
+    assert [line[10:] for line in output.splitlines() if line[2:3] == line[5:6] == ":"] == [
+        "  PagerDuty 202  alert trigger disk-full",
+        "POST /events  200 delivered PagerDuty took the event",
+        "POST /events  200 queued 1 events: 1 queued",
+        "  PagerDuty 202  alert resolve disk-full",
+        "  worker       delivered resolve default disk-full m-2",
+    ]
+
+
+def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
+    start: Callable[..., Command], sandbox: Sandbox
+) -> None:
+    command = start(
+        "serve", "--port", "0", PAGERDUTY_URL=sandbox.plain_url, ROUTING_KEY=f"{KEY},{OTHER_KEY}", WEBHOOK_TOKEN=TOKEN
+    )
+    url = command.wait_until_listening()
+    for n in range(8):
+        post(url, track(properties={"dedupKey": f"incident-{n}"}), TOKEN)
+    output = command.end()
+
+    assert {received.event["routing_key"] for received in sandbox.received} == {KEY, OTHER_KEY}
+    assert [secret for secret in (KEY, OTHER_KEY, TOKEN) if secret in output] == []
+
+
+def test_what_serve_writes_is_for_this_user_alone(start: Callable[..., Command]) -> None:
+    for name in ("env.json", "stack.json"):
+        (STATE / name).write_text("left behind by a stack of an earlier version")
+        (STATE / name).chmod(0o644)
+    command = start("serve", "--port", "0")
+    command.wait_until_listening()
+
+    assert LOCAL_STACK_FILE.parent == STATE
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")} == {
+        "env.json": "0o600",
+        "stack.json": "0o600",
+    }
