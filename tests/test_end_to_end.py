@@ -312,7 +312,7 @@ def test_the_emulator_listens_where_no_page_can_guess_since_it_answers_everybody
     busy: list[local.runtime.Instance] = []
     pagerduty.misbehave = lambda _: busy.extend(stack.runtime.busy_instances() + stack.worker.busy_instances())
     post(stack, track())
-    post(stack, [track(messageId="in an array")])
+    post(stack, [track(messageId="of the emulators")])
     drain(stack)
     addresses = {ip_address(str(urllib3.util.parse_url(instance.url).host)) for instance in busy}
 
