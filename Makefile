@@ -32,8 +32,8 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000 (PORT=, DELIVER
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended (STACK=name; STACK=local: that of make serve)
 	@$(BIN)/python -m local doctor --stack $(STACK)
 
-test: $(READY) ## Run the whole test suite
-	@$(BIN)/python -m pytest
+test: $(READY) ## Run the whole test suite, on every processor
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count (EVENTS=2000 SEED=1)
 	@PYTHONPATH=.:tests $(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
