@@ -22,7 +22,7 @@ from settings import Settings
 #
 # Of what moto does create, it does not show everything. This is not tested here, but as it is written, in
 # test_template.py:
-# - It drops the Architectures (all functions are x86_64), TracingConfig and LoggingConfig of a function, and the
+# - It drops the Architectures (all functions are x86_64) and LoggingConfig of a function, and the
 #   ManagedPolicyArns of a role.
 # - It does not check what the parameters allow.
 # - update_stack compares the texts of two templates and decides no condition anew: after a change of KmsKeyArn it says
@@ -480,22 +480,14 @@ def test_every_capability_is_a_statement_of_its_own_that_allows(stack: Stack, ro
     )
 
 
-def test_nothing_but_sending_traces_is_allowed_on_everything(stack: Stack) -> None:
-    assert {action for action, resource in stack.all_allowed() if resource == "*"} == {
-        # X-Ray has no resources that these could be limited to.
-        "xray:PutTraceSegments",
-        "xray:PutTelemetryRecords",
-    }
-
-
-def test_everything_else_is_allowed_on_something_of_this_account_and_region(stack: Stack) -> None:
+def test_everything_is_allowed_on_something_of_this_account_and_region(stack: Stack) -> None:
     ours = re.compile(r"arn:aws:[a-z]+:eu-west-1:123456789012:[^*?${}]+(/\*)?")
 
-    assert [resource for _, resource in stack.all_allowed() if resource != "*" and not ours.fullmatch(resource)] == []
+    assert [resource for _, resource in stack.all_allowed() if not ours.fullmatch(resource)] == []
 
 
 def test_nothing_but_the_names_of_the_routing_keys_is_left_open(stack: Stack) -> None:
-    open_ended = {resource for _, resource in stack.all_allowed() if "*" in resource and resource != "*"}
+    open_ended = {resource for _, resource in stack.all_allowed() if "*" in resource}
     prefix = stack.variables("ApiFunction")["PARAMETER_PREFIX"]
 
     assert open_ended == {f"arn:aws:ssm:eu-west-1:123456789012:parameter{prefix}/routing-keys/*"}
@@ -510,8 +502,6 @@ def test_the_api_reads_the_secrets_fills_the_queue_and_does_nothing_else(default
         ("sqs:SendMessage", default.queue("Queue")["QueueArn"]),
         ("logs:CreateLogStream", group),
         ("logs:PutLogEvents", group),
-        ("xray:PutTraceSegments", "*"),
-        ("xray:PutTelemetryRecords", "*"),
     }
 
 
@@ -526,8 +516,6 @@ def test_the_worker_empties_the_queue_sets_aside_reads_the_routing_keys_and_does
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
         ("logs:CreateLogStream", group),
         ("logs:PutLogEvents", group),
-        ("xray:PutTraceSegments", "*"),
-        ("xray:PutTelemetryRecords", "*"),
     }
 
 
