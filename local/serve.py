@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from local.docker import for_containers, reachable_from_containers
 from local.doctor import LOCAL_STACK_FILE
 from local.runtime import emulator
 from local.sandbox import Received
@@ -22,7 +23,10 @@ _LOOK_UP_SECONDS = 0.2
 def main(options: Options) -> int:
     """Serve until interrupted; return 0, since being stopped is how this ends well."""
     try:
-        with LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_log) as stack:
+        with (
+            LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_log) as stack,
+            reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
+        ):
             _write_environment_file(stack)
             _write_stack_file(stack)
             _greet(stack)
@@ -57,9 +61,17 @@ def _greet(stack: LocalStack) -> None:
 
 
 def _write_environment_file(stack: LocalStack) -> None:
-    """Write what `sam local invoke --env-vars` needs so that its container uses this stack's SSM and PagerDuty."""
-    content = {"ApiFunction": {"AWS_ENDPOINT_URL": stack.aws.url, "PAGERDUTY_URL": _pagerduty_url(stack)}}
-    _write_for_us_alone(_ENVIRONMENT_FILE, content)
+    """Write what `sam local --env-vars` needs so that its containers use this stack's SSM, SQS and PagerDuty.
+
+    Its sandbox without TLS, since they do not know who vouches for it.
+    """
+    variables = {
+        "AWS_ENDPOINT_URL": for_containers(stack.aws.url),
+        "PAGERDUTY_URL": for_containers(stack.sandbox.plain_url) if stack.sandbox else stack.options.pagerduty_url,
+        "QUEUE_URL": for_containers(stack.queue_url),
+        "DEAD_LETTER_QUEUE_URL": for_containers(stack.dead_letter_queue_url),
+    }
+    _write_for_us_alone(_ENVIRONMENT_FILE, {"ApiFunction": variables, "WorkerFunction": variables})
 
 
 def _write_stack_file(stack: LocalStack) -> None:

@@ -401,6 +401,17 @@ def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
     assert [secret for secret in (KEY, OTHER_KEY, TOKEN) if secret in output] == []
 
 
+def test_serve_tells_sam_how_its_containers_reach_the_stack(start: Callable[..., Command]) -> None:
+    command = start("serve", "--port", "0")
+    command.wait_until_listening()
+    variables = json.loads((STATE / "env.json").read_text())
+
+    assert variables["ApiFunction"] == variables["WorkerFunction"]
+    assert {name: urllib3.util.parse_url(url)[:3:2] for name, url in variables["ApiFunction"].items()} == dict.fromkeys(
+        ("AWS_ENDPOINT_URL", "PAGERDUTY_URL", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL"), ("http", "host.docker.internal")
+    )
+
+
 def test_what_serve_writes_is_for_this_user_alone(start: Callable[..., Command]) -> None:
     for name in ("env.json", "stack.json"):
         (STATE / name).write_text("left behind by a stack of an earlier version")

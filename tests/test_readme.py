@@ -99,4 +99,4 @@ def test_no_event_file_has_a_timestamp_that_would_grow_too_old(name: str) -> Non
 
 
 def test_every_event_file_is_expected_to_turn_out_somehow() -> None:
-    assert sorted(file.name for file in local.run.EVENTS.iterdir()) == sorted(local.run.EXPECTED)
+    assert sorted(file.name for file in local.run.EVENTS.glob("*.json")) == sorted(local.run.EXPECTED)

@@ -126,8 +126,11 @@ def test_both_functions_are_the_same_code(template: dict[str, Any]) -> None:
     assert code == ["function/", "function/"]
 
 
-def test_the_functions_run_on_arm(functions: dict[str, Any]) -> None:
-    assert [function["Architectures"] for function in functions.values()] == [["arm64"], ["arm64"]]
+def test_the_functions_run_on_the_chosen_processor_which_is_arm_by_default(
+    template: dict[str, Any], functions: dict[str, Any]
+) -> None:
+    assert [function["Architectures"] for function in functions.values()] == [[{"Ref": "Architecture"}]] * 2
+    assert template["Parameters"]["Architecture"]["Default"] == "arm64"
 
 
 def test_invocations_are_not_traced(functions: dict[str, Any]) -> None:

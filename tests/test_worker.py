@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -269,6 +270,13 @@ def test_what_pagerduty_answered_is_in_the_line_of_a_message_that_it_did_not_tak
 
     (line,) = lines(log)
     assert (line["pagerduty_status"], line["PagerDuty5xx"], line["Retries"], line["Deferred"]) == (503, [1], [2], [1])
+
+
+def test_the_sample_event_for_sam_local_invoke_is_delivered(endpoint: Endpoint) -> None:
+    sample = Path(__file__).parent.parent / "events" / "worker" / "alert-trigger.json"
+
+    assert endpoint.work(json.loads(sample.read_text())["Records"]) == []
+    assert [incident.status for incident in endpoint.sandbox.incidents] == ["triggered"]
 
 
 def test_settings_that_make_no_sense_fail_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

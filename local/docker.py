@@ -1,0 +1,79 @@
+"""Lets containers on this machine, those of `sam local`, reach the servers of the stack, which listen on loopback.
+
+In a container `host.docker.internal` is this machine. Docker Desktop leads it to loopback by itself. Docker Engine on
+Linux leads it to the address of its bridge (`--add-host host.docker.internal:host-gateway`), where nobody listens; so
+what arrives there, through the bridge alone, is passed on. https://docs.docker.com/reference/cli/docker/container/run/
+"""
+
+import contextlib
+import fcntl
+import socket
+import socketserver
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+_NAME: Final = "host.docker.internal"
+_BRIDGE: Final = b"docker0"
+# How Linux is asked for the address of an interface: netdevice(7).
+_SIOCGIFADDR: Final = 0x8915
+_POLL_SECONDS: Final = 0.05
+
+
+def for_containers(url: str) -> str:
+    """Return the URL of a server of this stack as a container has to call it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{_NAME}:{parts.port}").geturl()
+
+
+@contextlib.contextmanager
+def reachable_from_containers(*urls: str) -> Iterator[None]:
+    """Pass on what comes through Docker's bridge, if there is one, to the servers at these URLs."""
+    address = _bridge_address()
+    with contextlib.ExitStack() as started:
+        for url in urls if address else ():
+            server = started.enter_context(_Bridge((str(address), urlsplit(url).port or 0), _PassOn))
+            threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
+            started.callback(server.shutdown)
+        yield
+
+
+def _bridge_address() -> str | None:
+    if sys.platform != "linux":
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", _BRIDGE))
+        except OSError:
+            return None  # There is no such interface.
+    return socket.inet_ntoa(answer[20:24])
+
+
+class _Bridge(socketserver.ThreadingTCPServer):
+    """Listens on the bridge's address for what comes through the bridge, and not from another machine."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _BRIDGE)
+        super().server_bind()
+
+
+class _PassOn(socketserver.BaseRequestHandler):
+    """Passes a connection's bytes on to the same port of loopback, and the answer's back."""
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.request.getsockname()[1])) as server:
+            threading.Thread(target=_pump, args=(server, self.request), daemon=True).start()
+            _pump(self.request, server)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while part := source.recv(65_536):
+            target.sendall(part)
+        target.shutdown(socket.SHUT_WR)
