@@ -25,8 +25,9 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def post(url: str) -> int:
     port = urllib3.util.parse_url(url).port
-    headers = {"Host": f"host.docker.internal:{port}", "Connection": "close"}
-    return urllib3.request("POST", f"{url}/v2/enqueue", json=EVENT, headers=headers, retries=False).status
+    headers = {"Host": f"host.docker.internal:{port}"}
+    with urllib3.PoolManager() as http:
+        return http.request("POST", f"{url}/v2/enqueue", json=EVENT, headers=headers, retries=False).status
 
 
 def test_a_container_calls_a_server_by_dockers_name_for_this_machine() -> None:
