@@ -10,7 +10,7 @@ from local.docker import for_containers, reachable_from_containers
 from local.doctor import LOCAL_STACK_FILE
 from local.runtime import emulator
 from local.sandbox import Received
-from local.stack import PREFIX, RETRY_SECONDS, STATE, LocalStack, Options
+from local.stack import LOCAL_TOKEN, PREFIX, RETRY_SECONDS, STATE, LocalStack, Options
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -42,6 +42,7 @@ def main(options: Options) -> int:
 def _greet(stack: LocalStack) -> None:
     options = stack.options
     pagerduty = options.pagerduty_url or f"the sandbox, {stack.sandbox.url if stack.sandbox else ''}"
+    token = LOCAL_TOKEN if options.token == LOCAL_TOKEN else "SECRET"
     lambda_runtime = "AWS's runtime interface emulator" if emulator() else "a stand-in: AWS's emulator needs Linux"
     print(
         f"Listening on {stack.url}\n"
@@ -52,7 +53,7 @@ def _greet(stack: LocalStack) -> None:
         f"  Dead        {stack.dead_letter_queue_url}\n"
         f"  Time        compressed: what fails is tried again after {RETRY_SECONDS} s; on AWS after two minutes\n"
         "\nOpen an incident:\n"
-        f"  curl -i {stack.url}/events -H 'Authorization: Bearer {options.token}' \\\n"
+        f"  curl -i {stack.url}/events -H 'Authorization: Bearer {token}' \\\n"
         "    -H 'Content-Type: application/json' \\\n"
         f"    -d '{_EVENT}'\n"
         "\nEvents as they pass (Ctrl-C stops):",

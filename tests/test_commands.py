@@ -283,8 +283,11 @@ class Command:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> str:
         """Send the signal, and return what it says until it ends."""
+        assert self.process.stdout is not None
         self.process.send_signal(number)
-        return self.process.communicate(timeout=20)[0]
+        self.process.wait(timeout=20)
+        # Not communicate(), which would miss what read_until() has in its buffer.
+        return self.process.stdout.read()
 
     def left_behind(self) -> list[str]:
         found = []
@@ -399,6 +402,7 @@ def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
 
     assert {received.event["routing_key"] for received in sandbox.received} == {KEY, OTHER_KEY}
     assert [secret for secret in (KEY, OTHER_KEY, TOKEN) if secret in output] == []
+    assert f"curl -i {url}/events -H 'Authorization: Bearer SECRET'" in output
 
 
 def test_serve_tells_sam_how_its_containers_reach_the_stack(start: Callable[..., Command]) -> None:
