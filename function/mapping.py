@@ -28,6 +28,10 @@ OTHER_EVENT_TYPES: Final = frozenset(
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
 # PagerDuty keeps change events, and shows them, for 90 days; RudderStack's own destination refuses older events.
 MAX_AGE: Final = timedelta(days=90)
+# Where an event says when it happened, the most trustworthy first; RudderStack's page writes the second.
+_TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
+_TIMESTAMPS_WHEN_FILLED_IN: Final = ("timestamp", "originalTimestamp", "originalTimeStamp")
+_CONTAINERS: Final = (dict, list)
 # RudderStack shows its users 10 KB of our answer.
 _MAX_WARNINGS: Final = 20
 _SHOWN_CHARACTERS: Final = 40
@@ -247,7 +251,10 @@ def _summary(value: object, warnings: list[str]) -> str:
 def _chosen(value: object, choices: tuple[T, ...]) -> T | None:
     """Find the choice that the value names, whatever its case and the white space around it."""
     name = value.strip().lower() if isinstance(value, str) else None
-    return next((choice for choice in choices if choice == name), None)
+    for choice in choices:
+        if choice == name:
+            return choice
+    return None
 
 
 def _severity(value: object, default: Severity, warnings: list[str]) -> Severity:
@@ -279,37 +286,32 @@ def _source(value: object, default: str, warnings: list[str]) -> str:
 
 
 def _timestamp(event: dict[str, Any], now: datetime, warnings: list[str]) -> Timestamp | None:
-    """Find the first timestamp that can be read and is at most 90 days old; refuse when those that can be are older."""
-    present = [field for field in _timestamp_fields(event) if event.get(field) is not None]
-    too_old = None
-    for field in present:
-        timestamp = timestamps.read(event[field])
+    """Find the first timestamp that can be read and is at most 90 days old; refuse when those that can be are older.
+
+    An `originalTimestamp` that means the same moment as `receivedAt` is rudder-server's own, filled in on arrival; the
+    sender's time is then in `timestamp` (rudder-server, `processor/processor.go`).
+    """
+    original = timestamps.read(event.get("originalTimestamp"))
+    received = original and timestamps.read(event.get("receivedAt"))
+    fields = _TIMESTAMPS
+    if original and received and original.moment == received.moment:
+        fields = _TIMESTAMPS_WHEN_FILLED_IN
+    unreadable = too_old = None
+    for field in fields:
+        timestamp = original if field == "originalTimestamp" else timestamps.read(event.get(field))
         if timestamp is None:
-            continue
-        if now - timestamp.moment <= MAX_AGE:
+            unreadable = unreadable or (field if event.get(field) is not None else None)
+        elif now - timestamp.moment <= MAX_AGE:
             return timestamp
-        too_old = too_old or field
+        else:
+            too_old = too_old or field
     if too_old:
         raise NotSentError(
             "timestamp_too_old", f"{too_old}: more than {MAX_AGE.days} days ago, expected an event of the last 90 days"
         )
-    if present:
-        warnings.append(f"{present[0]}: expected a date and time such as 2026-01-31T12:00:00Z; left out")
+    if unreadable:
+        warnings.append(f"{unreadable}: expected a date and time such as 2026-01-31T12:00:00Z; left out")
     return None
-
-
-def _timestamp_fields(event: dict[str, Any]) -> tuple[str, ...]:
-    """List the fields that may say when the event happened, the most trustworthy first.
-
-    An `originalTimestamp` that equals `receivedAt` is rudder-server's own, filled in on arrival; the sender's time is
-    then in `timestamp` (rudder-server, `processor/processor.go`).
-    """
-    original, received = event.get("originalTimestamp"), event.get("receivedAt")
-    if original is not None and received is not None and (read := timestamps.read(original)):
-        arrived = timestamps.read(received)
-        if arrived and arrived.moment == read.moment:
-            return "timestamp", "originalTimestamp", "originalTimeStamp"
-    return "originalTimestamp", "originalTimeStamp", "timestamp"
 
 
 def _add_texts(
@@ -345,10 +347,12 @@ def _deeper_than(limit: int, value: object) -> bool:
         level = [
             below
             for item in level
-            if isinstance(item, dict | list)
+            if isinstance(item, _CONTAINERS)
             for below in (item.values() if isinstance(item, dict) else item)
         ]
-    return any(isinstance(item, dict | list) for item in level)
+        if not level:
+            return False
+    return any(isinstance(item, _CONTAINERS) for item in level)
 
 
 def _add_links_and_images(mapped: dict[str, Any], properties: dict[str, Any], warnings: list[str]) -> None:
