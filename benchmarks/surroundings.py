@@ -72,7 +72,9 @@ def request(**properties: Any) -> dict[str, Any]:
     """Build API Gateway's event of RudderStack's alert sample, with the timestamps that RudderStack adds."""
     gateway_event: dict[str, Any] = json.loads((ROOT / "events" / "alert-1-trigger.json").read_text())
     event = json.loads(gateway_event["body"])
-    event |= dict.fromkeys(("originalTimestamp", "timestamp", "sentAt", "receivedAt"), "2126-01-01T12:00:00.000Z")
+    # Half a second on the way.
+    event |= dict.fromkeys(("originalTimestamp", "timestamp", "sentAt"), "2126-01-01T12:00:00.000Z")
+    event |= {"receivedAt": "2126-01-01T12:00:00.500Z"}
     event["properties"] |= properties
     gateway_event["body"] = json.dumps(event)
     gateway_event["headers"]["authorization"] = f"Bearer {LOCAL_TOKEN}"
