@@ -38,6 +38,8 @@ NAMES_AND_FRAMINGS = [
     ("key refused", "content-length"),
     ("key refused", "chunked"),
 ]
+# Each answer and each framing once.
+ONE_OF_EACH = [("accepted", "content-length"), ("refused", "closed"), ("key refused", "chunked")]
 STATUS_LINE = len("HTTP/1.1 202 X\r\n")
 STATUS = len("HTTP/1.1 202")
 # What ends a chunked answer once its last chunk is announced.
@@ -144,7 +146,7 @@ def test_an_answer_that_is_cut_at_any_byte(hostile: Hostile, name: str, framing:
     assert differences(told, expected) == {}
 
 
-@pytest.mark.parametrize(("name", "framing"), NAMES_AND_FRAMINGS)
+@pytest.mark.parametrize(("name", "framing"), ONE_OF_EACH)
 def test_an_answer_whose_connection_is_reset_at_any_byte(hostile: Hostile, name: str, framing: str) -> None:
     parts, whole, status_only = ANSWERS[name]
     answer = encoded(parts, framing)
@@ -160,7 +162,7 @@ def test_an_answer_whose_connection_is_reset_at_any_byte(hostile: Hostile, name:
     assert differences(told, expected) == {}
 
 
-@pytest.mark.parametrize(("name", "framing"), NAMES_AND_FRAMINGS)
+@pytest.mark.parametrize(("name", "framing"), ONE_OF_EACH)
 def test_an_answer_that_stalls_at_any_byte(hostile: Hostile, name: str, framing: str) -> None:
     parts, _, status_only = ANSWERS[name]
     answer = encoded(parts, framing)
@@ -175,7 +177,7 @@ def test_an_answer_that_stalls_at_any_byte(hostile: Hostile, name: str, framing:
     assert differences(told, expected) == {}
 
 
-@pytest.mark.parametrize(("name", "framing"), NAMES_AND_FRAMINGS)
+@pytest.mark.parametrize(("name", "framing"), ONE_OF_EACH)
 def test_an_answer_that_begins_anew_at_any_byte(hostile: Hostile, name: str, framing: str) -> None:
     parts, whole, status_only = ANSWERS[name]
     answer = encoded(parts, framing)
