@@ -1,17 +1,20 @@
 """What the clients of AWS services share: their limits in time, their silence, and how their failures are named."""
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Thread
 from typing import Final, ParamSpec, TypeVar
 
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", bound=BaseClient)
 
 # A throttled call is answered at once, so that four attempts with their pauses are over within seconds; how long all
 # of them may take is for the caller of `call` to say.
@@ -23,21 +26,38 @@ Failure = (BotoCoreError, ClientError, TimeoutError)
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 
+_this_thread = threading.local()
+
+
+def bounded(client: C) -> C:
+    """Let a client send nothing more, no retry either, for a call that is past its deadline; return the client."""
+    client.meta.events.register("before-send", _refuse_late)
+    return client
+
+
+def _refuse_late(**_: object) -> None:
+    if time.monotonic() > getattr(_this_thread, "deadline", math.inf):
+        raise TimeoutError("past the deadline")
+
+
 def call(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a client's method and return its answer, at the latest at the deadline (seconds of the monotonic clock).
 
     The call is made in a thread of its own, since a look-up of a name or an answer that trickles in knows no time-out;
-    past the deadline TimeoutError is raised, and nobody looks at what the thread still does.
+    past the deadline TimeoutError is raised, and nobody looks at what the thread still does. With a `bounded` client
+    it sends nothing more: Lambda freezes the process after its answer, and what was sent when that goes on, an hour
+    later, SQS would take for new.
     """
     answer: Future[T] = Future()
 
     def run() -> None:
+        _this_thread.deadline = deadline
         try:
             answer.set_result(function(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
             answer.set_exception(error)
 
-    Thread(target=run, name="aws", daemon=True).start()
+    threading.Thread(target=run, name="aws", daemon=True).start()
     return answer.result(max(0.0, deadline - time.monotonic()))
 
 

@@ -28,10 +28,10 @@ class Parts:
 def parts() -> Parts:
     """Make all parts, once. Raises SettingsError when the environment makes no sense."""
     settings = Settings.from_environment(os.environ)
-    sqs = boto3.client("sqs", config=aws.CLIENT_CONFIG)
+    sqs = aws.bounded(boto3.client("sqs", config=aws.CLIENT_CONFIG))
     return Parts(
         settings,
-        Credentials(settings.parameter_prefix, boto3.client("ssm", config=aws.CLIENT_CONFIG)),
+        Credentials(settings.parameter_prefix, aws.bounded(boto3.client("ssm", config=aws.CLIENT_CONFIG))),
         Client(settings.pagerduty_url),
         Queue(sqs, settings.queue_url),
         Queue(sqs, settings.dead_letter_queue_url),

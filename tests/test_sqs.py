@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -10,11 +11,14 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from botocore.config import Config
 
 import sqs
+from aws import bounded
 from event import Event
 from local.aws import Aws, Failure
 from outcome import NotSentError, Outcome
+from support import wait_until
 
 HEX = set("0123456789abcdef")
 REFUSED = Outcome("pagerduty_rejected", "no")
@@ -250,6 +254,18 @@ def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> 
 
     assert codes(outcomes) == ["queue_unavailable", "queue_unavailable", "held_back"]
     assert time.monotonic() - began < 1
+
+
+def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(fifo: Fifo, aws: Aws) -> None:
+    config = Config(read_timeout=0.5, retries={"mode": "standard", "total_max_attempts": 4})
+    queue = sqs.Queue(bounded(aws.client("sqs", config)), fifo.url)
+    fifo.failure = Failure.hang()
+    outcomes = queue.enqueue([event()], time.monotonic() + 0.3)
+    fifo.failure = None
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "aws"])
+
+    assert codes(outcomes) == ["queue_unavailable"]
+    assert (len(fifo.calls), fifo.count()) == (1, 0)
 
 
 def test_no_call_is_begun_without_time_for_it(fifo: Fifo) -> None:
