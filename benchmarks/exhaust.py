@@ -56,8 +56,8 @@ class Body:
         }
 
 
-def _event(properties: str, name: str = "x") -> str:
-    return f'{{"type":"track","event":"{name}","messageId":"m","properties":{{"source":"s",{properties}}}}}'
+def _event(properties: str) -> str:
+    return f'{{"type":"track","event":"x","messageId":"m","properties":{{"source":"s",{properties}}}}}'
 
 
 def _many(count: int, event: Callable[[int], str]) -> str:
@@ -78,8 +78,6 @@ def _detailed(count: int, entry: Callable[[int], str]) -> str:
     entries = ",".join(map(entry, range(count)))
     return _event(f'"customDetails":{{{entries}}}')
 
-
-_DETAILS: Final = ('{"type":"track","event":"x","messageId":"m","properties":{"source":"s","customDetails":', "}}")
 
 BODIES: Final = (
     Body("200,000 zeros, gzipped", lambda: f"[{'0,' * 199_999}0]", "too_many_events", gzipped=True),
@@ -139,7 +137,7 @@ BODIES: Final = (
     ),
     Body(
         "one event with 5 MB of objects in its details, gzipped",
-        lambda: _filled(_DETAILS[0] + "[", '{"":{}},', f"]{_DETAILS[1]}"),
+        lambda: _filled(_event('"customDetails":[')[:-2], '{"":{}},', "]}}"),
         "delivered",
         gzipped=True,
     ),

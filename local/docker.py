@@ -34,10 +34,11 @@ def reachable_from_containers(*urls: str) -> Iterator[None]:
     """Pass on what comes through Docker's bridge, if there is one, to the servers at these URLs."""
     address = _bridge_address()
     with contextlib.ExitStack() as started:
-        for url in urls if address else ():
-            server = started.enter_context(_Bridge((str(address), urlsplit(url).port or 0), _PassOn))
-            threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
-            started.callback(server.shutdown)
+        if address:
+            for url in urls:
+                server = started.enter_context(_Bridge((address, urlsplit(url).port or 0), _PassOn))
+                threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
+                started.callback(server.shutdown)
         yield
 
 

@@ -62,13 +62,11 @@ def _greet(stack: LocalStack) -> None:
 
 
 def _write_environment_file(stack: LocalStack) -> None:
-    """Write what `sam local --env-vars` needs so that its containers use this stack's SSM, SQS and PagerDuty.
-
-    Its sandbox without TLS, since they do not know who vouches for it.
-    """
+    """Write what `sam local --env-vars` needs so that its containers use this stack's SSM, SQS and PagerDuty."""
+    pagerduty_url = _pagerduty_url(stack)
     variables = {
         "AWS_ENDPOINT_URL": for_containers(stack.aws.url),
-        "PAGERDUTY_URL": for_containers(stack.sandbox.plain_url) if stack.sandbox else stack.options.pagerduty_url,
+        "PAGERDUTY_URL": for_containers(pagerduty_url) if stack.sandbox else pagerduty_url,
         "QUEUE_URL": for_containers(stack.queue_url),
         "DEAD_LETTER_QUEUE_URL": for_containers(stack.dead_letter_queue_url),
     }
