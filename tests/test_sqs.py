@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from botocore.config import Config
 
 import sqs
-from aws import bounded
 from event import Event
 from local.aws import Aws, Failure
 from outcome import NotSentError, Outcome
+from parts import parts
 from support import wait_until
 
 HEX = set("0123456789abcdef")
@@ -256,9 +255,12 @@ def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> 
     assert time.monotonic() - began < 1
 
 
-def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(fifo: Fifo, aws: Aws) -> None:
-    config = Config(read_timeout=0.5, retries={"mode": "standard", "total_max_attempts": 4})
-    queue = sqs.Queue(bounded(aws.client("sqs", config)), fifo.url)
+def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(
+    fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("AWS_ENDPOINT_URL", aws.url), ("QUEUE_URL", fifo.url), ("DEAD_LETTER_QUEUE_URL", fifo.url)):
+        monkeypatch.setenv(name, value)
+    queue = parts.__wrapped__().queue  # As on Lambda, and nobody else's.
     fifo.failure = Failure.hang()
     before = set(threading.enumerate())
     outcomes = queue.enqueue([event()], time.monotonic() + 0.3)
