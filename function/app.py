@@ -4,7 +4,7 @@ import contextlib
 import gc
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,10 +52,11 @@ def _answer(request: Request, gateway_event: dict[str, Any], has: Parts, deadlin
     if request.service is None:
         raise NotSentError("no_such_service", "path: a PagerDuty service's name has 1 to 64 of A-Z a-z 0-9 _ . -")
     is_preview = webhook.wants_preview(request)
-    # 2 read
-    raw_events, are_many = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
-    # 3 map
-    mapped = [_map(raw, request.service, has.settings.rules) for raw in raw_events]
+    with _no_search_for_garbage():
+        # 2 read
+        raw_events, are_many = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
+        # 3 map
+        mapped = [_map(raw, request.service, has.settings.rules) for raw in raw_events]
     events = [item for item in mapped if isinstance(item, Event)]
     # 4 deliver
     if is_preview:
@@ -70,6 +71,16 @@ def _answer(request: Request, gateway_event: dict[str, Any], has: Parts, deadlin
     is_known = has.credentials.knows(request.service)
     telemetry.log_events(outcomes, mapped, request.service, is_known=is_known, is_preview=is_preview)
     return webhook.answer(outcomes, are_many=are_many)
+
+
+@contextlib.contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage: among the million objects of a hostile body it looks most of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _authenticate(request: Request, has: Parts, deadline: float) -> None:
@@ -107,10 +118,6 @@ def _enqueue(events: Sequence[Event], service: str, has: Parts, deadline: float)
         return [error.outcome] * len(events)
     return has.queue.enqueue(events, deadline)
 
-
-# New objects after which Python looks for garbage. By default they are a few hundred, and a body with a million of them
-# would spend most of its time on that.
-gc.set_threshold(50_000)
 
 # Made while Lambda initialises the process, which is when a cold start has most of the processor.
 # Settings that make no sense are answered, and logged, with every request.
