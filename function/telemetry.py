@@ -46,6 +46,8 @@ _UNITS: Final = {
 # Lambda takes the level of a line only together with a time as in RFC 3339:
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
 logger: Final = Logger(location=None, use_rfc3339=True, stream=sys.stdout)
+# One for all lines, since to make one takes longer than to fill it; it is empty again after each.
+_line: Final = EphemeralMetrics(namespace=NAMESPACE, service=logger.service)
 
 
 def begin(request_id: str) -> None:
@@ -139,11 +141,10 @@ def _write(message: str, fields: Mapping[str, Any], metrics: Mapping[str, float]
         if not metrics:
             (logger.warning if is_warning else logger.info)(message, extra=present)
             return
-        line = EphemeralMetrics(namespace=NAMESPACE, service=logger.service)
         for name, value in metrics.items():
-            line.add_metric(name, _UNITS.get(name, MetricUnit.Count), value)
+            _line.add_metric(name, _UNITS.get(name, MetricUnit.Count), value)
         if dimensions:
-            line.add_dimensions(service=logger.service, **dimensions)
+            _line.add_dimensions(service=logger.service, **dimensions)
         present |= {
             "level": "WARNING" if is_warning else "INFO",
             "message": message,
@@ -151,9 +152,10 @@ def _write(message: str, fields: Mapping[str, Any], metrics: Mapping[str, float]
             "request_id": logger.get_current_keys().get("request_id"),
         }
         for name, value in present.items():
-            line.add_metadata(name, value)
-        line.flush_metrics()
+            _line.add_metadata(name, value)
+        _line.flush_metrics()
     except Exception as error:  # noqa: BLE001 -- PagerDuty has the event or has not, whatever the log does
+        _line.clear_metrics()
         unexpected(error)
 
 

@@ -246,13 +246,18 @@ def test_what_is_for_the_log_alone_is_in_the_line_of_the_request(log: io.StringI
     assert only_line(log)["detail"] == "SSM parameter /p: AccessDenied"
 
 
-def test_a_line_that_cannot_be_written_is_no_failure_of_the_event(
-    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telemetry, "EphemeralMetrics", None)
-    log_event("delivered", TRIGGER)
+def test_a_line_that_cannot_be_written_is_no_failure_of_the_event(log: io.StringIO) -> None:
+    log_event("delivered", TRIGGER, queue_time="soon")
 
-    assert only_line(log)["exception_type"] == "TypeError"
+    assert only_line(log)["exception_type"] == "MetricValueError"
+
+
+def test_a_line_that_cannot_be_written_leaves_nothing_for_the_next_one(log: io.StringIO) -> None:
+    log_event("delivered", TRIGGER, queue_time="soon")
+    log.truncate(log.seek(0))
+    log_event("queued", CHANGE)
+
+    assert (values(log), "dedup_key" in only_line(log)) == ({"Queued": 1, "Received": 1}, False)
 
 
 # -- the reader of metrics, which must not be laxer than CloudWatch --------------------------------------------------
