@@ -1,0 +1,132 @@
+"""How long an event that was put off waits, who goes first, and which events need not go at all.
+
+PagerDuty takes about 120 calls in any minute and routing key (https://developer.pagerduty.com/docs/rate-limits). In a
+storm of thousands of events the page that matters must not wait behind the others. What decides is how an event that
+was put off spends its time, and for that the message itself tells enough: nothing is stored, nothing is shared.
+
+Pure: time, randomness and state are passed in. Times are seconds; `waited` is the time since SQS took the message.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from event import SEVERITIES, Event
+
+# Seconds for which a critical trigger goes ahead of everything else. A storm that is critical throughout would
+# otherwise do nothing but call in vain.
+FIRST_MINUTE: Final = 60.0
+# Seconds from which repeated triggers are merged: until then, each is news.
+MERGED_AFTER: Final = 60.0
+
+# Calls a minute and routing key on which the waiting is reckoned: fewer than PagerDuty takes, so that what comes back
+# finds it willing.
+CALLS_A_MINUTE: Final = 100.0
+SHORTEST_SHARE: Final = 20.0
+LONGEST_SHARE: Final = 11 * 3600.0
+
+SHORTEST_PAUSE: Final = 4.0
+# Seconds at most until the end of an outage is noticed: 1,000 receives, the most that SQS counts, then last for a day.
+LONGEST_PAUSE_OF_AN_OUTAGE: Final = 120.0
+# Seconds until a routing key that somebody has mended is used; SSM's values are cached for longer.
+PAUSE_FOR_SETTINGS: Final = 120.0
+# A message can be invisible for 12 hours from when it was received, here less what the worker has used up of them:
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
+LONGEST_PAUSE: Final = 12 * 3600 - 120
+
+SHORTEST_GAP: Final = 1.0
+LONGEST_GAP: Final = 60.0
+
+# PagerDuty takes it later, or it was not asked.
+_RATE_LIMITED: Final = frozenset({"pagerduty_rate_limited", "not_its_turn"})
+_SETTINGS: Final = frozenset({"routing_key_missing", "routing_key_refused", "settings_invalid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a process has learned of a routing key: the gap between two calls, and when the next may be made."""
+
+    gap: float = 0.0
+    next_at: float = 0.0
+
+
+def may_go(event: Event, waited: float, pace: Pace, now: float) -> bool:
+    """Tell whether PagerDuty is called for the event now.
+
+    A critical trigger always goes in its first minute. Everything else waits for the gap that this process has learned,
+    and so leaves room for the critical ones.
+    """
+    is_critical = event.action == "trigger" and _rank(event) == 0
+    return (is_critical and waited < FIRST_MINUTE) or now >= pace.next_at
+
+
+def learn(pace: Pace, code: str, now: float) -> Pace:
+    """Learn from the outcome of a call, as TCP learns its window.
+
+    A 429 doubles the gap, a success shortens it. So in calm weather nothing waits, and in a storm the processes
+    together find the rate that PagerDuty takes, without knowing of each other.
+    """
+    if code == "pagerduty_rate_limited":
+        gap = min(max(2 * pace.gap, SHORTEST_GAP), LONGEST_GAP)
+    elif code == "delivered":
+        gap = max(0.8 * pace.gap - 0.02, 0.0)
+    else:
+        return pace
+    return Pace(gap, now + gap)
+
+
+def share(backlog: int, keys: int) -> float:
+    """Tell how long a backlog of so many messages takes when it is spread over so many routing keys."""
+    return min(max(60 * backlog / (CALLS_A_MINUTE * keys), SHORTEST_SHARE), LONGEST_SHARE)
+
+
+def pause(code: str, *, receives: int, waited: float, share: float, jitter: float) -> int:
+    """Tell for how many seconds a message stays invisible that was put off with this code.
+
+    `receives` counts this receive too. `jitter`, drawn from 0.75 to 1.25, spreads what was put off together.
+    """
+    if code == "out_of_time":
+        seconds = 0.0  # Nothing is wrong but that this invocation is over.
+    elif code in _RATE_LIMITED:
+        # In proportion to what it has waited: the young ones are tried often, and the old ones do not crowd them out.
+        # Longer than its share of the backlog would leave PagerDuty idle at the end.
+        seconds = max(min(waited / 2, share), SHORTEST_PAUSE)
+    elif code in _SETTINGS:
+        seconds = PAUSE_FOR_SETTINGS
+    else:
+        # A blip of ten seconds makes a page late by seconds, and an outage of a day does not use the receives up.
+        seconds = min(SHORTEST_PAUSE * 2.0 ** min(receives - 1, 10), LONGEST_PAUSE_OF_AN_OUTAGE)
+    return min(round(seconds * jitter), LONGEST_PAUSE)
+
+
+def merged(batch: Sequence[tuple[Event, float]]) -> set[int]:
+    """Find the triggers of a batch, given in order with the time that each has waited, that need not be posted.
+
+    PagerDuty keeps the title that the first trigger of an incident gave, the highest severity of all, and the summary
+    and details of the last (https://support.pagerduty.com/main/docs/dynamic-notifications). So of consecutive triggers
+    that waited together the first, the most severe and the last leave the same incident as all of them. A resolve, an
+    acknowledge and a trigger that is still news are never left out, and end the run.
+    """
+    runs: dict[tuple[str, str], list[int]] = {}
+    done: list[list[int]] = []
+    for number, (event, waited) in enumerate(batch):
+        if event.dedup_key is None:
+            continue
+        incident = (event.service, event.dedup_key)
+        if event.action == "trigger" and waited > MERGED_AFTER:
+            runs.setdefault(incident, []).append(number)
+        elif run := runs.pop(incident, None):
+            done.append(run)
+    superfluous: set[int] = set()
+    for run in [*done, *runs.values()]:
+        # The first of those that are equally severe.
+        most_severe = min(run, key=lambda number: _rank(batch[number][0]))
+        superfluous |= set(run) - {run[0], most_severe, run[-1]}
+    return superfluous
+
+
+def _rank(event: Event) -> int:
+    """Return the place of the event's severity, the most severe first; a message that nobody of ours wrote has none."""
+    payload = event.content.get("payload")
+    severity = payload.get("severity") if isinstance(payload, dict) else None
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
