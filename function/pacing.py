@@ -37,9 +37,9 @@ LONGEST_PAUSE: Final = 12 * 3600 - 120
 SHORTEST_GAP: Final = 1.0
 LONGEST_GAP: Final = 60.0
 
-# PagerDuty takes it later, or it was not asked.
-_RATE_LIMITED: Final = frozenset({"pagerduty_rate_limited", "not_its_turn"})
-_SETTINGS: Final = frozenset({"routing_key_missing", "routing_key_refused", "settings_invalid"})
+# PagerDuty takes it later, or was not asked, since it would have been in vain.
+RATE_LIMITED: Final = frozenset({"pagerduty_rate_limited", "not_its_turn"})
+_SETTINGS: Final = frozenset({"routing_key_missing", "routing_key_refused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def pause(code: str, *, receives: int, waited: float, share: float, jitter: floa
     """
     if code == "out_of_time":
         seconds = 0.0  # Nothing is wrong but that this invocation is over.
-    elif code in _RATE_LIMITED:
+    elif code in RATE_LIMITED:
         # In proportion to what it has waited: the young ones are tried often, and the old ones do not crowd them out.
         # Longer than its share of the backlog would leave PagerDuty idle at the end.
         seconds = max(min(waited / 2, share), SHORTEST_PAUSE)
@@ -104,25 +104,35 @@ def merged(batch: Sequence[tuple[Event, float]]) -> set[int]:
 
     PagerDuty keeps the title that the first trigger of an incident gave, the highest severity of all, and the summary
     and details of the last (https://support.pagerduty.com/main/docs/dynamic-notifications). So of consecutive triggers
-    that waited together the first, the most severe and the last leave the same incident as all of them. A resolve, an
-    acknowledge and a trigger that is still news are never left out, and end the run.
+    that waited together, these leave the same incident as all of them: the first, each that is more severe than all
+    before it, and the last. A resolve, an acknowledge and a trigger that is still news are never left out, and end the
+    run.
     """
-    runs: dict[tuple[str, str], list[int]] = {}
-    done: list[list[int]] = []
-    for number, (event, waited) in enumerate(batch):
-        if event.dedup_key is None:
-            continue
-        incident = (event.service, event.dedup_key)
-        if event.action == "trigger" and waited > MERGED_AFTER:
-            runs.setdefault(incident, []).append(number)
-        elif run := runs.pop(incident, None):
-            done.append(run)
-    superfluous: set[int] = set()
-    for run in [*done, *runs.values()]:
-        # The first of those that are equally severe.
-        most_severe = min(run, key=lambda number: _rank(batch[number][0]))
-        superfluous |= set(run) - {run[0], most_severe, run[-1]}
+    superfluous = set()
+    for run in _runs(batch):
+        highest = _rank(batch[run[0]][0])
+        for number in run[1:-1]:
+            rank = _rank(batch[number][0])
+            if rank >= highest:
+                superfluous.add(number)
+            highest = min(rank, highest)
     return superfluous
+
+
+def _runs(batch: Sequence[tuple[Event, float]]) -> list[list[int]]:
+    """Find the runs of consecutive triggers of one incident that waited together, each as its places in the batch."""
+    runs: list[list[int]] = []
+    current: dict[tuple[str, str | None], list[int]] = {}
+    for number, (event, waited) in enumerate(batch):
+        incident = (event.service, event.dedup_key)
+        if event.action != "trigger" or waited <= MERGED_AFTER:
+            current.pop(incident, None)
+        elif incident in current:
+            current[incident].append(number)
+        else:
+            current[incident] = [number]
+            runs.append(current[incident])
+    return runs
 
 
 def _rank(event: Event) -> int:
