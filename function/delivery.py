@@ -12,10 +12,15 @@ from pagerduty import Client
 def deliver(event: Event, credentials: Credentials, pagerduty: Client, deadline: float) -> Outcome:
     """Deliver the event and return what became of it, at the latest at `deadline` (seconds of the monotonic clock)."""
     try:
-        keys = credentials.routing_keys(event.service, deadline)
+        key = choose(credentials.routing_keys(event.service, deadline), event)
     except NotSentError as error:
         return error.outcome
-    outcome = pagerduty.post(event, choose(keys, event), deadline)
+    return post(event, key, credentials, pagerduty, deadline)
+
+
+def post(event: Event, routing_key: str, credentials: Credentials, pagerduty: Client, deadline: float) -> Outcome:
+    """Post the event with its routing key; when PagerDuty refuses that, have it read anew."""
+    outcome = pagerduty.post(event, routing_key, deadline)
     if outcome.code == "routing_key_refused":
         credentials.distrust_routing_keys(event.service)
     return outcome

@@ -9,12 +9,14 @@ from typing import Any, Final, Literal, Self
 
 from event import Event
 
-Result = Literal["delivered", "queued", "preview", "ignored", "rejected", "deferred"]
+Result = Literal["delivered", "queued", "merged", "preview", "ignored", "rejected", "deferred"]
 
 # The documentation explains each under "Troubleshooting by code"; a test keeps the two together.
 CODES: Final[dict[str, tuple[Result, int]]] = {
     "delivered": ("delivered", 200),
     "queued": ("queued", 200),
+    # In the queue: PagerDuty would show nothing of it.
+    "merged": ("merged", 200),
     "preview": ("preview", 200),
     # Nothing to do, and nothing wrong.
     "not_for_pagerduty": ("ignored", 200),
@@ -55,6 +57,8 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "pagerduty_timeout": ("deferred", 504),
     "out_of_time": ("deferred", 504),
     "held_back": ("deferred", 503),
+    # In the queue: PagerDuty was not asked.
+    "not_its_turn": ("deferred", 429),
     # Something of ours is wrong. Never the event's fault, so never final.
     "pagerduty_unexpected": ("deferred", 503),
     "routing_key_missing": ("deferred", 503),

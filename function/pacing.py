@@ -26,6 +26,8 @@ SHORTEST_SHARE: Final = 20.0
 LONGEST_SHARE: Final = 11 * 3600.0
 
 SHORTEST_PAUSE: Final = 4.0
+# Between which bounds a pause is stretched by chance, so that what was put off together does not come back together.
+JITTER: Final = (0.75, 1.25)
 # Seconds at most until the end of an outage is noticed: 1,000 receives, the most that SQS counts, then last for a day.
 LONGEST_PAUSE_OF_AN_OUTAGE: Final = 120.0
 # Seconds until a routing key that somebody has mended is used; SSM's values are cached for longer.
@@ -83,7 +85,7 @@ def share(backlog: int, keys: int) -> float:
 def pause(code: str, *, receives: int, waited: float, share: float, jitter: float) -> int:
     """Tell for how many seconds a message stays invisible that was put off with this code.
 
-    `receives` counts this receive too. `jitter`, drawn from 0.75 to 1.25, spreads what was put off together.
+    `receives` counts this receive too; `jitter` is drawn from JITTER.
     """
     if code == "out_of_time":
         seconds = 0.0  # Nothing is wrong but that this invocation is over.

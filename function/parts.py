@@ -2,12 +2,14 @@
 
 import functools
 import os
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 import boto3
 
 import aws
 from credentials import Credentials
+from pacing import Pace
 from pagerduty import Client
 from settings import Settings
 from sqs import Queue
@@ -15,13 +17,14 @@ from sqs import Queue
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The settings, the secrets, the connection to PagerDuty, and both queues."""
+    """The settings, the secrets, the connection to PagerDuty, both queues, and the pace of each routing key."""
 
     settings: Settings
     credentials: Credentials
     pagerduty: Client
     queue: Queue
     dead_letters: Queue
+    paces: dict[str, Pace] = field(default_factory=lambda: defaultdict(Pace))
 
 
 @functools.cache

@@ -51,6 +51,7 @@ class Settings:
 
     `parameter_prefix` is where the SSM parameters are; it and `pagerduty_url` have no slash at their end.
     `delivery_mode` says what happens to a request with one event; several always go through the queue.
+    `merge_repeats` lets the worker leave out repeated triggers that PagerDuty would show nothing of.
     """
 
     queue_url: str
@@ -58,6 +59,7 @@ class Settings:
     parameter_prefix: str = DEFAULT_PARAMETER_PREFIX
     pagerduty_url: str = DEFAULT_PAGERDUTY_URL
     delivery_mode: DeliveryMode = DEFAULT_DELIVERY_MODE
+    merge_repeats: bool = True
     rules: Rules = Rules()
 
     @classmethod
@@ -104,6 +106,7 @@ class Settings:
             parameter_prefix=prefix,
             pagerduty_url=url,
             delivery_mode=choose("DELIVERY_MODE", DELIVERY_MODES, DEFAULT_DELIVERY_MODE),
+            merge_repeats=choose("MERGE_REPEATS", ("true", "false"), "true") == "true",
             rules=Rules(
                 dedup_key_field=path,
                 default_severity=choose("DEFAULT_SEVERITY", SEVERITIES, DEFAULT_SEVERITY),

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,10 @@ from outcome import NotSentError, Outcome
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        ChangeMessageVisibilityBatchRequestEntryTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
 
 # The format of a message's body; a message of the first format need not say so.
 FORMAT_VERSION: Final = 1
@@ -31,6 +35,8 @@ MAX_BATCH_BYTES: Final = 1_048_576
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
 # Seconds. With less than this left until the deadline, no call is begun.
 SHORTEST_CALL: Final = 0.25
+# Seconds for which the number of messages in the queue is taken to be what it was.
+COUNTED_EVERY: Final = 10.0
 _MAX_REASON_CHARACTERS: Final = 1000
 _ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "change": (None,)}
 
@@ -97,6 +103,8 @@ class Queue:
     def __init__(self, client: "SQSClient", url: str) -> None:
         self._client = client
         self._url = url
+        self._backlog = 0
+        self._counted_at = float("-inf")
 
     def enqueue(self, events: Sequence[Event], deadline: float) -> list[Outcome]:
         """Enqueue all events and return what became of each, in their order.
@@ -145,6 +153,43 @@ class Queue:
             aws.call(self._client.delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle)
         except aws.Failure as problem:
             raise _failed("delete the event", problem) from None
+
+    def put_off(self, pauses: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
+        """Let messages, ten at most, come again after so many seconds. Raises NotSentError.
+
+        What SQS does not put off comes again after the queue's visibility timeout. All messages of a group belong into
+        one call: the group is locked until the last of them is visible.
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+        """
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
+            {"Id": str(number), "ReceiptHandle": record.receipt_handle, "VisibilityTimeout": seconds}
+            for number, (record, seconds) in enumerate(pauses)
+        ]
+        try:
+            answer = aws.call(
+                self._client.change_message_visibility_batch, deadline, QueueUrl=self._url, Entries=entries
+            )
+        except aws.Failure as problem:
+            raise _failed("put the events off", problem) from None
+        for failed in answer.get("Failed", []):
+            raise _failed("put an event off", failed["Code"])
+
+    def backlog(self, deadline: float) -> int:
+        """Tell how many messages are in the queue, those put off included; asks SQS every ten seconds at most.
+
+        While SQS does not say, it is as many as before, or none.
+        """
+        if not 0 <= time.time() - self._counted_at < COUNTED_EVERY:
+            self._counted_at = time.time()
+            with suppress(*aws.Failure):
+                answer = aws.call(
+                    self._client.get_queue_attributes,
+                    deadline,
+                    QueueUrl=self._url,
+                    AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+                )
+                self._backlog = sum(int(number) for number in answer["Attributes"].values())
+        return self._backlog
 
     def _send(
         self, entries: "Sequence[SendMessageBatchRequestEntryTypeDef]", deadline: float

@@ -24,6 +24,7 @@ NAMESPACE: Final = "RudderStackPagerDuty"
 _METRIC_OF_RESULT: Final[dict[Result, str]] = {
     "delivered": "Delivered",
     "queued": "Queued",
+    "merged": "Merged",
     "ignored": "Ignored",
     "rejected": "Rejected",
     "deferred": "Deferred",

@@ -129,6 +129,7 @@ def make_endpoint(
         rules: Rules | None = None,
         clock: Clock | None = None,
         mode: Any = "direct",
+        merge_repeats: bool = True,
         **services: str,
     ) -> Endpoint:
         prefix = f"/test/{uuid.uuid4()}"
@@ -137,7 +138,14 @@ def make_endpoint(
             sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
             for _ in range(2)
         )
-        settings = Settings(queue_url, dead_letter_queue_url, prefix, delivery_mode=mode, rules=rules or Rules())
+        settings = Settings(
+            queue_url,
+            dead_letter_queue_url,
+            prefix,
+            delivery_mode=mode,
+            merge_repeats=merge_repeats,
+            rules=rules or Rules(),
+        )
         has = Parts(
             settings,
             Credentials(prefix, ssm, *([clock] if clock else [])),

@@ -17,10 +17,11 @@ DEFAULTS = {
     "default_severity": "critical",
     "default_source": "",
     "delivery_mode": "direct",
+    "merge_repeats": True,
 }
 VARIABLES = [
     *("PARAMETER_PREFIX", "DEDUP_KEY_FIELD", "PAGERDUTY_URL"),
-    *("DEFAULT_SEVERITY", "DEFAULT_SOURCE", "DELIVERY_MODE"),
+    *("DEFAULT_SEVERITY", "DEFAULT_SOURCE", "DELIVERY_MODE", "MERGE_REPEATS"),
 ]
 
 
@@ -78,6 +79,8 @@ def test_settings_cannot_be_changed() -> None:
         ("DELIVERY_MODE", "direct", "delivery_mode", "direct"),
         ("DELIVERY_MODE", "queued", "delivery_mode", "queued"),
         ("DELIVERY_MODE", " Queued ", "delivery_mode", "queued"),
+        ("MERGE_REPEATS", "true", "merge_repeats", True),
+        ("MERGE_REPEATS", " False ", "merge_repeats", False),
         ("QUEUE_URL", " https://sqs.example/other.fifo ", "queue_url", "https://sqs.example/other.fifo"),
         ("DEAD_LETTER_QUEUE_URL", "https://sqs.example/o.fifo", "dead_letter_queue_url", "https://sqs.example/o.fifo"),
         ("PAGERDUTY_URL", "https://events.eu.pagerduty.com", "pagerduty_url", "https://events.eu.pagerduty.com"),

@@ -4,12 +4,14 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pacing
 import sqs
 import worker
 from event import Event
@@ -22,11 +24,23 @@ REFUSED = {"status": "invalid event", "message": "Event object is invalid", "err
 NEW_KEY = "n" * 32
 
 
-def event(n: int, action: Any = "trigger", service: str = "default") -> Event:
+def event(n: int, action: Any = "trigger", service: str = "default", severity: str = "error") -> Event:
     content: dict[str, Any] = {"event_action": action, "dedup_key": f"incident-{n}"}
     if action == "trigger":
-        content["payload"] = {"summary": "Disk is full", "severity": "error", "source": "db-1"}
+        content["payload"] = {"summary": "Disk is full", "severity": severity, "source": "db-1"}
     return Event(service, "alert", content, action, f"incident-{n}", f"m-{n}-{action}")
+
+
+def repeats(*summaries: str) -> list[Event]:
+    """Build triggers of one incident, each a message of its own."""
+    return [
+        replace(
+            event(1),
+            content={**event(1).content, "payload": {**event(1).content["payload"], "summary": summary}},
+            message_id=summary,
+        )
+        for summary in summaries
+    ]
 
 
 def record(number: int, event: Event, body: str | None = None) -> dict[str, Any]:
@@ -60,12 +74,44 @@ def deliver(endpoint: Endpoint, *events: Event, milliseconds: int = 90_000) -> l
     return endpoint.work(milliseconds=milliseconds)
 
 
+def queued(endpoint: Endpoint, *events: Event, waited: float) -> list[dict[str, Any]]:
+    """Enqueue the events and receive them again, as if they had waited for so many seconds."""
+    for each in events:
+        endpoint.has.queue.enqueue([each], time.monotonic() + 5)
+    records = endpoint.received(endpoint.has.settings.queue_url)
+    for message in records:
+        message["attributes"]["SentTimestamp"] = str(int((time.time() - waited) * 1000))
+    return records
+
+
+@pytest.fixture
+def put_off(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Collect the seconds for which each call put messages off; chance has no part in them."""
+    monkeypatch.setattr(pacing, "JITTER", (1.0, 1.0))
+    calls: list[list[int]] = []
+
+    def note(target: str, request: dict[str, Any]) -> None:
+        if target == "AmazonSQS.ChangeMessageVisibilityBatch":
+            calls.append([entry["VisibilityTimeout"] for entry in request["Entries"]])
+
+    endpoint.aws.fail = note
+    return calls
+
+
+def summaries(endpoint: Endpoint) -> list[str]:
+    return [call.event["payload"]["summary"] for call in endpoint.sandbox.received]
+
+
 def refusing(dedup_key: str, fault: Fault) -> Callable[[Received], Fault | None]:
     return lambda call: fault if call.event.get("dedup_key") == dedup_key else None
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def lines_of_events(log: io.StringIO) -> list[dict[str, Any]]:
+    return [line for line in lines(log) if line["message"] == "event"]
 
 
 def actions(endpoint: Endpoint) -> list[str]:
@@ -116,7 +162,8 @@ def test_what_pagerduty_cannot_take_now_stays_and_holds_back_only_its_own_group(
     endpoint: Endpoint, fault: Fault
 ) -> None:
     endpoint.sandbox.misbehave = refusing("incident-1", fault)
-    records = [record(n, each) for n, each in enumerate([event(1), event(2), event(1, "resolve")])]
+    others = [event(2, severity="critical"), event(1, "resolve")]
+    records = [record(n, each) for n, each in enumerate([event(1), *others])]
 
     assert endpoint.work(records) == [0, 2]
     assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
@@ -211,6 +258,124 @@ def test_no_call_is_begun_with_less_than_ten_seconds_left(endpoint: Endpoint) ->
     assert endpoint.sandbox.received == []
 
 
+def test_what_pagerduty_cannot_take_now_comes_again_when_pacing_says(
+    endpoint: Endpoint, put_off: list[list[int]]
+) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.work(queued(endpoint, event(1), waited=0))
+
+    assert put_off == [[4]]
+
+
+def test_the_rest_of_a_group_is_put_off_together_with_the_message_before_it(
+    endpoint: Endpoint, put_off: list[list[int]]
+) -> None:
+    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(503))
+    endpoint.work(queued(endpoint, event(1), event(1, "acknowledge"), event(2), event(1, "resolve"), waited=0))
+
+    assert put_off == [[4, 4, 4]]
+
+
+def test_when_all_is_delivered_nothing_is_put_off(endpoint: Endpoint, put_off: list[list[int]]) -> None:
+    endpoint.work(queued(endpoint, event(1), event(2), waited=0))
+
+    assert put_off == []
+
+
+def test_a_rate_limited_event_waits_half_as_long_again_but_not_beyond_its_share_of_the_backlog(
+    endpoint: Endpoint, put_off: list[list[int]]
+) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
+    endpoint.work(queued(endpoint, event(1, severity="critical"), waited=30))
+    endpoint.work(queued(endpoint, event(2, severity="critical"), waited=3600))
+
+    assert put_off == [[15], [20]]
+
+
+def test_after_a_429_only_critical_triggers_of_their_first_minute_are_called_for(
+    endpoint: Endpoint, log: io.StringIO, put_off: list[list[int]]
+) -> None:
+    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
+    events = [event(1), event(2), event(3, severity="critical"), event(4, "resolve")]
+    endpoint.work(queued(endpoint, *events, waited=0))
+
+    assert [line["code"] for line in lines(log)] == [
+        "pagerduty_rate_limited",
+        "not_its_turn",
+        "delivered",
+        "not_its_turn",
+    ]
+    assert put_off == [[4, 4, 4]]
+
+
+def test_the_pace_of_one_routing_key_is_not_that_of_another(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
+    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
+
+    assert endpoint.work(queued(endpoint, event(1), event(2), event(3, service="checkout"), waited=0)) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Failure.answer(400, "AccessDenied"), Failure.answer(503, "ServiceUnavailable"), Failure.entries("0")],
+)
+def test_what_sqs_does_not_put_off_is_neither_lost_nor_delivered_twice(
+    endpoint: Endpoint, log: io.StringIO, failure: Failure
+) -> None:
+    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(503))
+    records = queued(endpoint, event(1), event(1, "resolve"), event(2), waited=0)
+    endpoint.aws.fail = lambda target, _: failure if target == "AmazonSQS.ChangeMessageVisibilityBatch" else None
+
+    assert endpoint.work(records) == [0, 1]
+    assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
+    assert lines(log)[-1]["message"] == "Events come again after the queue's visibility timeout"
+
+
+def test_of_triggers_that_waited_together_only_those_are_posted_that_pagerduty_would_show(
+    endpoint: Endpoint, log: io.StringIO
+) -> None:
+    assert endpoint.work(queued(endpoint, *repeats("first", "second", "third", "last"), waited=61)) == []
+    assert summaries(endpoint) == ["first", "last"]
+    assert [line["outcome"] for line in lines(log)] == ["delivered", "merged", "merged", "delivered"]
+    assert lines(log)[1]["Merged"] == [1]
+
+
+def test_what_was_merged_is_deleted_as_what_was_delivered(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if "last" in str(call.event) else None
+
+    assert endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61)) == [2]
+    attributes = endpoint.aws.client("sqs").get_queue_attributes(
+        QueueUrl=endpoint.has.settings.queue_url, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
+    )
+    assert attributes["Attributes"] == {"ApproximateNumberOfMessagesNotVisible": "1"}
+
+
+def test_nothing_is_merged_that_has_waited_for_less_than_a_minute(endpoint: Endpoint) -> None:
+    endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=50))
+
+    assert summaries(endpoint) == ["first", "second", "last"]
+
+
+def test_while_the_first_of_those_that_would_be_merged_is_not_delivered_all_of_them_stay(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if "first" in str(call.event) else None
+
+    assert endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61)) == [0, 1, 2]
+
+
+def test_when_pagerduty_refuses_the_first_for_good_the_others_are_not_merged(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda call: Fault.answer(400, REFUSED) if "first" in str(call.event) else None
+    endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61))
+
+    assert [incident.summary for incident in endpoint.sandbox.incidents] == ["second"]
+
+
+def test_merging_can_be_switched_off(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint(merge_repeats=False)
+    endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61))
+
+    assert summaries(endpoint) == ["first", "second", "last"]
+
+
 def test_a_mistake_of_ours_leaves_the_message_in_the_queue_and_delivers_its_neighbours(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:
@@ -233,7 +398,7 @@ def test_each_message_has_one_line_in_the_log(endpoint: Endpoint, log: io.String
     endpoint.sandbox.misbehave = refusing("incident-2", Fault.answer(429))
     endpoint.work([record(0, event(1)), record(1, event(2)), record(2, event(3), "hello")])
 
-    assert [(line["outcome"], line["code"], line["receives"]) for line in lines(log)] == [
+    assert [(line["outcome"], line["code"], line["receives"]) for line in lines_of_events(log)] == [
         ("delivered", "delivered", 1),
         ("deferred", "pagerduty_rate_limited", 1),
         ("rejected", "message_unreadable", 1),
@@ -268,7 +433,7 @@ def test_what_pagerduty_answered_is_in_the_line_of_a_message_that_it_did_not_tak
     endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
     endpoint.work([record(0, event(1))])
 
-    (line,) = lines(log)
+    (line,) = lines_of_events(log)
     assert (line["pagerduty_status"], line["PagerDuty5xx"], line["Retries"], line["Deferred"]) == (503, [1], [2], [1])
 
 
