@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from local.runtime import Instance, emulator
-from local.stack import LOCAL_TOKEN, LocalStack
+from local.stack import LOCAL_TOKEN, LocalStack, Options
 
 MEMORY_MB: Final = 512
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: 1,769 MB have one processor.
@@ -165,7 +165,7 @@ def _measure(body: Body, limit: Callable[[int], None] | None) -> bool:
     request = json.dumps(body.request(), ensure_ascii=False)
     lines: list[str] = []
     instances: list[Instance] = []
-    with LocalStack(on_log=lines.append) as stack:
+    with LocalStack(Options(rate_limit=None), on_log=lines.append) as stack:
         stack.runtime.on_invoked = lambda instance, _event, _answer: instances.append(instance)
         stack.runtime.invoke(json.dumps({**body.request(), "body": _trigger("warm"), "isBase64Encoded": False}))
         process = instances[0].function_process()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from local import doctor, run, serve
 from local.doctor import MIN_SECRET_LENGTH, SERVICE
+from local.sandbox import RATE_LIMIT
 from local.stack import LOCAL_TOKEN, Options
 
 # As in samconfig.toml.
@@ -97,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         help="the shared secret of the callers; see below for a real one",
     )
     serve_parser.add_argument("--delivery", choices=["direct", "queued"], default="direct", help="default: direct")
+    serve_parser.add_argument(
+        "--rate-limit",
+        type=int,
+        default=RATE_LIMIT,
+        metavar="N",
+        help="calls that the sandbox takes a minute and routing key; default: PagerDuty's %(default)s",
+    )
     serve_parser.set_defaults(command=_serve)
 
     doctor_parser = commands.add_parser(
@@ -134,6 +142,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         services=_services_of_environment() | dict(arguments.service),
         pagerduty_url=arguments.pagerduty_url,
         delivery=arguments.delivery,
+        rate_limit=arguments.rate_limit,
     )
     return serve.main(options)
 

@@ -129,14 +129,16 @@ class Failure:
 class Aws:
     """SSM and SQS on 127.0.0.1; a context manager, or start() and stop(), again on the same port and with its messages.
 
-    `clock` (seconds) is the time of the FIFO queues: deduplication and visibility. moto's backends are one per process,
-    so that names of queues and parameters have to differ between servers in one process.
+    `clock` (seconds) is the time of the FIFO queues: deduplication and visibility. With a `speed` above 1 a message
+    that was put off comes again so many times sooner, and claims to have waited so many times longer; the time that a
+    consumer has for what it received stays as it is. moto's backends are one per process, so that names of queues and
+    parameters have to differ between servers in one process.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
         # Asked for every call with its target ("AmazonSQS.SendMessage") and request, one call at a time; not to block.
         self.fail: Callable[[str, Json], Failure | None] | None = None
-        self._application = _Application(self, _Sqs(clock))
+        self._application = _Application(self, _Sqs(clock, speed))
         self._port = 0
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
@@ -282,8 +284,9 @@ class _MotoRefused(Exception):
 class _Sqs:
     """The calls of SQS, one at a time: those about messages of FIFO queues are answered here, the others by moto."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], speed: float) -> None:
         self._clock = clock
+        self._speed = speed
         self._turn = threading.Condition()
         self._queues: dict[str, _FifoQueue] = {}
 
@@ -333,7 +336,7 @@ class _Sqs:
         """Find a queue; one that was not used before starts empty, with the attributes that moto knows."""
         queue = self._queues.get(name)
         if queue is None:
-            queue = _FifoQueue(name, self._clock)
+            queue = _FifoQueue(name, self._clock, self._speed)
             self._configure(queue, moto)
         return queue
 
@@ -351,8 +354,8 @@ class _Sqs:
             queue.max_receives, queue.dead_letters = None, None
 
 
-def _timestamp() -> str:
-    return str(int(time.time() * 1000))
+def _timestamp() -> int:
+    return int(time.time() * 1000)
 
 
 @dataclass
@@ -365,19 +368,21 @@ class _Message:
     deduplication_id: str
     sequence: int = field(default_factory=lambda: next(_SEQUENCE))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    sent: str = field(default_factory=_timestamp)
-    first_received: str = ""
+    sent: int = field(default_factory=_timestamp)
+    first_received: int = 0
+    received: float = float("-inf")
     receives: int = 0
     hidden_until: float = float("-inf")
     source: str = ""  # ARN of the queue that gave it up
 
-    def system_attributes(self) -> dict[str, str]:
+    def system_attributes(self, speed: float) -> dict[str, str]:
         """List what SQS tells about a message."""
+        now = _timestamp()
         attributes = {
             "SenderId": _SENDER_ID,
-            "SentTimestamp": self.sent,
+            "SentTimestamp": str(now - round(speed * (now - self.sent))),
             "ApproximateReceiveCount": str(self.receives),
-            "ApproximateFirstReceiveTimestamp": self.first_received,
+            "ApproximateFirstReceiveTimestamp": str(self.first_received),
             "SequenceNumber": str(self.sequence),
             "MessageGroupId": self.group,
             "MessageDeduplicationId": self.deduplication_id,
@@ -399,8 +404,9 @@ class _FifoQueue:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
     """
 
-    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, clock: Callable[[], float], speed: float) -> None:
         self.name = name
+        self._speed = speed
         self.attributes: dict[str, str] = {}
         self.max_receives: int | None = None
         self.dead_letters: _FifoQueue | None = None
@@ -440,7 +446,8 @@ class _FifoQueue:
         for message in received:
             message.receives += 1
             message.first_received = message.first_received or _timestamp()
-            message.hidden_until = self._clock() + seconds
+            message.received = self._clock()
+            message.hidden_until = message.received + seconds
         return [self._shown(message, request) for message in received]
 
     def delete(self, request: Json) -> Json:
@@ -462,7 +469,11 @@ class _FifoQueue:
             raise _invalid("ReceiptHandle", handle, "Message does not exist.")
         if not self._is_in_flight(message, handle):
             raise SqsError(f"{SQS_PREFIX}MessageNotInflight", "The specified message isn't in flight.")
-        message.hidden_until = self._clock() + seconds
+        hidden_until = self._clock() + seconds / self._speed
+        if hidden_until > message.received + VISIBILITY_SECONDS[-1]:
+            limit = "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]"
+            raise _invalid("VisibilityTimeout", seconds, limit)
+        message.hidden_until = hidden_until
         return {}
 
     def purge(self, _: Json) -> Json:
@@ -550,7 +561,7 @@ class _FifoQueue:
 
     def _shown(self, message: _Message, request: Json) -> Json:
         names = {*request.get("AttributeNames", []), *request.get("MessageSystemAttributeNames", [])}
-        system = {name: text for name, text in message.system_attributes().items() if names & {name, "All"}}
+        system = {name: text for name, text in message.system_attributes(self._speed).items() if names & {name, "All"}}
         attributes = _chosen(message.attributes, request.get("MessageAttributeNames", []))
         shown: Json = {
             "MessageId": message.id,

@@ -35,6 +35,8 @@ CONCURRENCIES: Final = range(2, 1001)
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: of a synchronous invocation.
 PAYLOAD_BYTES: Final = 6 * 1024 * 1024
 
+# What an invocation that failed outright is answered.
+_FAILED: Final = '{"errorType": "InvocationFailed"}'
 _IDLE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 3.0
 
@@ -43,9 +45,9 @@ class EventSource:
     """Feeds a FIFO queue to `invoke`, which takes an event (JSON) and returns the worker's answer (JSON).
 
     Up to `max_concurrency` batches of up to `batch_size` messages run at once. A message that fails, or that could not
-    be deleted, stays in the queue and comes again after the queue's visibility timeout; a failed one after
-    `retry_seconds` when that is given, which compresses the waiting, and not the time that a worker may take.
-    Raises ValueError for numbers that Lambda would not take.
+    be deleted, stays in the queue, and comes again when the worker said so to SQS, or after the queue's visibility
+    timeout. Those of an invocation that failed outright are put off by `retry_seconds`, when that is given: a test need
+    not wait for the visibility timeout then. Raises ValueError for numbers that Lambda would not take.
     """
 
     def __init__(  # noqa: PLR0913 -- what a mapping is configured with
@@ -163,8 +165,6 @@ class EventSource:
             stayed += [each for each, _ in part if _group(each) in held_back or each["MessageId"] in failed]
         with self._lock:
             self.failures += len(stayed)
-        # All of them in one call: if some came again before the others, their group would lose its order.
-        self._hasten(stayed)
 
     def _run(self, batch: Sequence[tuple[MessageTypeDef, str]]) -> set[str]:
         """Run the worker and return the ids of the messages that failed."""
@@ -175,11 +175,13 @@ class EventSource:
         try:
             answer = self._invoke(_event(record for _, record in batch))
         except Exception:  # noqa: BLE001 -- whatever goes wrong with an invocation, Lambda goes on
-            return ids
+            answer = _FAILED
+        if '"errorType"' in answer:
+            self._put_off([message for message, _ in batch])
         return failed_items(answer, ids)
 
-    def _hasten(self, messages: Sequence[MessageTypeDef]) -> None:
-        if not messages or self._retry_seconds is None:
+    def _put_off(self, messages: Sequence[MessageTypeDef]) -> None:
+        if self._retry_seconds is None:
             return
         entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
             {"Id": str(n), "ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": self._retry_seconds}

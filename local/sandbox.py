@@ -46,6 +46,7 @@ PATHS = {"/v2/enqueue": "alert", "/v2/change/enqueue": "change"}
 
 # https://developer.pagerduty.com/docs/send-alert-event and https://developer.pagerduty.com/docs/send-change-event
 SUMMARY_CHARACTERS = 1024
+SEVERITIES = ("critical", "error", "warning", "info")
 DEDUP_KEY_CHARACTERS = 255
 ROUTING_KEY = r"[A-Za-z0-9]{32}"
 # https://developer.pagerduty.com/docs/events-api-v2-overview says "512 KB"; decimal is the reading that is always safe.
@@ -88,8 +89,9 @@ class Incident:
 
     routing_key: str
     dedup_key: str
-    summary: str  # of the first trigger; later ones are merged into it
-    severity: str
+    title: str  # the summary of the first trigger
+    severity: str  # the highest of all triggers
+    payload: dict[str, Any]  # of the last trigger: what the alert shows
     status: Literal["triggered", "acknowledged", "resolved"] = "triggered"
     triggers: int = 1  # the first included
 
@@ -236,7 +238,7 @@ CHANGE_PAYLOAD: dict[str, Rule] = {
     ),
     "source": _text(),
     # Not in PagerDuty's table for change events, but RudderStack's page maps it.
-    "severity": _one_of("critical", "error", "warning", "info"),
+    "severity": _one_of(*SEVERITIES),
     "timestamp": _timestamp,
     # PagerDuty takes a plain string in practice, but documents an object, and event rules can use nothing else.
     "custom_details": _object({}, others=True),
@@ -455,20 +457,25 @@ class Sandbox:
             return _Answer(HTTPStatus.ACCEPTED, body, accepted=True)
         dedup_key = call.event.get("dedup_key") or uuid.uuid4().hex
         body = {"status": "success", "message": "Event processed", "dedup_key": dedup_key}
-        return _Answer(HTTPStatus.ACCEPTED, body, accepted=self._apply(call.event, dedup_key))
+        return _Answer(HTTPStatus.ACCEPTED, body, accepted=self.apply(call.event, dedup_key))
 
-    def _apply(self, event: dict[str, Any], dedup_key: str) -> bool:
+    def apply(self, event: dict[str, Any], dedup_key: str) -> bool:
         """Open or change an incident: https://developer.pagerduty.com/docs/send-alert-event#alert-de-duplication."""
         key, action = event["routing_key"], event["event_action"]
         incident = self._latest.get((key, dedup_key))
         if incident and incident.status != "resolved":
             if action == "trigger":
-                incident.triggers += 1  # An acknowledged incident stays acknowledged.
+                # The title and the status stay, an acknowledged one too; a severity never goes down:
+                # https://support.pagerduty.com/main/docs/dynamic-notifications
+                incident.triggers += 1
+                incident.payload = event["payload"]
+                incident.severity = min(incident.severity, event["payload"]["severity"], key=SEVERITIES.index)
             else:
                 incident.status = "acknowledged" if action == "acknowledge" else "resolved"
             return True
         if action == "trigger":
-            incident = Incident(key, dedup_key, event["payload"]["summary"], event["payload"]["severity"])
+            payload = event["payload"]
+            incident = Incident(key, dedup_key, payload["summary"], payload["severity"], payload)
             self.incidents.append(incident)
             self._latest[key, dedup_key] = self._latest[None, dedup_key] = incident
             return True

@@ -10,7 +10,7 @@ from local.docker import for_containers, reachable_from_containers
 from local.doctor import LOCAL_STACK_FILE
 from local.runtime import emulator
 from local.sandbox import Received
-from local.stack import LOCAL_TOKEN, PREFIX, RETRY_SECONDS, STATE, LocalStack, Options
+from local.stack import LOCAL_TOKEN, PREFIX, STATE, LocalStack, Options
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -51,7 +51,6 @@ def _greet(stack: LocalStack) -> None:
         f"  Lambda      {lambda_runtime}\n"
         f"  Queue       {stack.queue_url}\n"
         f"  Dead        {stack.dead_letter_queue_url}\n"
-        f"  Time        compressed: what fails is tried again after {RETRY_SECONDS} s; on AWS after two minutes\n"
         "\nOpen an incident:\n"
         f"  curl -i {stack.url}/events -H 'Authorization: Bearer {token}' \\\n"
         "    -H 'Content-Type: application/json' \\\n"

@@ -15,7 +15,7 @@ from local import gateway
 from local.aws import Aws
 from local.event_source import EventSource
 from local.runtime import Function, Runtime
-from local.sandbox import Received, Sandbox, ca_file
+from local.sandbox import RATE_LIMIT, Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -28,8 +28,6 @@ STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
 LOCAL_TOKEN: Final = "local-webhook-token"  # noqa: S105
 LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"
 PREFIX: Final = "/rudderstack-pagerduty"
-# Seconds after which a message that failed comes again: on AWS the queue's visibility timeout, two minutes.
-RETRY_SECONDS: Final = 2
 # As many workers at once as this machine bears; on AWS it is QueueConcurrency.
 WORKERS: Final = 2
 
@@ -40,7 +38,9 @@ Delivery = Literal["direct", "queued"]
 class Options:
     """What can be chosen: the port of the API (0: the system picks), the secrets, and which PagerDuty.
 
-    Without `pagerduty_url` PagerDuty is the sandbox, and service `default` has a routing key that it takes.
+    Without `pagerduty_url` PagerDuty is the sandbox, which takes `rate_limit` calls a minute and routing key (None: any
+    number), and service `default` has a routing key that it takes. `speed` is how many times faster time passes for
+    events that were put off.
     """
 
     port: int = 0
@@ -48,6 +48,8 @@ class Options:
     services: Mapping[str, str] = field(default_factory=dict)
     pagerduty_url: str | None = None
     delivery: Delivery = "direct"
+    rate_limit: int | None = RATE_LIMIT
+    speed: float = 1.0
 
 
 class LocalStack:
@@ -67,7 +69,7 @@ class LocalStack:
     ) -> None:
         self.options = options or Options()
         self.url = ""
-        self.aws = Aws()
+        self.aws = Aws(speed=self.options.speed)
         self.runtime: Runtime
         self.worker: Runtime
         self.event_source: EventSource
@@ -113,7 +115,8 @@ class LocalStack:
 
         pagerduty_url = options.pagerduty_url
         if pagerduty_url is None:
-            self.sandbox = starting.enter_context(Sandbox(on_received=self._on_received))
+            sandbox = Sandbox(rate_limit=options.rate_limit, on_received=self._on_received)
+            self.sandbox = starting.enter_context(sandbox)
             pagerduty_url = self.sandbox.url
 
         self._create_queues(stacks[0].resources)
@@ -132,7 +135,7 @@ class LocalStack:
                 self.queue_url,
                 self.worker.invoke,
                 max_concurrency=WORKERS,
-                retry_seconds=RETRY_SECONDS,
+                retry_seconds=None if options.speed == 1 else self._visibility_timeout,
             )
         )
         self.runtime = self._run(starting, functions["ApiFunction"], environment)
@@ -168,6 +171,7 @@ class LocalStack:
         }
         attributes["RedrivePolicy"] = json.dumps(policy)
         self.queue_url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"]
+        self._visibility_timeout = int(attributes["VisibilityTimeout"])
 
 
 def _queue_attributes(properties: Mapping[str, Any]) -> dict[Any, str]:

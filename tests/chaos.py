@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ SENDERS: Final = 10
 # PagerDuty's limit of 120 calls a minute and key, the minute compressed to two seconds.
 RATE_LIMIT: Final = 120
 RATE_WINDOW: Final = 2.0
+# So many times faster does the time of what waits in the queue pass too.
+QUEUE_SPEED: Final = 30.0
 # While this part of the calls comes in, PagerDuty fails.
 OUTAGE: Final = (0.1, 0.15)
 # Seconds in which nothing listens at PagerDuty's port, and how many calls there are to each such time.
@@ -395,6 +398,7 @@ class Reckoning:
     dead_lettered: int = 0
     retried: int = 0
     put_back: int = 0
+    merged: int = 0
     changes_twice: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -407,7 +411,7 @@ class Reckoning:
         yield f"{self.mode.name}"
         yield f"  sent            {self.sent} events, {self.requests} requests, {self.attempts} attempts"
         yield f"  answered        {statuses}; {self.unanswered} answers lost; the slowest after {self.slowest:.2f} s"
-        yield f"  delivered       {self.delivered} events in {self.calls} calls to PagerDuty"
+        yield f"  delivered       {self.delivered} events in {self.calls} calls to PagerDuty; {self.merged} were merged"
         yield f"  refused         {self.refused}, dead-lettered {self.dead_lettered}"
         yield f"  retried         {self.retried} events by the sender; put back {self.put_back} times by the worker"
         yield f"  counted apart   {self.changes_twice} changes twice, each after a lost answer or a killed process"
@@ -425,7 +429,9 @@ def run(
     """
     name = f"{seed} {mode.name}"
     made_up = plan(events, incidents, name)
-    with LocalStack(Options(delivery=mode.delivery)) as stack:
+    log: list[str] = []
+    options = Options(delivery=mode.delivery, rate_limit=None, speed=QUEUE_SPEED)
+    with LocalStack(options, on_log=log.append) as stack:
         _warm_up(stack, made_up.senders)
         died = _count_deaths(_caller(stack, mode))
         weather = Weather(stack, mode, made_up, name, failing)
@@ -444,7 +450,7 @@ def run(
         result.put_back = stack.event_source.failures
         if waiting:
             result.problems.append(f"{waiting} messages are still in the queue")
-        _reckon(result, made_up, records, stack, died)
+        _reckon(result, made_up, records, stack, died, _merged(log))
     return result
 
 
@@ -528,7 +534,20 @@ def _dead_letters(stack: LocalStack) -> dict[str, str]:
 # -- the reckoning ---------------------------------------------------------------------------------------------------
 
 
-def _reckon(result: Reckoning, plan: Plan, records: Sequence[Record], stack: LocalStack, died: Counter[str]) -> None:
+def _merged(log: Iterable[str]) -> set[str]:
+    """Find the events that the worker says it merged: PagerDuty would show nothing of them."""
+    lines = [json.loads(line) for line in log if '"outcome":"merged"' in line]
+    return {line["message_id"] for line in lines}
+
+
+def _reckon(  # noqa: PLR0913, PLR0917 -- all that is known of a run
+    result: Reckoning,
+    plan: Plan,
+    records: Sequence[Record],
+    stack: LocalStack,
+    died: Counter[str],
+    merged: set[str],
+) -> None:
     """Fill in the result; `died` counts the events that died with a process of the function that calls PagerDuty."""
     sandbox = _sandbox(stack)
     letters = _dead_letters(stack)
@@ -551,14 +570,15 @@ def _reckon(result: Reckoning, plan: Plan, records: Sequence[Record], stack: Loc
     result.unanswered = sum(not request.answered for request in requests)
     result.slowest = max(request.seconds for request in requests)
     result.calls = len(sandbox.received)
-    result.delivered = sum(each in arrived for each in plan.ids("delivered"))
+    result.delivered = sum(each in arrived or each in merged for each in plan.ids("delivered"))
+    result.merged = len(merged)
     result.dead_lettered = len(letters)
     result.retried = sum(len(record.requests) > 1 for record in records)
     changes = {record.job.event["messageId"] for record in records if "integrations" in record.job.event}
     result.changes_twice = sum(1 < arrived[each] <= 1 + lost[each] for each in changes)
 
     result.problems += wrong_answers(requests)
-    result.problems += wrong_ends(result, plan, records, letters, arrived)
+    result.problems += wrong_ends(result, plan, records, letters, arrived.keys() | merged)
     result.problems += wrong_incidents(plan, sandbox)
     result.problems += wrong_order(plan, arrived)
     result.problems += wrong_repeats(arrived, lost)
@@ -580,9 +600,12 @@ def wrong_answers(requests: Iterable[Request]) -> Iterator[str]:
 
 
 def wrong_ends(
-    result: Reckoning, plan: Plan, records: Sequence[Record], letters: Mapping[str, str], arrived: Counter[str]
+    result: Reckoning, plan: Plan, records: Sequence[Record], letters: Mapping[str, str], arrived: AbstractSet[str]
 ) -> Iterator[str]:
-    """Each event is delivered, refused with a reason that tells why, or dead-lettered with one; else it is lost."""
+    """Each event is delivered, refused with a reason that tells why, or dead-lettered with one; else it is lost.
+
+    `arrived` are those that took effect and those that were merged.
+    """
     for number, record in enumerate(records):
         message_id = record.job.event["messageId"]
         fate = plan.fates[message_id]
@@ -624,6 +647,9 @@ def wrong_incidents(plan: Plan, sandbox: Sandbox) -> Iterator[str]:
         incident = sandbox.incident(key)
         if incident and incident.status != "resolved":
             yield f"{key} is left {incident.status}"
+        last = [each for each in plan.lives[key] if each not in plan.ends.values()][-1]
+        if incident and incident.payload["custom_details"]["id"] != last:
+            yield f"{key} does not show what its last trigger said"
 
 
 def wrong_order(plan: Plan, arrived: Iterable[str]) -> Iterator[str]:

@@ -339,18 +339,36 @@ def test_an_invocation_that_raises_fails_its_batch_and_nothing_else(mapping: Map
     assert mapping.count() == 1
 
 
-def test_what_fails_comes_again_sooner_when_so_configured(mapping: Mapping) -> None:
-    for number in range(3):
-        mapping.send(huge(number))
-    mapping.worker.answer = failing(huge(1))
+@pytest.mark.parametrize("failure", [RuntimeError("killed"), '{"errorType": "Runtime.ExitError"}'])
+def test_an_invocation_that_failed_outright_is_put_off_when_so_configured(
+    mapping: Mapping, failure: Exception | str
+) -> None:
+    def fail(_: list[Any]) -> str:
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    mapping.send("m")
+    mapping.worker.answer = fail
     with mapping.configure(retry_seconds=2):
         mapping.settle(1)
         mapping.worker.answer = failing()
         mapping.time.now += 2
         mapping.settle(2)
 
-    assert [body[0] for body in mapping.worker.bodies] == ["0", "1", "1", "2"]
     assert mapping.count() == 0
+
+
+def test_what_the_worker_put_off_is_left_as_it_said(mapping: Mapping) -> None:
+    mapping.send("m")
+    mapping.worker.answer = failing("m")
+    with mapping.configure(retry_seconds=2):
+        mapping.settle(1)
+        mapping.time.now += VISIBILITY - 1
+        mapping.send("other", "other")
+        mapping.settle(2)
+
+    assert mapping.worker.bodies == ["m", "other"]
 
 
 def test_a_message_in_the_hands_of_a_worker_is_not_handed_out_again_sooner(mapping: Mapping) -> None:

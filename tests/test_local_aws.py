@@ -7,6 +7,8 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -355,6 +357,42 @@ def test_visibility_can_be_changed_while_a_message_is_in_flight(queue: Queue, ti
     message = queue.receive()[0]
     queue.delete(message)
     assert code_of(lambda: change(message, 10)) == "InvalidParameterValue"
+
+
+def test_a_message_is_hidden_for_12_hours_at_most_from_when_it_was_received(queue: Queue, time: Clock) -> None:
+    def change(message: Any, seconds: int) -> None:
+        queue.sqs.change_message_visibility(
+            QueueUrl=queue.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=seconds
+        )
+
+    queue.send("m")
+    message = queue.receive()[0]
+    time.now += 60
+
+    assert code_of(lambda: change(message, 43_200)) == "InvalidParameterValue"
+    change(message, 43_140)
+
+
+def test_where_time_passes_faster_a_message_comes_again_sooner_and_has_waited_longer(
+    time: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = Clock()
+    monkeypatch.setattr("local.aws.time", SimpleNamespace(time=wall, monotonic=monotonic))
+    with Aws(clock=time, speed=10) as fast:
+        queue = Queue(fast)
+        sent_at = wall.now
+        queue.send("m")
+        handle = queue.receive()[0]["ReceiptHandle"]
+        queue.sqs.change_message_visibility(QueueUrl=queue.url, ReceiptHandle=handle, VisibilityTimeout=60)
+        time.now += 5
+        hidden = queue.bodies()
+        time.now += 1
+        wall.now += 6
+        (message,) = queue.receive()
+
+    assert hidden == []
+    assert wall.now - int(message["Attributes"]["SentTimestamp"]) / 1000 == 60
+    assert wall.now - sent_at == 6
 
 
 def test_a_message_that_is_shown_again_waits_for_the_rest_of_its_group(queue: Queue, time: Clock) -> None:

@@ -1,6 +1,6 @@
 """How long an event that was put off waits, who goes first, and which triggers need not be posted."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import pacing
 from event import SEVERITIES, Action, Event, Severity
+from local.sandbox import Incident, Sandbox
 from pacing import Pace
 
 CLOSED = Pace(gap=10, next_at=1000)
@@ -163,33 +164,12 @@ def test_change_events_are_never_merged() -> None:
     assert pacing.merged(waited(*[change()] * 5)) == set()
 
 
-@dataclass
-class Incident:
-    """What PagerDuty shows of an alert and its incident, by its rules for repeated events."""
-
-    title: str
-    severity: Severity
-    payload: dict[str, Any]
-    status: str = "triggered"
-
-
 def at_pagerduty(events: list[Event]) -> list[Incident]:
-    """Post the events of one dedup key; return every incident that this opened, with its last state."""
-    incidents: list[Incident] = []
+    """Post the events of one dedup key; return every incident that this opened, with all but the number of triggers."""
+    sandbox = Sandbox()
     for event in events:
-        current = incidents[-1] if incidents and incidents[-1].status != "resolved" else None
-        if event.action == "trigger":
-            payload = event.content["payload"]
-            if current is None:
-                incidents.append(Incident(payload["summary"], payload["severity"], payload))
-            else:
-                current.severity = min(current.severity, payload["severity"], key=SEVERITIES.index)
-                current.payload = payload
-        elif current is not None:
-            current.status = f"{event.action}d"
-    for incident in incidents:
-        incident.payload = {name: value for name, value in incident.payload.items() if name != "severity"}
-    return incidents
+        sandbox.apply({"routing_key": "key", **event.content}, "disk")
+    return [replace(incident, triggers=0) for incident in sandbox.incidents]
 
 
 @given(

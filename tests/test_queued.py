@@ -18,7 +18,7 @@ SEND = "AmazonSQS.SendMessageBatch"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    with LocalStack(Options(delivery="queued")) as running:
+    with LocalStack(Options(delivery="queued", speed=30)) as running:
         yield running
 
 

@@ -36,12 +36,8 @@ MISSING = object()
 # Over TLS, as in production, and without, as from a container that does not know the CA.
 over_both = pytest.mark.parametrize("url", ["url", "plain_url"], indirect=True)
 
-TRIGGER = {
-    "routing_key": KEY,
-    "event_action": "trigger",
-    "dedup_key": "disk",
-    "payload": {"summary": "Disk full", "source": "db1", "severity": "error"},
-}
+DISK_FULL = {"summary": "Disk full", "source": "db1", "severity": "error"}
+TRIGGER = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "disk", "payload": DISK_FULL}
 FULL_TRIGGER = {
     **TRIGGER,
     "payload": {
@@ -497,7 +493,7 @@ def test_what_has_no_body_is_answered_without_one(
 def test_a_trigger_opens_an_incident(sandbox: Sandbox, call: Caller) -> None:
     call(ALERTS, TRIGGER)
 
-    assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", "triggered", 1)]
+    assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", DISK_FULL, "triggered", 1)]
     assert sandbox.incident("disk") is sandbox.incident("disk", KEY) is sandbox.incidents[0]
     assert sandbox.incident("another") is None
     assert sandbox.incident("disk", OTHER_KEY) is None
@@ -507,7 +503,17 @@ def test_triggers_of_one_key_merge_into_the_open_incident(sandbox: Sandbox, call
     call(ALERTS, TRIGGER)
     call(ALERTS, changed(TRIGGER, "payload.summary", "Disk still full"))
 
-    assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", "triggered", 2)]
+    still_full = {**DISK_FULL, "summary": "Disk still full"}
+    assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", still_full, "triggered", 2)]
+
+
+def test_the_severity_of_an_alert_rises_and_never_falls(sandbox: Sandbox, call: Caller) -> None:
+    severities = []
+    for severity in ("warning", "critical", "info"):
+        call(ALERTS, changed(TRIGGER, "payload.severity", severity))
+        severities.append(sandbox.incidents[0].severity)
+
+    assert severities == ["warning", "critical", "critical"]
 
 
 def test_an_incident_is_acknowledged_and_resolved(sandbox: Sandbox, call: Caller) -> None:

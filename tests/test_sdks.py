@@ -467,7 +467,7 @@ def test_the_readmes_snippet_pages_somebody(sdk: Sdk, endpoint: Endpoint) -> Non
 
     assert printed == ""
     assert [(request.encoding, request.status) for request in endpoint.requests] == [(None, 200)]
-    assert [incident.summary for incident in endpoint.pagerduty.incidents] == ["Disk is full"]
+    assert [incident.title for incident in endpoint.pagerduty.incidents] == ["Disk is full"]
 
 
 def test_the_readmes_snippet_tells_what_was_not_sent_and_why(sdk: Sdk, endpoint: Endpoint) -> None:

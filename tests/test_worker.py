@@ -366,7 +366,7 @@ def test_when_pagerduty_refuses_the_first_for_good_the_others_are_not_merged(end
     endpoint.sandbox.misbehave = lambda call: Fault.answer(400, REFUSED) if "first" in str(call.event) else None
     endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61))
 
-    assert [incident.summary for incident in endpoint.sandbox.incidents] == ["second"]
+    assert [incident.title for incident in endpoint.sandbox.incidents] == ["second"]
 
 
 def test_merging_can_be_switched_off(make_endpoint: Callable[..., Endpoint]) -> None:
