@@ -1,32 +1,70 @@
-"""The README tells the truth: its tables are those of the code and of the template."""
+"""The documents tell the truth: their tables, samples and queries are those of the code and of the template."""
 
+import fnmatch
+import io
+import json
 import re
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import insights
 import local.run
+from benchmarks import costs
+from event import Event
+from local import metrics
+from local.sandbox import Fault, violations
+from mapping import map_event
 from outcome import CODES
+from settings import Rules
+from support import Endpoint, node_is_usable, track
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "template.yaml"
-README = (ROOT / "README.md").read_text()
-SECURITY = (ROOT / "SECURITY.md").read_text()
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+}
+README, SECURITY = DOCUMENTS["README.md"], DOCUMENTS["SECURITY.md"]
+ANSWERS, OPERATING, RUDDERSTACK = (DOCUMENTS[f"docs/{name}.md"] for name in ("answers", "operating", "rudderstack"))
+NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def rows(section: str, document: str = README) -> list[list[str]]:
-    """Read the rows of all tables between this heading and the next one."""
-    text = re.split(rf"^#+ {re.escape(section)}$", document, flags=re.MULTILINE)[1]
-    text = re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+def section(heading: str, document: str) -> str:
+    """Cut out what is between this heading and the next one."""
+    text = re.split(rf"^#+ {re.escape(heading)}$", document, flags=re.MULTILINE)[1]
+    return re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
+
+
+def rows(heading: str, document: str) -> list[list[str]]:
+    """Read the rows of all tables of a section."""
+    lines = section(heading, document).splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in lines
+        if line.startswith("| ") and not line.startswith("| ---")
+    ]
+
+
+def blocks(language: str, document: str) -> list[str]:
+    """List the blocks of code in a language."""
+    return [text for name, text in BLOCK.findall(document) if name == language]
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_code_is_explained_with_its_status() -> None:
     explained = {
-        code: row[1] for row in rows("Troubleshooting by code") for code in re.findall(r"`([a-z0-9_]+)`", row[0])
+        code: row[1]
+        for row in rows("Troubleshooting by code", ANSWERS)
+        for code in re.findall(r"`([a-z0-9_]+)`", row[0])
     }
 
     assert sorted(explained) == sorted(CODES)
@@ -35,25 +73,55 @@ def test_every_code_is_explained_with_its_status() -> None:
 
 def template() -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
-        """Reads CloudFormation's tags as nothing."""
+        """Reads CloudFormation's tags as nothing, but Fn::Sub, whose text it keeps."""
 
     Loader.add_multi_constructor("!", lambda *_: None)
+    Loader.add_constructor("!Sub", lambda _, node: node.value)
     found: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)  # noqa: S506 -- a SafeLoader
     return found
 
 
 def test_every_template_parameter_is_explained_with_its_default() -> None:
     explained = {
-        name: row[2].strip("`") for row in rows("Settings") for name in re.findall(r"`([A-Z][A-Za-z]+)`", row[0])
+        name: row[2].strip("`")
+        for row in rows("Template parameters", DOCUMENTS["docs/settings.md"])
+        for name in re.findall(r"`([A-Z][A-Za-z]+)`", row[0])
     }
 
     assert explained == {name: str(parameter["Default"]) for name, parameter in template()["Parameters"].items()}
 
 
-def test_every_alarm_is_in_the_runbook() -> None:
-    alarms = {name for name, entry in template()["Resources"].items() if entry["Type"] == "AWS::CloudWatch::Alarm"}
+def alarms() -> dict[str, str]:
+    """Read the alarms of the template: the name of each in a notification, by its logical ID."""
+    return {
+        name: entry["Properties"]["AlarmName"].replace("${AWS::StackName}", "STACK")
+        for name, entry in template()["Resources"].items()
+        if entry["Type"] == "AWS::CloudWatch::Alarm"
+    }
 
-    assert {name for row in rows("Runbook") for name in re.findall(r"`(\w+Alarm)`", row[0])} == alarms
+
+def runbook() -> dict[str, tuple[str, str]]:
+    """Read the runbook: the name and the text of each alarm, by its logical ID."""
+    found = {}
+    for row in rows("Runbook", OPERATING)[1:]:
+        name, logical_id = re.findall(r"`([\w-]+)`", row[0])
+        found[logical_id] = (name, " ".join(row[1:]))
+    return found
+
+
+def test_every_alarm_is_in_the_runbook_under_the_name_of_its_notification() -> None:
+    assert {logical_id: name for logical_id, (name, _) in runbook().items()} == alarms()
+
+
+@pytest.mark.parametrize(
+    ("result", "names"),
+    [("deferred", ["DeferredAlarm"]), ("rejected", ["EventsRefusedAlarm", "UnauthorizedAlarm"])],
+)
+def test_the_runbook_names_every_code_that_can_be_behind_an_alarm(result: str, names: list[str]) -> None:
+    patterns = re.findall(r"`([a-z_]+\*?)`", " ".join(runbook()[name][1] for name in names))
+    expected = {code for code, (its_result, _) in CODES.items() if its_result == result}
+
+    assert {code for code in CODES for pattern in patterns if fnmatch.fnmatch(code, pattern)} == expected
 
 
 def test_every_permission_is_explained() -> None:
@@ -62,31 +130,59 @@ def test_every_permission_is_explained() -> None:
     assert {row[1].strip("`") for row in rows("What each function may do", SECURITY)} - {"statement"} == allowed
 
 
-def test_every_link_between_the_documents_leads_somewhere() -> None:
-    documents = {"README.md": README, "SECURITY.md": SECURITY}
-    headings = {
-        f"{name}#{re.sub(r'[^a-z0-9 -]', '', heading.lower()).replace(' ', '-')}"
-        for name, text in documents.items()
-        for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
-    }
-    targets = {
-        target if target.partition("#")[0] else name + target
-        for name, text in documents.items()
-        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text)
-    }
-
-    assert {target for target in targets if "#" in target} - headings == set()
-    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
-
-
 def test_every_metric_of_the_dashboard_is_explained() -> None:
     shown = set(re.findall(r'\["RudderStackPagerDuty", "(\w+)"', TEMPLATE.read_text()))
+    explained = {name for row in rows("Log and metrics", OPERATING) for name in re.findall(r"`([A-Z]\w+)`", row[0])}
 
-    assert {name for row in rows("Log and metrics") for name in re.findall(r"`([A-Z]\w+)`", row[0])} == shown
+    assert explained == shown
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+
+def anchor(heading: str) -> str:
+    """Write a heading as GitHub does in the address of its section."""
+    return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+
+
+def links() -> Iterator[tuple[str, str]]:
+    """List the links between the documents: the document that has each, and what it leads to from the root."""
+    for name, text in DOCUMENTS.items():
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", BLOCK.sub("", text)):
+            path, _, fragment = target.partition("#")
+            found = ((ROOT / name).parent / path).resolve().relative_to(ROOT) if path else Path(name)
+            yield name, f"{found}#{fragment}" if fragment else str(found)
+
+
+def test_every_link_between_the_documents_leads_somewhere() -> None:
+    sections = {
+        f"{name}#{anchor(heading)}"
+        for name, text in DOCUMENTS.items()
+        for heading in re.findall(r"^#+ (.+)$", BLOCK.sub("", text), flags=re.MULTILINE)
+    }
+
+    assert [
+        (name, target)
+        for name, target in links()
+        if target not in sections and not ("#" not in target and (ROOT / target).exists())
+    ] == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    linked = {target.partition("#")[0] for name, target in links() if name == "README.md"}
+
+    assert set(DOCUMENTS) - {"README.md"} <= linked
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+# -- make run --------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_make_run_is_what_make_run_prints() -> None:
-    shown = re.findall(r"^    ([a-z0-9-]+\.json) ", README, flags=re.MULTILINE)
+    shown = re.findall(r"^([a-z0-9-]+\.json) ", README, flags=re.MULTILINE)
 
     assert shown == sorted(local.run.EXPECTED)
 
@@ -100,3 +196,247 @@ def test_no_event_file_has_a_timestamp_that_would_grow_too_old(name: str) -> Non
 
 def test_every_event_file_is_expected_to_turn_out_somehow() -> None:
     assert sorted(file.name for file in local.run.EVENTS.glob("*.json")) == sorted(local.run.EXPECTED)
+
+
+# -- samples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind", "action"),
+    [
+        ("Trigger", "alert", "trigger"),
+        ("Acknowledge", "alert", "acknowledge"),
+        ("Resolve", "alert", "resolve"),
+        ("Change event", "change", None),
+    ],
+)
+def test_each_sample_becomes_the_event_that_its_heading_says(heading: str, kind: str, action: str | None) -> None:
+    (sample,) = blocks("json", section(heading, RUDDERSTACK))
+    mapped = map_event(json.loads(sample), "default", Rules(), NOW, "fallback-key")
+
+    assert isinstance(mapped, Event)
+    assert (mapped.kind, mapped.action, mapped.warnings) == (kind, action, ())
+
+
+def test_every_sample_in_json_is_one_of_these() -> None:
+    assert [len(blocks("json", text)) for text in DOCUMENTS.values() if blocks("json", text)] == [4]
+
+
+def test_the_event_that_pages_by_hand_is_one_that_pagerduty_takes() -> None:
+    (script,) = blocks("bash", section("Page by hand", OPERATING))
+    event = script.partition("<<EOF\n")[2].partition("EOF\n")[0].replace("$ROUTING_KEY", "0" * 32)
+
+    assert violations("alert", event.encode())[1] == ()
+
+
+def test_what_is_sent_again_by_hand_pages() -> None:
+    (script,) = blocks("bash", section("Send the events again", OPERATING))
+    (event,) = re.findall(r"-d '(.+)'", script)
+    mapped = map_event(json.loads(event), "default", Rules(), NOW, "fallback-key")
+
+    assert isinstance(mapped, Event)
+    assert (mapped.action, mapped.dedup_key) == ("trigger", "db-1/disk")
+
+
+# Without Node there is nothing to run JavaScript with; the run then says so at its end.
+if node_is_usable():
+
+    def javascript(code: str) -> Any:
+        """Run JavaScript as a module; return what it prints as JSON."""
+        done = subprocess.run(  # noqa: S603 -- code of our own documents
+            ["node", "--input-type=module", "-e", code],  # noqa: S607 -- any node
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return json.loads(done.stdout)
+
+    def transformed(code: str, *events: dict[str, Any]) -> list[Any]:
+        """Call a transformation for each event, as RudderStack does; None for what it does not let through."""
+        show = f"console.log(JSON.stringify({json.dumps(events)}.map((event) => transformEvent(event) ?? null)));"
+        found: list[Any] = javascript(code.replace("export ", "") + show)
+        return found
+
+    @pytest.mark.parametrize("heading", ["Trigger", "Acknowledge", "Resolve", "Change event"])
+    def test_the_javascript_of_a_sample_says_the_same_as_its_json(heading: str) -> None:
+        (sample,) = blocks("json", section(heading, RUDDERSTACK))
+        (call,) = blocks("javascript", section(heading, RUDDERSTACK))
+        sdk = (
+            "const rudderanalytics = { track: (event, properties, options = {}) =>"
+            ' console.log(JSON.stringify({ type: "track", event, properties, ...options })) };\n'
+        )
+
+        assert javascript(sdk + call) == json.loads(sample)
+
+    @pytest.mark.parametrize("document", ["README.md", "docs/rudderstack.md"])
+    def test_the_transformation_lets_only_the_chosen_track_calls_through(document: str) -> None:
+        chosen, other = track(), track(event="Page viewed")
+        identify = {"type": "identify", "event": "Disk is full"}
+        code = next(text for text in blocks("javascript", DOCUMENTS[document]) if "FOR_PAGERDUTY" in text)
+
+        assert transformed(code, chosen, other, identify) == [chosen, None, None]
+
+    def test_the_transformation_for_reverse_etl_makes_change_events() -> None:
+        (code,) = blocks("javascript", section("Reverse ETL", RUDDERSTACK))
+        (event,) = transformed(code, track(integrations={"All": True}))
+        mapped = map_event(event, "default", Rules(), NOW, "fallback-key")
+
+        assert isinstance(mapped, Event)
+        assert (mapped.kind, event["integrations"]["All"]) == ("change", True)
+
+    def test_the_transformation_for_public_sources_removes_what_changes_the_request() -> None:
+        (code,) = blocks("javascript", SECURITY)
+        harm = {"fullPath": "https://example.com", "appendPath": "/billing", "header": {"a": "b"}}
+        event = track(**harm, integrations={"All": True, "Webhook": dict(harm), "webhook": None})
+
+        assert transformed(code, event) == [track(integrations={"All": True, "Webhook": {}, "webhook": None})]
+
+
+# -- queries ---------------------------------------------------------------------------------------------------------
+
+
+def lines(log: io.StringIO) -> list[insights.Line]:
+    """Read the log of both functions, each line with the time at which CloudWatch would have had it, in their order."""
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line | {"@timestamp": f"{number:04}"} for number, line in enumerate(found)]
+
+
+def queries(heading: str) -> list[str]:
+    return [text for text in blocks("text", section(heading, OPERATING)) if text.startswith("filter")]
+
+
+def test_the_query_finds_who_was_not_paged(make_endpoint: Callable[..., Endpoint], log: io.StringIO) -> None:
+    endpoint = make_endpoint()
+    refused = track(messageId="refused", properties={"action": "resolved"})
+    late, lost = (track(messageId=name, properties={"dedupKey": name}) for name in ("late", "lost"))
+    twice = track(messageId="twice", properties={"dedupKey": "twice"})
+    waiting, arrived, buried = (
+        track(messageId=name, properties={"dedupKey": name}) for name in ("waiting", "arrived", "buried")
+    )
+    endpoint.post(refused)
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.post(late)
+    endpoint.post(lost)
+    endpoint.sandbox.misbehave = None
+    endpoint.post(late)
+    # RudderStack did not hear of the delivery, and was put off when it sent the event again.
+    endpoint.post(twice)
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
+    endpoint.post(twice)
+    endpoint.post([waiting, arrived, buried])
+    answers = {"waiting": 429, "buried": 400}
+    endpoint.sandbox.misbehave = lambda call: (
+        Fault.answer(answers[call.event["dedup_key"]]) if call.event["dedup_key"] in answers else None
+    )
+    endpoint.work()
+    endpoint.post({"type": "identify", "messageId": "ignored"})
+    query, _ = queries("Who was not paged")
+    found = insights.run(query, lines(log))
+
+    assert {row["message_id"]: (row["last"], row["reason"], row["queued"]) for row in found} == {
+        "refused": ("rejected", "action_unknown", 0),
+        "lost": ("deferred", "pagerduty_unavailable", 0),
+        "waiting": ("deferred", "pagerduty_rate_limited", 1),
+        "buried": ("rejected", "pagerduty_rejected", 1),
+    }
+    assert [row["message_id"] for row in found] == ["buried", "waiting", "lost", "refused"]
+    assert found[2]["incident"] == "lost"
+
+
+def test_the_other_query_counts_what_has_no_message_id(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.post(track(), headers={"authorization": "Bearer of-somebody-else"})
+    endpoint.post("not JSON")
+    endpoint.post("not JSON")
+    _, query = queries("Who was not paged")
+
+    assert insights.run(query, lines(log)) == [
+        {"outcome": "rejected", "code": "body_not_json", "lines": 2},
+        {"outcome": "rejected", "code": "unauthorized", "lines": 1},
+    ]
+
+
+def test_the_query_for_failed_invocations_finds_a_timeout() -> None:
+    reports = [
+        {"@timestamp": str(number), "type": "platform.report", "record": {"status": status}}
+        for number, status in enumerate(["success", "timeout", "error"])
+    ]
+    (query,) = queries("Failed invocations")
+
+    assert [row["record"]["status"] for row in insights.run(query, [*reports, {"@timestamp": "9", "type": "x"}])] == [
+        "error",
+        "timeout",
+    ]
+
+
+def test_an_event_is_found_by_its_dedup_key(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.post(track(messageId="another", properties={"dedupKey": "another"}))
+    endpoint.post(track())
+    (query,) = queries("Find an event")
+
+    found = insights.run(query.replace("...", "disk-full"), lines(log))
+
+    assert [line["message_id"] for line in found] == ["m-1"]
+
+
+# -- costs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("header", "table"), [("part", costs.monthly()), ("case", costs.changes())])
+def test_the_tables_of_costs_are_those_that_the_script_prints(header: str, table: list[costs.Row]) -> None:
+    assert costs.table(header, table) in section("What it costs", OPERATING)
+
+
+def test_the_costs_count_every_alarm() -> None:
+    assert len(alarms()) == costs.ALARMS
+
+
+def metrics_of(log: io.StringIO) -> list[tuple[str, tuple[str, ...]]]:
+    """List the metrics that have a value in the log, each once: its name, and what it is a metric of."""
+    found = metrics.read_all(log.getvalue().splitlines())
+    return sorted({(metric.name, tuple(value for _, value in metric.dimensions[1:])) for metric in found})
+
+
+LIFE = [
+    track(messageId="1", originalTimestamp="2999-01-01T00:00:00Z"),
+    track(messageId="2", properties={"action": "acknowledge"}),
+    track(messageId="3", properties={"action": "resolve"}),
+    track(
+        messageId="4",
+        originalTimestamp="2999-01-01T00:00:00Z",
+        integrations={"pagerduty": {"type": "changeEvent"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_stack", "of_service"),
+    [
+        ("direct", costs.STACK_METRICS, costs.SERVICE_METRICS),
+        (
+            "queued",
+            costs.STACK_METRICS + costs.STACK_METRICS_OF_QUEUE,
+            costs.SERVICE_METRICS + costs.SERVICE_METRICS_OF_QUEUE,
+        ),
+    ],
+)
+def test_the_costs_count_the_metrics_of_a_day_without_trouble(
+    make_endpoint: Callable[..., Endpoint], log: io.StringIO, mode: str, of_stack: int, of_service: int
+) -> None:
+    endpoint = make_endpoint(mode=mode)
+    for event in LIFE:
+        endpoint.post(event)
+    while records := endpoint.received(endpoint.has.settings.queue_url):
+        endpoint.work(records)
+    found = [len(place) > 0 for _, place in metrics_of(log)]
+
+    assert (found.count(False), found.count(True)) == (of_stack, of_service)
+
+
+def test_the_costs_know_how_long_a_line_is(endpoint: Endpoint, log: io.StringIO) -> None:
+    endpoint.post(local.run.read_event(local.run.EVENTS / "alert-1-trigger.json")["body"])
+    endpoint.post(track(), headers={})
+    event, refusal = (len(line) for line in log.getvalue().splitlines())
+
+    assert 0.9 * costs.EVENT_LINE < event <= 1.02 * costs.EVENT_LINE
+    assert 0.9 * costs.REFUSAL_LINE < refusal <= 1.02 * costs.REFUSAL_LINE

@@ -110,7 +110,7 @@ class Sdk(Protocol):
         """Make the calls, one flush after the other; return what the error callback was told."""
 
     def run(self, snippets: Sequence[str]) -> str:
-        """Run that one of the README's snippets which is in the SDK's language; return all that it prints."""
+        """Run the one of the documented snippets that is in the SDK's language; return all that it prints."""
 
 
 class PythonSdk:
@@ -448,20 +448,17 @@ def test_when_the_sdk_sends_a_batch_again_what_the_queue_took_of_it_is_not_repea
     assert len(endpoint.pagerduty.changes) == 1
 
 
-# -- the README ------------------------------------------------------------------------------------------------------
+# -- the documents ---------------------------------------------------------------------------------------------------
 
 
 def snippets(url: str, write_key: str) -> list[str]:
-    """Take the code out of the README's section, with this URL and this write key in it."""
-    text = (ROOT / "README.md").read_text()
-    section = re.split(r"^### Without a RudderStack data plane$", text, flags=re.MULTILINE)[1]
-    section = re.split(r"^#+ ", section, flags=re.MULTILINE)[0]
-    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, flags=re.MULTILINE)
-    found = [re.sub("^    ", "", block, flags=re.MULTILINE).strip() for block in blocks]
+    """Take the code out of docs/sdks.md, with this URL and this write key in it."""
+    text = (ROOT / "docs" / "sdks.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```\w+\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     return [each.replace("DATA_PLANE_URL", url).replace("TOKEN", write_key) for each in found]
 
 
-def test_the_readmes_snippet_pages_somebody(sdk: Sdk, endpoint: Endpoint) -> None:
+def test_the_documented_snippet_pages_somebody(sdk: Sdk, endpoint: Endpoint) -> None:
     printed = sdk.run(snippets(endpoint.stack.url, LOCAL_TOKEN))
     endpoint.drain()
 
@@ -470,7 +467,7 @@ def test_the_readmes_snippet_pages_somebody(sdk: Sdk, endpoint: Endpoint) -> Non
     assert [incident.title for incident in endpoint.pagerduty.incidents] == ["Disk is full"]
 
 
-def test_the_readmes_snippet_tells_what_was_not_sent_and_why(sdk: Sdk, endpoint: Endpoint) -> None:
+def test_the_documented_snippet_tells_what_was_not_sent_and_why(sdk: Sdk, endpoint: Endpoint) -> None:
     printed = sdk.run(snippets(endpoint.stack.url, "the-write-key-of-somebody-else"))
 
     assert "not sent" in printed
