@@ -55,7 +55,8 @@ SERVICE_METRICS_OF_QUEUE: Final = 8
 ALARMS: Final = 13
 # Requests to SQS for an event that is alone in its request and in its batch: send, receive, delete.
 SQS_REQUESTS_OF_EVENT: Final = 3
-# Lambda's pollers, each with a long poll of 20 seconds: AWS names five for a standard queue and no number for FIFO.
+# Lambda's pollers, each with a long poll of 20 seconds: five for a standard queue with a maximum concurrency. For FIFO
+# queues no number is given. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 POLLERS: Final = 5
 SECONDS_OF_POLL: Final = 20
 # Running instances of the API's function, each reading two parameters every five minutes.
