@@ -24,7 +24,7 @@ from rudderstack.analytics.client import Client
 
 from local.aws import Failure
 from local.sandbox import Fault, Received, Sandbox
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack
+from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack, Options
 from support import node_is_usable, wait_until
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.requests: list[Answered] = []
-        self.stack = LocalStack(on_answer=self._note)
+        self.stack = LocalStack(Options(speed=30), on_answer=self._note)
 
     @property
     def statuses(self) -> list[int]:
