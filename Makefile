@@ -36,7 +36,7 @@ test: $(READY) ## Run the whole test suite, on every processor
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count (EVENTS=2000 SEED=1)
-	@PYTHONPATH=.:tests $(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
+	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
 
 bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
 	@PYTHONPATH=function $(BIN)/python -m benchmarks

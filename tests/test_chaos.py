@@ -10,20 +10,12 @@ from dataclasses import replace
 import pytest
 import urllib3
 
-import chaos
-from chaos import (
-    MODES,
-    Reckoning,
-    plan,
-    run,
-    wrong_answers,
-    wrong_ends,
-    wrong_incidents,
-    wrong_order,
-    wrong_repeats,
-)
+from chaos import __main__ as program
+from chaos.plan import MODES, plan
+from chaos.reckoning import Reckoning, wrong_answers, wrong_ends, wrong_incidents, wrong_order, wrong_repeats
+from chaos.router import Record, Request
+from chaos.run import run
 from local.sandbox import Sandbox
-from router import Record, Request
 from support import ROUTING_KEY
 
 STORM_EVENTS = int(os.environ.get("STORM_EVENTS", "200"))
@@ -134,9 +126,9 @@ def test_an_incident_shows_what_its_last_trigger_said(sandbox: Sandbox) -> None:
 
 def test_any_problem_is_an_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     results = {name: reckoning(name) for name in MODES}
-    monkeypatch.setattr(chaos, "run", lambda mode, **_: results[mode.name])
-    fine = chaos.main(["--events", "40"])
+    monkeypatch.setattr(program, "run", lambda mode, **_: results[mode.name])
+    fine = program.main(["--events", "40"])
     results["queued"].problems.append("event-000007 is lost")
 
-    assert (fine, chaos.main(["--events", "40"])) == (0, 1)
+    assert (fine, program.main(["--events", "40"])) == (0, 1)
     assert "PROBLEM         event-000007 is lost" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from router import Job, Record, Router, Rules, is_retried, worker_of
+from chaos.router import Job, Record, Router, Rules, is_retried, worker_of
 
 # The shortest wait, ten seconds, becomes ten milliseconds; three hours become eleven seconds.
 FAST = Rules(speed=1000)

@@ -1,0 +1,1 @@
+"""Lets everything fail under RudderStack's retry rules, and counts: `make chaos`."""
