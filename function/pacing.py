@@ -77,9 +77,13 @@ def learn(pace: Pace, code: str, now: float) -> Pace:
     return Pace(gap, now + gap)
 
 
-def share(backlog: int, keys: int) -> float:
-    """Tell how long a backlog of so many messages takes when it is spread over so many routing keys."""
-    return min(max(60 * backlog / (CALLS_A_MINUTE * keys), SHORTEST_SHARE), LONGEST_SHARE)
+def share(in_flight: int, keys: int) -> float:
+    """Tell how long it takes until each of the messages in flight had its turn, over so many routing keys.
+
+    They were received and not deleted, so nearly all of them were put off. What nobody has received yet does not count:
+    of the thousand messages of one incident ten come back together, and the others wait behind them.
+    """
+    return min(max(60 * in_flight / (CALLS_A_MINUTE * keys), SHORTEST_SHARE), LONGEST_SHARE)
 
 
 def pause(code: str, *, receives: int, waited: float, share: float, jitter: float) -> int:
@@ -91,7 +95,8 @@ def pause(code: str, *, receives: int, waited: float, share: float, jitter: floa
         seconds = 0.0  # Nothing is wrong but that this invocation is over.
     elif code in RATE_LIMITED:
         # In proportion to what it has waited: the young ones are tried often, and the old ones do not crowd them out.
-        # Longer than its share of the backlog would leave PagerDuty idle at the end.
+        # Longer than until all had their turn would leave
+        # PagerDuty idle.
         seconds = max(min(waited / 2, share), SHORTEST_PAUSE)
     elif code in _SETTINGS:
         seconds = PAUSE_FOR_SETTINGS

@@ -35,7 +35,7 @@ MAX_BATCH_BYTES: Final = 1_048_576
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
 # Seconds. With less than this left until the deadline, no call is begun.
 SHORTEST_CALL: Final = 0.25
-# Seconds for which the number of messages in the queue is taken to be what it was.
+# Seconds for which the number of messages in flight is taken to be what it was.
 COUNTED_EVERY: Final = 10.0
 _MAX_REASON_CHARACTERS: Final = 1000
 _ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "change": (None,)}
@@ -103,7 +103,7 @@ class Queue:
     def __init__(self, client: "SQSClient", url: str) -> None:
         self._client = client
         self._url = url
-        self._backlog = 0
+        self._in_flight = 0
         self._counted_at = float("-inf")
 
     def enqueue(self, events: Sequence[Event], deadline: float) -> list[Outcome]:
@@ -174,8 +174,8 @@ class Queue:
         for failed in answer.get("Failed", []):
             raise _failed("put an event off", failed["Code"])
 
-    def backlog(self, deadline: float) -> int:
-        """Tell how many messages are in the queue, those put off included; asks SQS every ten seconds at most.
+    def in_flight(self, deadline: float) -> int:
+        """Tell how many messages were received and not deleted, those put off included; asks SQS every ten seconds.
 
         While SQS does not say, it is as many as before, or none.
         """
@@ -186,10 +186,10 @@ class Queue:
                     self._client.get_queue_attributes,
                     deadline,
                     QueueUrl=self._url,
-                    AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+                    AttributeNames=["ApproximateNumberOfMessagesNotVisible"],
                 )
-                self._backlog = sum(int(number) for number in answer["Attributes"].values())
-        return self._backlog
+                self._in_flight = int(answer["Attributes"]["ApproximateNumberOfMessagesNotVisible"])
+        return self._in_flight
 
     def _send(
         self, entries: "Sequence[SendMessageBatchRequestEntryTypeDef]", deadline: float

@@ -124,7 +124,7 @@ class _Batch:
         share = 0.0
         if outcome.code in pacing.RATE_LIMITED and isinstance(event, Event):
             keys = self._has.credentials.routing_keys(event.service, self._end())
-            share = pacing.share(self._has.queue.backlog(self._end()), len(keys))
+            share = pacing.share(self._has.queue.in_flight(self._end()), len(keys))
         return pacing.pause(
             outcome.code,
             receives=_receives(record),

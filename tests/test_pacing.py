@@ -77,11 +77,11 @@ def test_what_says_nothing_of_the_rate_teaches_nothing(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backlog", "keys", "seconds"),
+    ("in_flight", "keys", "seconds"),
     [(0, 1, 20), (33, 1, 20), (100, 1, 60), (20_000, 1, 12_000), (20_000, 4, 3000), (120_000, 1, 39_600)],
 )
-def test_the_share_is_the_backlog_at_100_a_minute_and_key(backlog: int, keys: int, seconds: float) -> None:
-    assert pacing.share(backlog, keys) == seconds
+def test_each_message_in_flight_has_its_turn_at_100_a_minute_and_key(in_flight: int, keys: int, seconds: float) -> None:
+    assert pacing.share(in_flight, keys) == seconds
 
 
 def pause(code: str, *, receives: int = 1, waited: float = 0, share: float = 1200, jitter: float = 1) -> int:

@@ -282,7 +282,7 @@ def test_when_all_is_delivered_nothing_is_put_off(endpoint: Endpoint, put_off: l
     assert put_off == []
 
 
-def test_a_rate_limited_event_waits_half_as_long_again_but_not_beyond_its_share_of_the_backlog(
+def test_a_rate_limited_event_waits_half_as_long_again_but_not_until_all_others_had_their_turn(
     endpoint: Endpoint, put_off: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
