@@ -26,9 +26,10 @@ def transform() -> dict[str, Any]:
     return found
 
 
-def deployed(transformed: dict[str, Any], **parameters: str) -> dict[str, Any]:
+def deployed(transformed: dict[str, Any], *, partition: str = "aws", **parameters: str) -> dict[str, Any]:
     """Return the resources and outputs that a stack with these parameters has: the conditions are decided."""
     values = {name: entry["Default"] for name, entry in transformed["Parameters"].items()} | parameters
+    values["AWS::Partition"] = partition
 
     def decide(expression: Any) -> Any:
         match expression:
@@ -37,7 +38,7 @@ def deployed(transformed: dict[str, Any], **parameters: str) -> dict[str, Any]:
             case {"Fn::Not": [inner]}:
                 return not decide(inner)
             case {"Fn::Equals": [left, right]}:
-                return decide(left) == decide(right)
+                return str(decide(left)) == str(decide(right))
         return expression
 
     conditions = {name: decide(expression) for name, expression in transformed["Conditions"].items()}
@@ -61,6 +62,11 @@ def deployed(transformed: dict[str, Any], **parameters: str) -> dict[str, Any]:
         }
         for section in ("Resources", "Outputs")
     }
+
+
+def of_type(resources: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    """Return the properties of the resources of a type, by their names in the template."""
+    return {name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == kind}
 
 
 def listed(value: Any) -> list[Any]:

@@ -35,6 +35,8 @@ NOT_IN_MOTO: Final = frozenset(
         "AWS::ApiGatewayV2::Stage",
         # moto's CloudWatch has alarms, its CloudFormation only dashboards.
         "AWS::CloudWatch::Alarm",
+        # Likewise of CloudWatch Logs: see test_access_log.py.
+        "AWS::Logs::MetricFilter",
     }
 )
 
@@ -702,8 +704,7 @@ def test_the_outputs_lead_to_what_was_created(default: Stack) -> None:
         "RoutingKeyParameter": "/rudderstack-pagerduty/routing-keys/default",
         "PagerDutyUrl": "https://events.pagerduty.com",
         "DashboardUrl": (
-            "https://eu-west-1.console.aws.amazon.com/cloudwatch/home"
-            f"?region=eu-west-1#dashboards/dashboard/{dashboard}"
+            f"https://console.aws.amazon.com/cloudwatch/home?region=eu-west-1#dashboards/dashboard/{dashboard}"
         ),
         "FunctionName": created["ApiFunction"],
         "LogGroup": created["ApiFunctionLogGroup"],

@@ -11,8 +11,9 @@ import boto3
 import pytest
 import urllib3
 
+import access_log
 from dashboard import Shown, draw, label_of, metrics_of, substitute
-from infrastructure import deployed, transform
+from infrastructure import deployed, of_type, transform
 from local.metrics import Metric, read_all
 from local.sandbox import Fault, Received
 from local.stack import LOCAL_TOKEN, LocalStack, Options
@@ -91,15 +92,20 @@ def misbehave(call: Received) -> Fault | None:
 
 
 @pytest.fixture(scope="module")
-def emitted(log: list[str]) -> list[Metric]:
-    return read_all(log)
-
-
-@pytest.fixture(scope="module")
 def resources() -> dict[str, Any]:
     """Return the resources of a stack in which everything that can be switched on is."""
     found = deployed(transform(), AlarmTopicArn=TOPIC, NoDeliveryHours="24")
     return dict(found["Resources"])
+
+
+@pytest.fixture(scope="module")
+def emitted(log: list[str], resources: dict[str, Any]) -> list[Metric]:
+    """Return what the functions write, and what is counted in the access log when API Gateway answers by itself."""
+    (stage,) = of_type(resources, "AWS::ApiGatewayV2::Stage").values()
+    log_format = substitute(stage["AccessLogSettings"]["Format"], resolving(resources))
+    filters = list(of_type(resources, "AWS::Logs::MetricFilter").values())
+    refused = [access_log.write(log_format, status=status) for status in ("404", "503")]
+    return [*read_all(log), *(metric for line in refused for metric in access_log.count(line, filters))]
 
 
 def resolving(resources: Mapping[str, Any]) -> Callable[[str], str]:
@@ -128,8 +134,7 @@ def body(resources: dict[str, Any]) -> dict[str, Any]:
 
 
 def alarms(resources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    kind = "AWS::CloudWatch::Alarm"
-    return {name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == kind}
+    return of_type(dict(resources), "AWS::CloudWatch::Alarm")
 
 
 def watched(resources: Mapping[str, Any]) -> Iterator[Shown]:
@@ -207,6 +212,13 @@ def test_the_dashboard_looks_as_it_should(
     assert draw(body, lines_of) == DRAWING.read_text(encoding="utf-8")
 
 
+def test_no_widget_combines_what_cloudwatch_may_refuse(body: dict[str, Any]) -> None:
+    # AWS's own CDK refuses it: https://github.com/aws/aws-cdk/blob/main/packages/aws-cdk-lib/aws-cloudwatch/lib/graph.ts
+    refused = {"sparkline", "setPeriodToTimeRange"}
+
+    assert [each for each in body["widgets"] if refused <= each["properties"].keys()] == []
+
+
 def test_the_query_for_codes_asks_for_fields_that_the_log_has(body: dict[str, Any], log: list[str]) -> None:
     (query,) = (widget["properties"]["query"] for widget in body["widgets"] if widget["type"] == "log")
     fields = set(re.findall(r"\bby ([\w, ]+)", query)[0].replace(" ", "").split(",")) | {"outcome"}
@@ -245,13 +257,16 @@ def test_the_alarms_go_off_at_these_limits(resources: dict[str, Any]) -> None:
     assert {name: in_words(alarm) for name, alarm in alarms(resources).items()} == {
         "EventsRefusedAlarm": "Rejected Sum >= 1 in 1 of 1 x 300 s",
         "UnauthorizedAlarm": "Unauthorized Sum >= 1 in 1 of 1 x 300 s",
+        "GatewayRefusalsAlarm": "GatewayRefusals Sum >= 1 in 1 of 1 x 300 s",
+        "GatewayErrorsAlarm": "GatewayErrors Sum >= 1 in 1 of 1 x 300 s",
         "DeferredAlarm": "Deferred Sum >= 1 in 3 of 4 x 300 s",
         "ApiErrorsAlarm": "Errors Sum >= 1 in 1 of 1 x 300 s",
         "ApiThrottlesAlarm": "Throttles Sum >= 1 in 1 of 1 x 300 s",
         "SlowAnswersAlarm": "Latency p99 > 8000 in 2 of 3 x 300 s",
         "WorkerErrorsAlarm": "Errors Sum >= 1 in 1 of 1 x 300 s",
         "WorkerThrottlesAlarm": "Throttles Sum >= 1 in 1 of 1 x 300 s",
-        "QueueAgeAlarm": "ApproximateAgeOfOldestMessage Maximum > 600 in 1 of 1 x 300 s",
+        "QueueAgeAlarm": "QueueTime Maximum > 600 in 1 of 1 x 300 s",
+        "QueueUnreadAlarm": "ApproximateAgeOfOldestMessage Maximum > 600 in 1 of 1 x 300 s",
         "DeadLettersAlarm": "ApproximateNumberOfMessagesVisible Maximum >= 1 in 1 of 1 x 300 s",
         "NoDeliveryAlarm": "Delivered Sum < 1 in 24 of 24 x 3600 s",
     }
@@ -292,6 +307,12 @@ def test_no_delivery_is_expected_by_default() -> None:
 
 def test_every_alarm_says_what_to_do_first(resources: dict[str, Any]) -> None:
     assert [name for name, alarm in alarms(resources).items() if "First " not in alarm["AlarmDescription"]] == []
+
+
+def test_every_alarm_says_where_the_rest_is_told(resources: dict[str, Any]) -> None:
+    ends = " Runbook: docs/operating.md#runbook"
+
+    assert [name for name, each in alarms(resources).items() if not each["AlarmDescription"].endswith(ends)] == []
 
 
 def test_no_description_is_longer_than_cloudwatch_takes(resources: dict[str, Any]) -> None:
@@ -336,4 +357,4 @@ def test_cloudwatch_takes_every_alarm(resources: dict[str, Any], aws_url: str) -
         )
     taken = cloudwatch.describe_alarms(AlarmNamePrefix="local-")["MetricAlarms"]
 
-    assert len(taken) == len(alarms(resources)) == 11
+    assert len(taken) == len(alarms(resources)) == 14

@@ -1,7 +1,6 @@
 """The template as it is written, where moto creates nothing of it or does not show it; see test_created_stack.py."""
 
 import importlib
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 from samcli.cli.types import CfnTags
 from samtranslator.yaml_helper import yaml_parse
 
-from infrastructure import TEMPLATE, transform
+from dashboard import substitute
+from infrastructure import TEMPLATE, deployed, of_type, transform
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,10 +47,6 @@ def body(resources: dict[str, Any]) -> dict[str, Any]:
 def stage(resources: dict[str, Any]) -> dict[str, Any]:
     (found,) = of_type(resources, "AWS::ApiGatewayV2::Stage").values()
     return found
-
-
-def of_type(resources: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
-    return {name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == kind}
 
 
 # -- The endpoint ----------------------------------------------------------------------------------------------------
@@ -99,31 +95,7 @@ def test_requests_are_logged_to_a_group_of_their_own(stage: dict[str, Any]) -> N
     assert stage["AccessLogSettings"]["DestinationArn"] == {"Fn::GetAtt": ["AccessLogGroup", "Arn"]}
 
 
-def test_the_access_log_holds_neither_headers_nor_queries(stage: dict[str, Any]) -> None:
-    assert json.loads(stage["AccessLogSettings"]["Format"]) == {
-        "requestId": "$context.requestId",
-        "requestTime": "$context.requestTime",
-        "sourceIp": "$context.identity.sourceIp",
-        "routeKey": "$context.routeKey",
-        "status": "$context.status",
-        "responseLength": "$context.responseLength",
-        "responseLatency": "$context.responseLatency",
-        "integrationLatency": "$context.integrationLatency",
-        "integrationError": "$context.integration.error",
-    }
-
-
-def test_the_access_log_has_one_line_a_request(stage: dict[str, Any]) -> None:
-    assert "\n" not in stage["AccessLogSettings"]["Format"]
-
-
 # -- The functions ---------------------------------------------------------------------------------------------------
-
-
-def test_both_functions_are_the_same_code(template: dict[str, Any]) -> None:
-    code = [template["Resources"][name]["Properties"]["CodeUri"] for name in ("ApiFunction", "WorkerFunction")]
-
-    assert code == ["function/", "function/"]
 
 
 def test_the_functions_run_on_the_chosen_processor_which_is_arm_by_default(
@@ -158,19 +130,26 @@ def test_no_snapshot_freezes_the_secrets_of_a_version(functions: dict[str, Any])
     assert [name for name, function in functions.items() if "SnapStart" in function] == []
 
 
-def test_no_function_takes_concurrency_away_from_the_account(functions: dict[str, Any]) -> None:
-    assert [name for name, function in functions.items() if "ReservedConcurrentExecutions" in function] == []
+@pytest.mark.parametrize(("asked_for", "reserved"), [("0", None), ("100", {"Ref": "ReservedConcurrency"})])
+def test_the_function_behind_the_api_has_as_many_instances_of_its_own_as_were_asked_for(
+    asked_for: str, reserved: object
+) -> None:
+    functions = of_type(deployed(transform(), ReservedConcurrency=asked_for)["Resources"], "AWS::Lambda::Function")
+
+    assert {name: each.get("ReservedConcurrentExecutions") for name, each in functions.items()} == {
+        "ApiFunction": reserved,
+        "WorkerFunction": None,
+    }
+
+
+def test_no_instances_are_taken_away_from_the_account_by_default(template: dict[str, Any]) -> None:
+    assert template["Parameters"]["ReservedConcurrency"]["Default"] == 0
 
 
 def test_a_deployment_takes_effect_without_versions_or_aliases(resources: dict[str, Any]) -> None:
     kinds = {entry["Type"] for entry in resources.values()}
 
     assert kinds & {"AWS::Lambda::Version", "AWS::Lambda::Alias"} == set()
-
-
-@pytest.mark.parametrize("name", ["ApiFunction", "WorkerFunction"])
-def test_a_function_is_built_by_its_makefile(template: dict[str, Any], name: str) -> None:
-    assert template["Resources"][name]["Metadata"] == {"BuildMethod": "makefile"}
 
 
 # -- The parameters --------------------------------------------------------------------------------------------------
@@ -203,33 +182,34 @@ def test_a_function_is_built_by_its_makefile(template: dict[str, Any], name: str
         ("KmsKeyArn", "arn:aws:kms:eu-west-1:123456789012:alias/secrets", False),
         ("KmsKeyArn", "arn:aws:kms:eu-west-1:123456789012:key/*", False),
         ("KmsKeyArn", "*", False),
+        ("DeliveryMode", "direct", True),
+        ("DeliveryMode", "queued", True),
+        ("DeliveryMode", "queue", False),
+        # What Lambda takes.
+        ("QueueConcurrency", "1", False),
+        ("QueueConcurrency", "2", True),
+        ("QueueConcurrency", "1000", True),
+        ("QueueConcurrency", "1001", False),
+        ("ReservedConcurrency", "-1", False),
+        ("ReservedConcurrency", "0", True),
+        ("AlarmTopicArn", "", True),
+        ("AlarmTopicArn", "arn:aws-cn:sns:cn-north-1:123456789012:alarms", True),
+        ("AlarmTopicArn", "arn:aws:sns:eu-west-1:123456789012:alarms.fifo", False),
     ],
 )
 def test_a_mistake_in_a_parameter_stops_the_deployment(
     template: dict[str, Any], parameter: str, value: str, *, accepted: bool
 ) -> None:
-    pattern = template["Parameters"][parameter]["AllowedPattern"]
-
-    assert bool(re.fullmatch(pattern, value)) == accepted
+    assert accepts(template["Parameters"][parameter], value) == accepted
 
 
-def test_delivery_is_direct_unless_queued_is_asked_for(template: dict[str, Any]) -> None:
-    parameter = template["Parameters"]["DeliveryMode"]
-
-    assert (parameter["Default"], parameter["AllowedValues"]) == ("direct", ["direct", "queued"])
-
-
-def test_ten_batches_go_out_at_once_unless_another_number_that_lambda_takes_is_asked_for(
-    template: dict[str, Any],
-) -> None:
-    parameter = template["Parameters"]["QueueConcurrency"]
-
-    assert (parameter["Type"], parameter["Default"], parameter["MinValue"], parameter["MaxValue"]) == (
-        "Number",
-        10,
-        2,
-        1000,
-    )
+def accepts(parameter: dict[str, Any], value: str) -> bool:
+    """Tell whether CloudFormation takes a value for a parameter."""
+    if parameter["Type"] == "Number":
+        return int(parameter.get("MinValue", value)) <= int(value) <= int(parameter.get("MaxValue", value))
+    if "AllowedValues" in parameter:
+        return value in parameter["AllowedValues"]
+    return bool(re.fullmatch(parameter["AllowedPattern"], value))
 
 
 def test_every_parameter_has_a_default_and_a_description(template: dict[str, Any]) -> None:
@@ -281,6 +261,21 @@ def test_no_queue_has_a_name_that_the_next_stack_could_not_take(resources: dict[
 
 def test_every_output_says_what_to_do_with_it(template: dict[str, Any]) -> None:
     assert [name for name, output in template["Outputs"].items() if not output.get("Description")] == []
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "console"),
+    [
+        ("aws", "eu-west-1", "console.aws.amazon.com"),
+        ("aws-cn", "cn-north-1", "console.amazonaws.cn"),
+        ("aws-us-gov", "us-gov-west-1", "console.amazonaws-us-gov.com"),
+    ],
+)
+def test_the_dashboard_is_in_the_console_of_the_partition(partition: str, region: str, console: str) -> None:
+    output = deployed(transform(), partition=partition)["Outputs"]["DashboardUrl"]["Value"]
+    url = substitute(output, {"AWS::Region": region, "Dashboard": "alerts"}.__getitem__)
+
+    assert url == f"https://{console}/cloudwatch/home?region={region}#dashboards/dashboard/alerts"
 
 
 @pytest.fixture(scope="module")
