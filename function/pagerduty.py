@@ -40,7 +40,9 @@ MAX_REPLY: Final = 64 * 1024
 _READ_SIZE: Final = 8 * 1024
 _MAX_REASONS: Final = 10
 _MAX_REASON_LENGTH: Final = 300
-_HEADERS: Final = {"content-type": "application/json", "user-agent": "rudderstack-pagerduty"}
+# Also the SemanticVersion in template.yaml, and the newest version in CHANGELOG.md.
+VERSION: Final = "1.0.0"
+_HEADERS: Final = {"content-type": "application/json", "user-agent": f"rudderstack-pagerduty/{VERSION}"}
 _ABOUT_ROUTING_KEY: Final = re.compile("routing.?key", re.IGNORECASE | re.DOTALL)
 
 OK: Final = range(200, 300)

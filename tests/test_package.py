@@ -1,13 +1,19 @@
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from importlib.machinery import SourcelessFileLoader
 from pathlib import Path
+from typing import Any, Final
 
+import boto3
 import pytest
 from samcli.lib.package.utils import make_zip_with_lambda_permissions
+from samtranslator.yaml_helper import yaml_parse
+
+import pagerduty
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -39,6 +45,23 @@ def sam_build(directory: Path, *arguments: str, **environment: str) -> str:
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stderr
+
+
+def sam_package(build: Path, aws_url: str) -> dict[str, Any]:
+    """Package what was built, as for the Serverless Application Repository, and return the template that comes out."""
+    packaged = build.parent / "packaged.yaml"
+    options = ["--s3-bucket", "packages", "--region", "us-east-1", "--output-template-file", str(packaged)]
+    finished = subprocess.run(  # noqa: S603 -- our own build
+        [BIN / "sam", "package", "--template-file", build / "template.yaml", *options],
+        cwd=ROOT,
+        env={**os.environ, "AWS_ENDPOINT_URL": aws_url, "SAM_CLI_TELEMETRY": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    found: dict[str, Any] = yaml_parse(packaged.read_text(encoding="utf-8"))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +270,71 @@ def test_the_packages_and_the_bytecode_are_for_the_python_of_the_functions() -> 
     template = (ROOT / "template.yaml").read_text(encoding="utf-8")
 
     assert ("RUNTIME := 3.13\n" in makefile, template.count("Runtime: python3.13")) == (True, 2)
+
+
+# -- the Serverless Application Repository ---------------------------------------------------------------------------
+
+APPLICATION: Final = "AWS::ServerlessRepo::Application"
+
+
+@pytest.fixture(scope="module")
+def packaged(build: Path, aws_url: str) -> dict[str, Any]:
+    s3: Any = boto3.client("s3", endpoint_url=aws_url, region_name="us-east-1")
+    s3.create_bucket(Bucket="packages")
+    return sam_package(build, aws_url)
+
+
+def uploaded(url: str, aws_url: str) -> bytes:
+    """Return what was uploaded under a URL such as s3://packages/0a1b."""
+    s3: Any = boto3.client("s3", endpoint_url=aws_url, region_name="us-east-1")
+    content: bytes = s3.get_object(Bucket="packages", Key=url.removeprefix("s3://packages/"))["Body"].read()
+    return content
+
+
+@pytest.mark.parametrize(("name", "file"), [("LicenseUrl", "LICENSE"), ("ReadmeUrl", "README.md")])
+def test_an_application_is_packaged_with_its_documents(
+    packaged: dict[str, Any], aws_url: str, name: str, file: str
+) -> None:
+    assert uploaded(packaged["Metadata"][APPLICATION][name], aws_url) == (ROOT / file).read_bytes()
+
+
+def test_both_functions_of_an_application_are_packaged_as_one_file(packaged: dict[str, Any], aws_url: str) -> None:
+    code = {packaged["Resources"][name]["Properties"]["CodeUri"] for name in ("ApiFunction", "WorkerFunction")}
+
+    assert [uploaded(each, aws_url)[:2] for each in code] == [b"PK"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        # What the repository takes: https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/
+        # serverless-sam-template-publishing-applications-metadata-properties.html
+        ("Name", "[a-zA-Z0-9-]{1,140}"),
+        ("Description", ".{1,256}"),
+        ("Author", "(?=.{1,127}$)[a-z0-9](([a-z0-9]|-(?!-))*[a-z0-9])?"),
+        ("SpdxLicenseId", "MIT"),
+        ("SemanticVersion", r"\d+\.\d+\.\d+"),
+    ],
+)
+def test_the_application_is_described_as_the_repository_takes_it(
+    packaged: dict[str, Any], name: str, pattern: str
+) -> None:
+    assert re.fullmatch(pattern, packaged["Metadata"][APPLICATION][name])
+
+
+def test_the_application_has_labels_that_the_repository_takes(packaged: dict[str, Any]) -> None:
+    labels = packaged["Metadata"][APPLICATION]["Labels"]
+
+    assert len(labels) <= 10
+    assert [label for label in labels if not re.fullmatch(r"[a-zA-Z0-9+\-_:/@]{1,127}", label)] == []
+
+
+def test_there_is_one_version(packaged: dict[str, Any]) -> None:
+    assert packaged["Metadata"][APPLICATION]["SemanticVersion"] == pagerduty.VERSION
+
+
+def test_no_version_of_the_changelog_is_newer_or_older() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, flags=re.MULTILINE)
+
+    assert set(versions[:1]) <= {pagerduty.VERSION}

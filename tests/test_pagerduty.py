@@ -4,9 +4,11 @@ import json
 import random
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -87,6 +89,24 @@ def test_a_path_in_the_url_comes_before_pagerdutys_own(sandbox: Sandbox, make_cl
 
     assert [received.path for received in sandbox.received] == ["/proxy/v2/enqueue"]
     assert outcome.code == "pagerduty_unexpected"
+
+
+def test_pagerduty_is_told_which_version_calls(make_client: MakeClient) -> None:
+    callers: list[str | None] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            callers.append(self.headers["User-Agent"])
+            self.send_response(202)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        post(make_client(f"http://127.0.0.1:{server.server_port}"))
+        thread.join()
+
+    assert callers == ["rudderstack-pagerduty/1.0.0"]
 
 
 def test_without_tls_too(sandbox: Sandbox, make_client: MakeClient) -> None:
