@@ -5,7 +5,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import boto3
@@ -26,6 +26,10 @@ MIN_SECRET_LENGTH: Final = 16
 SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # https://developer.pagerduty.com/docs/send-alert-event: 32 letters and digits.
 ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
+# Of an event orchestration: https://developer.pagerduty.com/docs/events-api-v2-overview.
+ORCHESTRATION: Final = "R"
+# Seconds for which a request occupies an instance when things go badly. Direct: the deadline of function/app.py.
+SLOW_REQUEST: Final = {"direct": (8, "while PagerDuty is slow"), "queued": (1, "with a cold start")}
 
 # A change event: even if it were sent, by whatever answers at the URL, it would page nobody.
 SAMPLE: Final = {
@@ -44,6 +48,7 @@ _FAILURES: Final = (ClientError, BotoCoreError)
 # Of AWS's codes and botocore's classes: ExpiredTokenException, InvalidClientTokenId, SSOTokenLoadError, ProfileNotFound
 _ABOUT_CREDENTIALS: Final = re.compile("Credential|Expired|Login|Profile|SSO|Signature|Token|UnrecognizedClient")
 _NEEDED: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl", "DeadLetterQueueUrl")
+_SIZES: Final = {"QueueConcurrency", "ThrottlingRateLimit", "ReservedConcurrency", "DeliveryMode"}
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 
@@ -61,10 +66,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Stack:
-    """The stack's outputs, by name, and how to ask the AWS that it is in: arguments of boto3's clients."""
+    """The stack's outputs and parameters, and how to ask the AWS that it is in: arguments of boto3's clients."""
 
     outputs: Mapping[str, str]
     aws: Mapping[str, Any]
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def client(self, service: Any) -> Any:
         """Make a client of an AWS service."""
@@ -107,7 +113,8 @@ def find(name: str) -> tuple[Stack | None, list[Finding]]:
     except _FAILURES as error:
         return None, [_not_found(name, error)]
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
-    return judge(f"stack {name}", Stack(outputs, {}), found["StackStatus"])
+    parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
+    return judge(f"stack {name}", Stack(outputs, {}, parameters), found["StackStatus"])
 
 
 def _not_found(name: str, error: ClientError | BotoCoreError) -> Finding:
@@ -170,6 +177,7 @@ def examine(stack: Stack) -> Iterator[Finding]:
     yield from _endpoint(stack.outputs["EventsUrl"], tokens)
     yield _pagerduty(stack.outputs["PagerDutyUrl"])
     yield from _dead_letters(stack)
+    yield from _concurrency(stack)
 
 
 def _tokens(stack: Stack) -> tuple[list[str], list[Finding]]:
@@ -238,6 +246,12 @@ def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
     if len(set(keys)) < len(keys):
         todo = "The same key twice takes no more events a minute than once."
         return Finding("warn", f"{what}: a routing key twice", todo)
+    if any(key.startswith(ORCHESTRATION) for key in keys):
+        todo = (
+            "It begins with R, as the keys of event orchestrations do: PagerDuty takes alert events with it, and no\n"
+            "change events. For those, take the integration key of a service."
+        )
+        return Finding("warn", f"{what}: the key of an orchestration", todo)
     form = "the form of a routing key" if len(keys) == 1 else f"{len(keys)} routing keys, by their form"
     return Finding("ok", f"{what}: has {form}")
 
@@ -301,7 +315,7 @@ def _strange(what: str, status: int, answer: Mapping[str, Any]) -> Finding:
         return Finding("FIX", f"{what}: no answer ({answer['code']})", todo)
     code = answer.get("code")
     told = str(answer.get("message", "the answer is not this function's"))
-    todo = f"{told}\nREADME, Troubleshooting by code: {code}" if code else told
+    todo = f"{told}\ndocs/answers.md: {code}" if code else told
     return Finding("FIX", f"{what}: answered {status} {code or ''}".rstrip(), todo)
 
 
@@ -329,10 +343,57 @@ def _dead_letters(stack: Stack) -> Iterator[Finding]:
         return
     number = int(answer["Attributes"][names[0]])
     if number:
-        todo = "Nobody was paged for them. README, Queued delivery: how to read the reasons and send them again."
+        todo = "Nobody was paged for them. docs/operating.md: how to read the reasons and send them again."
         yield Finding("warn", f"dead-letter queue: {_number(number, 'event')}", todo)
     else:
         yield Finding("ok", "dead-letter queue: empty")
+
+
+def _concurrency(stack: Stack) -> Iterator[Finding]:
+    """Compare what the stack may take of the account's concurrency with what the account has.
+
+    Neither the local stack nor one of an older template tells what it may take.
+    """
+    if not stack.parameters.keys() >= _SIZES:
+        return
+    try:
+        limit = stack.client("lambda").get_account_settings()["AccountLimit"]
+    except _FAILURES as error:
+        failed = _failed("concurrency", "lambda:GetAccountSettings", error)
+        yield Finding("warn", failed.what, failed.todo)
+        return
+    yield judge_concurrency(
+        stack.parameters, limit["ConcurrentExecutions"], int(limit["UnreservedConcurrentExecutions"])
+    )
+
+
+def judge_concurrency(parameters: Mapping[str, str], total: int, unreserved: int) -> Finding:
+    """Tell whether the worker and the function behind the API find the instances that they may want at once.
+
+    `total` is what the account has in this region, `unreserved` what remains of it beside all reservations.
+    """
+    workers, rate = int(parameters["QueueConcurrency"]), int(parameters["ThrottlingRateLimit"])
+    reserved, delivery = int(parameters["ReservedConcurrency"]), parameters["DeliveryMode"]
+    what = f"concurrency: {unreserved} of the account's {total} instances are not reserved"
+    left = unreserved - workers
+    if left <= 0:
+        todo = (
+            f"The worker may take all of them (QueueConcurrency={workers}), and in a storm leave none to others.\n"
+            "Lower it (2 is the least), or ask AWS for more in Service Quotas: Concurrent executions."
+        )
+        return Finding("warn", what, todo)
+    if reserved:
+        return Finding("ok", f"{what}; the function behind the API has {reserved} of its own")
+    seconds, when = SLOW_REQUEST[delivery]
+    if rate * seconds <= left:
+        return Finding("ok", what)
+    todo = (
+        f"ThrottlingRateLimit={rate} requests a second, each taking {seconds} s {when}, are {rate * seconds} at once;\n"
+        f"{left} are left beside QueueConcurrency={workers}, for {left // seconds} requests a second.\n"
+        "What is beyond fails and is sent again, but other functions of the account get none meanwhile. Lower\n"
+        "ThrottlingRateLimit, set ReservedConcurrency, take DeliveryMode=queued, or ask AWS for more in Service Quotas."
+    )
+    return Finding("warn", what, todo)
 
 
 # -- words -----------------------------------------------------------------------------------------------------------

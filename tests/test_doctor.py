@@ -39,9 +39,9 @@ def local(running: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loca
 
 @pytest.fixture
 def deploy(local: LocalStack) -> Callable[..., str]:
-    """Create a stack in CloudFormation that has these outputs, besides those of a healthy one; return its name."""
+    """Create a stack in CloudFormation with these parameters, and these outputs besides those of a healthy one."""
 
-    def create(**changes: str | None) -> str:
+    def create(parameters: dict[str, str] | None = None, **changes: str | None) -> str:
         assert local.sandbox is not None
         outputs = {
             "EventsUrl": f"{local.url}/events",
@@ -53,6 +53,7 @@ def deploy(local: LocalStack) -> Callable[..., str]:
         }
         name = f"stack-{uuid.uuid4()}"
         template = {
+            "Parameters": {each: {"Type": "String", "Default": value} for each, value in (parameters or {}).items()},
             "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
             "Outputs": {name: {"Value": value} for name, value in outputs.items() if value is not None},
         }
@@ -159,6 +160,11 @@ TOKEN = "a-secret-that-opens-nothing"
             "takes no more events a minute",
         ),
         (
+            {"token": TOKEN, "default": f"{KEY} R{'k' * 31}"},
+            "warn  parameter {}/routing-keys/default: the key of an orchestration",
+            "take the integration key of a service",
+        ),
+        (
             {"token": TOKEN, "checkout": KEY},
             "warn  parameter {}/routing-keys/default: not there",
             "Events for the plain URL are put off",
@@ -243,7 +249,7 @@ def test_our_own_code_and_message_are_passed_on(
     assert (
         f"FIX   {url}: secret 1: answered 503 secrets_unavailable\n"
         "      SSM could not be read\n"
-        "      README, Troubleshooting by code: secrets_unavailable\n"
+        "      docs/answers.md: secrets_unavailable\n"
     ) in output
 
 
@@ -293,8 +299,11 @@ def serving(status: int, body: bytes) -> Iterator[str]:
     """Run a server that answers everything with the same."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            self.rfile.read(int(self.headers.get("content-length", 0)))
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -453,6 +462,64 @@ def test_dead_letters_are_reported(
     for n in range(letters):
         sqs.send_message(QueueUrl=url, MessageBody="x", MessageGroupId=str(n), MessageDeduplicationId=str(n))
     code, output = ask(deploy(DeadLetterQueueUrl=url))
+
+    assert (code, line in output.splitlines()) == (0, True)
+
+
+# -- concurrency -----------------------------------------------------------------------------------------------------
+
+SIZES = {"QueueConcurrency": "10", "ThrottlingRateLimit": "200", "ReservedConcurrency": "0", "DeliveryMode": "direct"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "unreserved", "level", "todo"),
+    [
+        ({}, 10, "warn", "The worker may take all of them (QueueConcurrency=10)"),
+        (
+            {},
+            1000,
+            "warn",
+            "200 requests a second, each taking 8 s while PagerDuty is slow, are 1600 at once;\n990 are left",
+        ),
+        ({}, 1000, "warn", "beside QueueConcurrency=10, for 123 requests a second."),
+        ({}, 1609, "warn", "1599 are left"),
+        ({}, 1610, "ok", ""),
+        ({"ThrottlingRateLimit": "123"}, 1000, "ok", ""),
+        ({"DeliveryMode": "queued"}, 1000, "ok", ""),
+        ({"DeliveryMode": "queued"}, 209, "warn", "each taking 1 s with a cold start, are 200 at once;\n199 are left"),
+        ({"ReservedConcurrency": "100"}, 900, "ok", ""),
+        ({"ReservedConcurrency": "100"}, 10, "warn", "Lower it"),
+    ],
+)
+def test_what_the_stack_may_take_at_once_is_compared_with_what_the_account_has(
+    changes: dict[str, str], unreserved: int, level: str, todo: str
+) -> None:
+    finding = doctor.judge_concurrency(SIZES | changes, 1000, unreserved)
+
+    assert (finding.level, todo in finding.todo) == (level, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (
+            (200, b'{"AccountLimit": {"ConcurrentExecutions": 2000, "UnreservedConcurrentExecutions": 1900}}'),
+            "ok    concurrency: 1900 of the account's 2000 instances are not reserved",
+        ),
+        ((403, b"{}"), "warn  concurrency: lambda:GetAccountSettings failed (403)"),
+    ],
+)
+def test_the_account_is_asked_for_its_limit(
+    deploy: Callable[..., str],
+    ask: Callable[[str], tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: tuple[int, bytes],
+    line: str,
+) -> None:
+    name = deploy(parameters=SIZES)
+    with serving(*answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", url)
+        code, output = ask(name)
 
     assert (code, line in output.splitlines()) == (0, True)
 
