@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 PORT ?= 3000
 DELIVERY ?= direct
 STACK ?= rudderstack-pagerduty
+# Not ?=, because some shells have a variable of that name.
+ENV := default
 EVENTS ?= 2000
 SEED ?= 1
 
@@ -60,8 +62,8 @@ lock: $(READY) ## Write both requirements.txt files anew from their .in files
 build: $(READY) ## Build what is deployed, under .aws-sam/build
 	$(BIN)/sam build
 
-deploy: build ## Deploy with the settings of samconfig.toml (the first time: sam deploy --guided)
-	$(BIN)/sam deploy
+deploy: build ## Deploy with the settings of samconfig.toml (ENV=prod: those of production)
+	$(BIN)/sam deploy --config-env $(ENV)
 
 clean: ## Remove everything that the other commands made
 	rm -rf $(VENV) .aws-sam .local .hypothesis .mypy_cache .pytest_cache .ruff_cache

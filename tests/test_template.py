@@ -1,19 +1,13 @@
 """The template as it is written, where moto creates nothing of it or does not show it; see test_created_stack.py."""
 
-import importlib
 import re
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
-from samcli.cli.types import CfnTags
 from samtranslator.yaml_helper import yaml_parse
 
 from dashboard import substitute
 from infrastructure import TEMPLATE, deployed, of_type, transform
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +250,7 @@ def test_no_queue_has_a_name_that_the_next_stack_could_not_take(resources: dict[
     assert [name for name, queue in queues.items() if "QueueName" in queue] == []
 
 
-# -- Deploying it ----------------------------------------------------------------------------------------------------
+# -- The outputs -------------------------------------------------------------------------------------------------------
 
 
 def test_every_output_says_what_to_do_with_it(template: dict[str, Any]) -> None:
@@ -276,56 +270,3 @@ def test_the_dashboard_is_in_the_console_of_the_partition(partition: str, region
     url = substitute(output, {"AWS::Region": region, "Dashboard": "alerts"}.__getitem__)
 
     assert url == f"https://{console}/cloudwatch/home?region={region}#dashboards/dashboard/alerts"
-
-
-@pytest.fixture(scope="module")
-def samconfig() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))
-
-
-def test_there_is_a_default_environment_and_one_for_production(samconfig: dict[str, Any]) -> None:
-    assert [name for name, value in samconfig.items() if isinstance(value, dict)] == ["default", "prod"]
-
-
-@pytest.mark.parametrize(
-    ("command", "module"),
-    [
-        ("validate", "samcli.commands.validate.validate"),
-        ("build", "samcli.commands.build.command"),
-        ("deploy", "samcli.commands.deploy.command"),
-        ("local_invoke", "samcli.commands.local.invoke.cli"),
-    ],
-)
-def test_every_setting_is_an_option_of_its_command(samconfig: dict[str, Any], command: str, module: str) -> None:
-    options = {option.name for option in importlib.import_module(module).cli.params}
-    tables = [samconfig[name][command]["parameters"] for name in ("default", "prod") if command in samconfig[name]]
-    settings = {key for table in tables for key in table}
-
-    assert settings - options == set()
-
-
-def test_production_asks_before_it_changes_anything(samconfig: dict[str, Any]) -> None:
-    assert samconfig["prod"]["deploy"]["parameters"]["confirm_changeset"] is True
-
-
-def test_production_has_a_stack_and_secrets_of_its_own(samconfig: dict[str, Any]) -> None:
-    production = samconfig["prod"]["deploy"]["parameters"]
-
-    assert (production["stack_name"], production["parameter_overrides"]) == (
-        "rudderstack-pagerduty-prod",
-        'ParameterPrefix="/rudderstack-pagerduty-prod"',
-    )
-
-
-@pytest.mark.parametrize("name", ["default", "prod"])
-def test_a_deployment_may_make_the_roles_and_the_bucket_that_it_needs(samconfig: dict[str, Any], name: str) -> None:
-    parameters = samconfig[name]["deploy"]["parameters"]
-
-    assert (parameters["capabilities"], parameters["resolve_s3"]) == ("CAPABILITY_IAM", True)
-
-
-@pytest.mark.parametrize("name", ["default", "prod"])
-def test_every_resource_is_tagged_with_what_it_belongs_to(samconfig: dict[str, Any], name: str) -> None:
-    tags = samconfig[name]["deploy"]["parameters"]["tags"]
-
-    assert CfnTags().convert(tags, None, None) == {"application": "rudderstack-pagerduty", "environment": name}
