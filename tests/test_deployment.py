@@ -1,19 +1,25 @@
-"""What `sam deploy` makes of samconfig.toml and of its command line, by SAM's own code; and what docs/ says of it."""
+"""What `sam deploy` makes of samconfig.toml and of its command line, by SAM's own code, and what it may do in CI."""
 
 import importlib
+import json
 import os
+import re
+import shlex
 import subprocess
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import pytest
+import yaml
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from samcli.commands.deploy.command import cli as deploy
 from samcli.commands.deploy.deploy_context import DeployContext
 from samtranslator.yaml_helper import yaml_parse
 
-from infrastructure import TEMPLATE
+from infrastructure import TEMPLATE, listed, transform
 
 ROOT = Path(__file__).parents[1]
 
@@ -163,3 +169,155 @@ def test_continuous_deployment_is_not_asked_and_does_not_fail_without_changes() 
     told = options("--config-env", "prod", "--no-confirm-changeset", "--no-fail-on-empty-changeset")
 
     assert (told["confirm_changeset"], told["fail_on_empty_changeset"]) == (False, False)
+
+
+# -- what the role of a deployment may do ----------------------------------------------------------------------------
+
+POLICY: Final = ROOT / "docs" / "deploy-policy.json"
+# What CloudFormation's handlers of our resource types may also call, for properties that the template does not have.
+NOT_OURS: Final = {
+    "iam:AttachRolePolicy": "managed policies",
+    "iam:DetachRolePolicy": "managed policies",
+    "iam:PutRolePermissionsBoundary": "permissions boundaries",
+    "iam:DeleteRolePermissionsBoundary": "permissions boundaries",
+    "kms:*": "keys of our own for code, variables and logs",
+    "ec2:*": "functions in a VPC",
+    "elasticfilesystem:*": "file systems",
+    "s3files:*": "file systems",
+    "lambda:AssociateRuntimeAlias": "runtimes of our own",
+    "lambda:PutRuntimeManagementConfig": "a chosen version of the runtime",
+    "lambda:GetLayerVersion": "layers",
+    "lambda:PassCapacityProvider": "capacity providers",
+    "lambda:PutFunctionScalingConfig": "capacity providers",
+    "lambda:PublishVersion": "versions",
+    "lambda:PutFunctionRecursionConfig": "functions that call themselves",
+    "lambda:GetCodeSigningConfig": "signed code",
+    "lambda:PutFunctionCodeSigningConfig": "signed code",
+    "lambda:DeleteFunctionCodeSigningConfig": "signed code",
+    "logs:*KmsKey": "keys of our own for logs",
+    "logs:PutDataProtectionPolicy": "data protection",
+    "logs:*IndexPolicy": "indexes",
+    "logs:PutBearerTokenAuthentication": "logs that are sent with a token",
+    "logs:PutLogGroupDeletionProtection": "protection against deletion",
+    "logs:DeleteResourcePolicy": "resource policies",
+    "s3:REST.PUT.OBJECT": "logs that go to S3",
+    "firehose:*": "logs that go to Firehose",
+}
+# What the SAM CLI itself calls: grep its lib/deploy, lib/delete and lib/package for the clients.
+OF_SAM: Final = {
+    *("cloudformation:CreateChangeSet", "cloudformation:DeleteChangeSet", "cloudformation:DescribeChangeSet"),
+    *("cloudformation:DeleteStack", "cloudformation:DescribeStackEvents", "cloudformation:DescribeStacks"),
+    *("cloudformation:ExecuteChangeSet", "cloudformation:GetTemplate", "cloudformation:GetTemplateSummary"),
+    *("cloudformation:DescribeStackResources", "cloudformation:ListChangeSets", "s3:ListBucket", "s3:PutObject"),
+}
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging.html
+OF_API_LOGGING: Final = {
+    *("logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups", "logs:DescribeResourcePolicies"),
+    *("logs:GetLogDelivery", "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:UpdateLogDelivery"),
+}
+
+
+def statements() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(POLICY.read_text(encoding="utf-8"))["Statement"]
+    return found
+
+
+def allowed() -> set[str]:
+    return {action for statement in statements() for action in listed(statement["Action"])}
+
+
+def handled() -> set[str]:
+    """Return what CloudFormation may call for the resource types of the template, by their schemas."""
+    kinds = {entry["Type"] for entry in transform()["Resources"].values()}
+    handlers = [PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"] for kind in kinds]
+    return {
+        # Some schemas write getObject.
+        re.sub(r":([a-z])", lambda found: f":{found[1].upper()}", action)
+        for handler in handlers
+        for operation in ("create", "read", "update", "delete")
+        for action in handler.get(operation, {}).get("permissions", [])
+    }
+
+
+def test_nothing_is_named_as_not_ours_that_cloudformation_would_not_call() -> None:
+    assert [pattern for pattern in NOT_OURS if not any(fnmatchcase(each, pattern) for each in handled())] == []
+
+
+def test_the_role_may_do_what_cloudformation_and_sam_and_the_access_log_need_and_nothing_else() -> None:
+    needed = {each for each in handled() if not any(fnmatchcase(each, pattern) for pattern in NOT_OURS)}
+
+    assert allowed() ^ (needed | OF_SAM | OF_API_LOGGING) == set()
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "may"),
+    [
+        ("lambda:UpdateFunctionCode", "arn:aws:lambda:REGION:ACCOUNT:function:STACK-ApiFunction-0a1b", True),
+        ("lambda:UpdateFunctionCode", "arn:aws:lambda:REGION:ACCOUNT:function:other", False),
+        ("lambda:TagResource", "arn:aws:lambda:REGION:ACCOUNT:function:other", False),
+        ("iam:PutRolePolicy", "arn:aws:iam::ACCOUNT:role/STACK-ApiFunctionRole-0a1b", True),
+        ("iam:PutRolePolicy", "arn:aws:iam::ACCOUNT:role/admin", False),
+        ("sqs:SetQueueAttributes", "arn:aws:sqs:REGION:ACCOUNT:STACK-Queue-0a1b.fifo", True),
+        ("sqs:DeleteQueue", "arn:aws:sqs:REGION:ACCOUNT:other.fifo", False),
+        ("logs:PutMetricFilter", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/vendedlogs/apigateway/STACK", True),
+        ("logs:PutRetentionPolicy", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/lambda/STACK-worker", True),
+        ("logs:DeleteLogGroup", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/lambda/other", False),
+        ("cloudwatch:PutMetricAlarm", "arn:aws:cloudwatch:REGION:ACCOUNT:alarm:STACK-deferred", True),
+        ("cloudwatch:PutDashboard", "arn:aws:cloudwatch::ACCOUNT:dashboard/STACK-REGION", True),
+        ("cloudformation:ExecuteChangeSet", "arn:aws:cloudformation:REGION:ACCOUNT:stack/STACK/0a1b", True),
+        ("cloudformation:DeleteStack", "arn:aws:cloudformation:REGION:ACCOUNT:stack/other/0a1b", False),
+        ("cloudformation:CreateChangeSet", "arn:aws:cloudformation:REGION:aws:transform/Serverless-2016-10-31", True),
+        ("s3:PutObject", "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-0a1b/code", True),
+    ],
+)
+def test_the_role_may_change_what_is_of_the_stack_and_nothing_of_others(
+    action: str, resource: str, *, may: bool
+) -> None:
+    on = [each for entry in statements() if action in listed(entry["Action"]) for each in listed(entry["Resource"])]
+
+    assert any(fnmatchcase(resource, pattern) for pattern in on) == may
+
+
+def test_what_is_allowed_on_everything_cannot_be_narrowed_by_a_resource() -> None:
+    everywhere = [entry["Sid"] for entry in statements() if "*" in listed(entry["Resource"])]
+
+    assert everywhere == ["LetTheWorkerReadTheQueue", "LetTheApiWriteItsLog"]
+
+
+def test_a_role_is_handed_to_lambda_only() -> None:
+    (passing,) = (entry for entry in statements() if "iam:PassRole" in listed(entry["Action"]))
+
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
+
+
+# -- the workflow ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def job() -> dict[str, Any]:
+    workflow = yaml.safe_load((ROOT / "docs" / "deploy-workflow.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = workflow["jobs"]["deploy"]
+    return found
+
+
+def test_the_workflow_pins_every_action_to_a_commit(job: dict[str, Any]) -> None:
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+
+    assert [each for each in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", each)] == []
+
+
+def test_the_workflow_may_ask_for_a_token_of_its_own_and_read_the_sources(job: dict[str, Any]) -> None:
+    assert job["permissions"] == {"contents": "read", "id-token": "write"}
+
+
+def test_the_workflow_deploys_production_without_a_question(job: dict[str, Any]) -> None:
+    (command,) = (step["run"] for step in job["steps"] if "sam deploy" in step.get("run", ""))
+    program, subcommand, *arguments = shlex.split(command)
+    told = options(*arguments)
+
+    assert (program, subcommand) == (".venv/bin/sam", "deploy")
+    assert (told["stack_name"], told["confirm_changeset"], told["fail_on_empty_changeset"]) == (
+        "rudderstack-pagerduty-prod",
+        False,
+        False,
+    )
