@@ -7,19 +7,25 @@ import re
 import shlex
 import subprocess
 import tomllib
+import uuid
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+import boto3
 import click
 import pytest
 import yaml
+from botocore import xform_name
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+from samcli.commands.delete.command import cli as delete
 from samcli.commands.deploy.command import cli as deploy
 from samcli.commands.deploy.deploy_context import DeployContext
 from samtranslator.yaml_helper import yaml_parse
 
 from infrastructure import TEMPLATE, listed, transform
+from local.aws import Aws
+from support import Endpoint, track
 
 ROOT = Path(__file__).parents[1]
 
@@ -321,3 +327,95 @@ def test_the_workflow_deploys_production_without_a_question(job: dict[str, Any])
         False,
         False,
     )
+
+
+# -- what docs/production.md says ------------------------------------------------------------------------------------
+
+PAGE: Final = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str = "") -> list[str]:
+    """Return the blocks of code in a language, without their indentation."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = [line for block in blocks() for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
+
+
+def test_the_settings_on_the_page_are_sent_as_they_stand_there(tmp_path: Path) -> None:
+    (settings,) = blocks("toml")
+    file = tmp_path / "samconfig.toml"
+    file.write_text(f"version = 0.1\n{settings}", encoding="utf-8")
+
+    assert sent("--config-file", str(file), "--config-env", "prod") == {
+        "ParameterPrefix": "/rudderstack-pagerduty-prod",
+        "DeliveryMode": "queued",
+        "DefaultSource": "web shop",
+    }
+
+
+@pytest.mark.parametrize("command", commands("aws"), ids=lambda command: " ".join(command[:2]))
+def test_every_command_of_the_aws_cli_has_options_that_its_operation_has(command: list[str]) -> None:
+    """The AWS CLI makes its commands and options from the models that boto3 has too."""
+    service, operation, *arguments = command
+    client: Any = boto3.client(service, region_name="eu-west-1")  # type: ignore[call-overload]  # any service
+    model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation.replace("-", "_")])
+    known = {f"--{xform_name(name, '-')}" for name in model.input_shape.members}
+
+    assert {each for each in arguments if each.startswith("--")} - known == set()
+
+
+def test_what_is_removed_is_the_stack_of_production() -> None:
+    ((subcommand, *arguments),) = (each for each in commands("sam") if each[0] == "delete")
+    sam = click.Context(click.Group("sam"), info_name="sam")
+    with delete.make_context(subcommand, arguments, parent=sam) as context:
+        assert context.params["stack_name"] == "rudderstack-pagerduty-prod"
+
+
+def test_an_old_queue_becomes_the_dead_letter_queue_of_a_queue_that_serves_nothing_else(aws: Aws) -> None:
+    """As far as moto goes: it cannot move the messages of one."""
+    sqs = aws.client("sqs")
+    old = sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=old, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    (command,) = (each for each in commands("aws") if each[1] == "create-queue")
+    attributes = json.loads(command[command.index("--attributes") + 1].replace("OLD_ARN", arn))
+    scratch = sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes=attributes)["QueueUrl"]
+
+    assert sqs.list_dead_letter_source_queues(QueueUrl=old)["queueUrls"] == [scratch]
+
+
+def test_an_event_of_another_queue_is_delivered_like_any_other(endpoint: Endpoint) -> None:
+    """SQS hands a message on with its body and its group, under a new id and with a new time."""
+    sqs = endpoint.aws.client("sqs")
+    endpoint.post([track()])
+    (record,) = endpoint.received(endpoint.has.settings.queue_url)
+    new = sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    sqs.send_message(
+        QueueUrl=new,
+        MessageBody=record["body"],
+        MessageGroupId=record["attributes"]["MessageGroupId"],
+        MessageDeduplicationId=record["messageId"],
+    )
+
+    assert endpoint.work(endpoint.received(new)) == []
+    assert [call.event["dedup_key"] for call in endpoint.sandbox.received] == ["disk-full"]
+
+
+def test_the_policy_is_filled_in_by_the_command_on_the_page_and_fits_into_a_role() -> None:
+    (command,) = commands("sed")
+    filled = subprocess.run(["sed", *command[: command.index(">")]], cwd=ROOT, capture_output=True, check=True).stdout  # noqa: S603, S607 -- the page's own
+    compact = json.dumps(json.loads(filled), separators=(",", ":"))
+
+    assert re.findall("REGION|ACCOUNT|STACK", compact) == []
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    assert len(compact) <= 10_240
+
+
+def test_the_trust_is_that_of_the_environment_of_the_workflow(job: dict[str, Any]) -> None:
+    (trust,) = (json.loads(text)["Statement"][0] for text in blocks("json"))
+    subject = trust["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
+
+    assert subject == f"repo:OWNER/REPOSITORY:environment:{job['environment']}"
