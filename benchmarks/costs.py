@@ -44,7 +44,7 @@ REFUSAL_LINE: Final = 410
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
 PLATFORM_LINES: Final = 480
 # Bytes of API Gateway's access log.
-ACCESS_LINE: Final = 300
+ACCESS_LINE: Final = 350
 # Metrics that get a value when all is well: of the stack, and of each PagerDuty service over its four kinds of events.
 STACK_METRICS: Final = 5
 SERVICE_METRICS: Final = 18
@@ -52,7 +52,7 @@ SERVICE_METRICS: Final = 18
 STACK_METRICS_OF_QUEUE: Final = 2
 SERVICE_METRICS_OF_QUEUE: Final = 8
 # Alarms of the template, the optional NoDeliveryAlarm included.
-ALARMS: Final = 13
+ALARMS: Final = 14
 # Requests to SQS for an event that is alone in its request and in its batch: send, receive, delete.
 SQS_REQUESTS_OF_EVENT: Final = 3
 # Lambda's pollers, each with a long poll of 20 seconds: five for a standard queue with a maximum concurrency. For FIFO

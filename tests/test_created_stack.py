@@ -249,6 +249,7 @@ def configured(create: Create) -> Stack:
         DefaultSeverity="warning",
         DefaultSource="shop",
         DeliveryMode="queued",
+        MergeRepeats="false",
         QueueConcurrency="25",
         MemorySize="1024",
         LogRetentionDays="90",
@@ -392,6 +393,7 @@ def test_the_worker_is_told_how_to_deliver(default: Stack) -> None:
         "PAGERDUTY_URL": "https://events.pagerduty.com",
         "QUEUE_URL": queues["Queue"],
         "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "MERGE_REPEATS": "true",
         "POWERTOOLS_SERVICE_NAME": "default",
         "AWS_ENDPOINT_URL": "",
     }
@@ -422,16 +424,18 @@ def test_the_worker_is_told_what_was_asked_for(configured: Stack) -> None:
         "PAGERDUTY_URL": "https://events.eu.pagerduty.com",
         "QUEUE_URL": queues["Queue"],
         "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "MERGE_REPEATS": "false",
         "POWERTOOLS_SERVICE_NAME": "configured",
         "AWS_ENDPOINT_URL": "",
     }
 
 
-def test_every_variable_that_the_function_reads_is_declared(default: Stack) -> None:
-    recorder = Recorder(default.variables("ApiFunction"))
+def test_every_variable_that_the_functions_read_is_declared(default: Stack) -> None:
+    declared = default.variables("ApiFunction") | default.variables("WorkerFunction")
+    recorder = Recorder(declared)
     Settings.from_environment(recorder)
 
-    assert recorder.asked - recorder.variables.keys() == set()
+    assert recorder.asked - declared.keys() == set()
 
 
 def test_the_defaults_of_the_template_are_those_of_the_function(default: Stack) -> None:
@@ -514,6 +518,7 @@ def test_the_worker_empties_the_queue_sets_aside_reads_the_routing_keys_and_does
         ("sqs:ReceiveMessage", queue),
         ("sqs:DeleteMessage", queue),
         ("sqs:GetQueueAttributes", queue),
+        ("sqs:ChangeMessageVisibility", queue),
         ("sqs:SendMessage", default.queue("DeadLetterQueue")["QueueArn"]),
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
         ("logs:CreateLogStream", group),

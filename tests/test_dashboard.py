@@ -31,8 +31,10 @@ FAULTS: Final = {
     "refused": Fault.answer(400),
     "gone": Fault.reset_before(),
 }
-# What is written last: the worker's lines, of the two events that come in one request and so go through the queue.
-LAST: Final = {("Delivered", "acknowledge"), ("Delivered", "resolve")}
+# What is written last: the worker's lines, of the events that come in one request and so go through the queue.
+LAST: Final = {("Delivered", "acknowledge"), ("Delivered", "resolve"), ("Merged", "trigger")}
+# The time of the queue passes so much faster that what was put off once has waited for long enough to be merged.
+SPEED: Final = 600
 # The dimension, the kind of resource that is its value, and the metrics that AWS documents for it:
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
@@ -66,7 +68,13 @@ AWS_METRICS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
 def log() -> list[str]:
     """Return what the functions log while events end in every way, through the whole stack."""
     lines: list[str] = []
-    with LocalStack(Options(), on_log=lines.append) as stack:
+    limited_once = iter([Fault.answer(429)])
+
+    def misbehave(call: Received) -> Fault | None:
+        key = str(call.event.get("dedup_key"))
+        return next(limited_once, None) if key == "repeated" else FAULTS.get(key)
+
+    with LocalStack(Options(speed=SPEED), on_log=lines.append) as stack:
         assert stack.sandbox is not None
         stack.sandbox.misbehave = misbehave
 
@@ -83,12 +91,9 @@ def log() -> list[str]:
         for key in FAULTS:
             post(track(messageId=key, properties={"dedupKey": key}))
         post([track(properties={"action": action}) for action in ("acknowledge", "resolve")])
+        post([track(messageId=f"repeated-{n}", properties={"dedupKey": "repeated"}) for n in range(3)])
         wait_until(lambda: {(each.name, dict(each.dimensions).get("kind")) for each in read_all(lines)} >= LAST)
     return lines
-
-
-def misbehave(call: Received) -> Fault | None:
-    return FAULTS.get(str(call.event.get("dedup_key")))
 
 
 @pytest.fixture(scope="module")
