@@ -111,7 +111,7 @@ class LocalStack:
         self.url = api.url
 
         starting.enter_context(self.aws)
-        self._put_parameters()
+        self._put_parameters(starting)
 
         pagerduty_url = options.pagerduty_url
         if pagerduty_url is None:
@@ -147,7 +147,8 @@ class LocalStack:
         starting.callback(runtime.close)
         return runtime
 
-    def _put_parameters(self) -> None:
+    def _put_parameters(self, starting: contextlib.ExitStack) -> None:
+        """Put the secrets into SSM; take them out in the end, since moto keeps them for all stacks of this process."""
         ssm = self.aws.client("ssm")
         services = dict(self.options.services)
         if self.options.pagerduty_url is None:
@@ -156,6 +157,7 @@ class LocalStack:
         parameters |= {f"{PREFIX}/routing-keys/{name}": key for name, key in services.items()}
         for name, value in parameters.items():
             ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
+            starting.callback(ssm.delete_parameter, Name=name)
 
     def _create_queues(self, resources: Mapping[str, Any]) -> None:
         """Create both queues with the properties of the template, under names of this stack alone."""
