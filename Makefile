@@ -20,7 +20,7 @@ export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve doctor test chaos bench check format lock build deploy clean
+.PHONY: help run serve doctor test chaos bench storm check format lock build deploy clean
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and coun
 
 bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
 	@PYTHONPATH=function $(BIN)/python -m benchmarks
+
+storm: $(READY) ## Simulate storms: how late pages are, and how long the backlog takes (SEED=1)
+	@PYTHONPATH=function $(BIN)/python -m benchmarks.storm --seed $(SEED)
 
 check: $(READY) ## Lint, type-check and validate the template
 	$(BIN)/ruff format --check .

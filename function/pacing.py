@@ -19,9 +19,8 @@ FIRST_MINUTE: Final = 60.0
 # Seconds from which repeated triggers are merged: until then, each is news.
 MERGED_AFTER: Final = 60.0
 
-# Calls a minute and routing key on which the waiting is reckoned: fewer than PagerDuty takes, so that what comes back
-# finds it willing.
-CALLS_A_MINUTE: Final = 100.0
+# Calls a minute and routing key on which the waiting is reckoned: what PagerDuty takes.
+CALLS_A_MINUTE: Final = 120.0
 SHORTEST_SHARE: Final = 20.0
 LONGEST_SHARE: Final = 11 * 3600.0
 
@@ -38,6 +37,8 @@ LONGEST_PAUSE: Final = 12 * 3600 - 120
 
 SHORTEST_GAP: Final = 1.0
 LONGEST_GAP: Final = 60.0
+# Seconds after the end of a gap, when what was learned is of a storm that is over.
+FORGOTTEN_AFTER: Final = 300.0
 
 # PagerDuty takes it later, or was not asked, since it would have been in vain.
 RATE_LIMITED: Final = frozenset({"pagerduty_rate_limited", "not_its_turn"})
@@ -68,10 +69,11 @@ def learn(pace: Pace, code: str, now: float) -> Pace:
     A 429 doubles the gap, a success shortens it. So in calm weather nothing waits, and in a storm the processes
     together find the rate that PagerDuty takes, without knowing of each other.
     """
+    gap = pace.gap if now < pace.next_at + FORGOTTEN_AFTER else 0.0
     if code == "pagerduty_rate_limited":
-        gap = min(max(2 * pace.gap, SHORTEST_GAP), LONGEST_GAP)
+        gap = min(max(2 * gap, SHORTEST_GAP), LONGEST_GAP)
     elif code == "delivered":
-        gap = max(0.8 * pace.gap - 0.02, 0.0)
+        gap = max(0.75 * gap - 0.02, 0.0)
     else:
         return pace
     return Pace(gap, now + gap)
