@@ -59,7 +59,8 @@ class Before:
     """The rules as they were: everything is tried, and again after the queue's visibility timeout."""
 
     may_go = staticmethod(lambda _event, _waited, _pace, _now: True)
-    learn = staticmethod(lambda pace, _code, _now: pace)
+    learn = staticmethod(lambda pace, _code, _now, **_: pace)
+    is_urgent = staticmethod(lambda _event, _waited: False)
     share = staticmethod(lambda _in_flight, _keys: 0.0)
     pause = staticmethod(lambda _code, **_: 120)
     merged = staticmethod(lambda _batch: frozenset[int]())
@@ -350,7 +351,8 @@ class Simulation:
             self._pagerduty.take(key, self.now)
             self.posted.append((self.now + CALL, message))
         process.ahead += REFUSAL if code == "pagerduty_rate_limited" else CALL
-        process.paces[key] = self._rules.learn(process.paces[key], code, self.now + process.ahead)
+        urgent = self._rules.is_urgent(message.event, now - message.sent_at)
+        process.paces[key] = self._rules.learn(process.paces[key], code, self.now + process.ahead, urgent=urgent)
         return code
 
     def _pause(self, process: Process, message: Message, code: str) -> int:
@@ -409,7 +411,7 @@ STORMS: Final = (
         pages=_LATER,
         late_p95=10,
         drained=25 * MINUTE,
-        refusals_per_post=4,
+        refusals_per_post=1,
     ),
     Storm("PagerDuty away for 10 s", _of(_IN_TEN_MINUTES, 100), pages=_IN_THE_BLIP, outage=(100, 110), late_p95=20),
     Storm("PagerDuty away for a day", _of(within, DAY, 2000), pages=(), outage=(0, DAY), noticed=150),

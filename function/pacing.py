@@ -13,9 +13,11 @@ from typing import Final
 
 from event import SEVERITIES, Event
 
-# Seconds for which a critical trigger goes ahead of everything else. A storm that is critical throughout would
-# otherwise do nothing but call in vain.
-FIRST_MINUTE: Final = 60.0
+# Seconds for which a critical trigger is urgent: PagerDuty's minute, and time for a try in the next. A storm that is
+# critical throughout would otherwise do nothing but call in vain.
+URGENT_FOR: Final = 90.0
+# Seconds after PagerDuty refused even what is urgent, in which a process does not try the next.
+IN_VAIN_FOR: Final = 0.5
 # Seconds from which repeated triggers are merged: until then, each is news.
 MERGED_AFTER: Final = 60.0
 
@@ -47,23 +49,31 @@ _SETTINGS: Final = frozenset({"routing_key_missing", "routing_key_refused"})
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a process has learned of a routing key: the gap between two calls, and when the next may be made."""
+    """What a process has learned of a routing key: the gap between two calls, and when the next may be made.
+
+    `urgent_at` is when that of an urgent event may be made.
+    """
 
     gap: float = 0.0
     next_at: float = 0.0
+    urgent_at: float = 0.0
+
+
+def is_urgent(event: Event, waited: float) -> bool:
+    """Tell whether the event is a critical trigger that has not waited for long: it goes ahead of everything else."""
+    return event.action == "trigger" and _rank(event) == 0 and waited < URGENT_FOR
 
 
 def may_go(event: Event, waited: float, pace: Pace, now: float) -> bool:
     """Tell whether PagerDuty is called for the event now.
 
-    A critical trigger always goes in its first minute. Everything else waits for the gap that this process has learned,
-    and so leaves room for the critical ones.
+    What is urgent goes, unless another urgent event was refused just now. Everything else waits for the gap that this
+    process has learned, and so leaves room for what is urgent.
     """
-    is_critical = event.action == "trigger" and _rank(event) == 0
-    return (is_critical and waited < FIRST_MINUTE) or now >= pace.next_at
+    return now >= (pace.urgent_at if is_urgent(event, waited) else pace.next_at)
 
 
-def learn(pace: Pace, code: str, now: float) -> Pace:
+def learn(pace: Pace, code: str, now: float, *, urgent: bool) -> Pace:
     """Learn from the outcome of a call, as TCP learns its window.
 
     A 429 doubles the gap, a success shortens it. So in calm weather nothing waits, and in a storm the processes
@@ -72,11 +82,11 @@ def learn(pace: Pace, code: str, now: float) -> Pace:
     gap = pace.gap if now < pace.next_at + FORGOTTEN_AFTER else 0.0
     if code == "pagerduty_rate_limited":
         gap = min(max(2 * gap, SHORTEST_GAP), LONGEST_GAP)
-    elif code == "delivered":
+        return Pace(gap, now + gap, now + IN_VAIN_FOR if urgent else pace.urgent_at)
+    if code == "delivered":
         gap = max(0.75 * gap - 0.02, 0.0)
-    else:
-        return pace
-    return Pace(gap, now + gap)
+        return Pace(gap, now + gap)
+    return pace
 
 
 def share(in_flight: int, keys: int) -> float:

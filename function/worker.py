@@ -112,10 +112,12 @@ class _Batch:
         except NotSentError as error:
             return error.outcome
         # The wall clock, since a process that is frozen must not think that no time has passed.
-        if not pacing.may_go(event, _waited(record), has.paces[routing_key], time.time()):
+        pace, waited = has.paces[routing_key], _waited(record)
+        if not pacing.may_go(event, waited, pace, time.time()):
             return Outcome("not_its_turn", "PagerDuty limits the rate of this routing key; it stays in the queue")
         outcome = post(event, routing_key, has.credentials, has.pagerduty, deadline)
-        has.paces[routing_key] = pacing.learn(has.paces[routing_key], outcome.code, time.time())
+        urgent = pacing.is_urgent(event, waited)
+        has.paces[routing_key] = pacing.learn(pace, outcome.code, time.time(), urgent=urgent)
         return outcome
 
     def _pause(self, record: SQSRecord, outcome: Outcome) -> int:
