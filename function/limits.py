@@ -26,6 +26,7 @@ _ROUTING_KEY_BYTES: Final = 64
 _ROOM: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
 # An entry of an object has at least that many: `"":0,`.
 _ENTRY_BYTES: Final = 5
+_CONTAINERS: Final = (dict, list)
 
 
 def fit_dedup_key(key: str) -> str:
@@ -33,6 +34,21 @@ def fit_dedup_key(key: str) -> str:
     if len(key) <= MAX_DEDUP_KEY:
         return key
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def deeper_than(limit: int, value: object) -> bool:
+    """Tell whether JSON is nested deeper than `limit`, level by level, so that no depth can exhaust the stack."""
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    for _ in range(limit):
+        if not level:
+            return False
+        level = [
+            below
+            for item in level
+            for below in (item.values() if isinstance(item, dict) else item)
+            if isinstance(below, _CONTAINERS)
+        ]
+    return bool(level)
 
 
 def fit(event: Event) -> Event:

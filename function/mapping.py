@@ -12,12 +12,14 @@ from typing import Any, Final, TypeVar
 
 import limits
 import timestamps
-from event import ACTIONS, SEVERITIES, Action, Event, Kind, Severity
+from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity
 from outcome import NotSentError, Outcome
+from paths import Finder, Path, Template, fold, shown, text_of
 from settings import Rules
 from timestamps import Timestamp
 
 T = TypeVar("T", bound=str)
+D = TypeVar("D", bound=Severity | None)
 
 # rudder-transformer, `src/constants/destinationCanonicalNames.js`, in its order.
 INTEGRATION_NAMES: Final = ("pagerduty", "PAGERDUTY", "PagerDuty", "Pagerduty", "pagerDuty")
@@ -26,15 +28,36 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
+# What an SDK writes there when nobody chooses.
+_ALL_INTEGRATIONS: Final = {"All"}
+# How many letters of a name under `integrations` may be wrong for it to look like PagerDuty's.
+_WRONG_LETTERS: Final = 2
+# The properties in RudderStack's tables, the dedup key's apart: the settings say where that is.
+_CHANGE_PROPERTIES: Final = ("severity", "source", "customDetails", "linkURLs", "imageURLs")
+_ALERT_PROPERTIES: Final = ("action", "group", "class", "component", "client", "clientUrl", *_CHANGE_PROPERTIES)
+_BY_LETTERS: Final[dict[Kind, dict[str, str]]] = {
+    "alert": {fold(name): name for name in _ALERT_PROPERTIES},
+    "change": {fold(name): name for name in _CHANGE_PROPERTIES},
+}
+_KNOWN: Final = {kind: {*names.values(), "dedupKey"} for kind, names in _BY_LETTERS.items()}
+_LETTERS: Final = {kind: {fold(name) for name in names} for kind, names in _KNOWN.items()}
+# In EXTRA_DETAILS: all properties that the tables do not use.
+_ALL_PROPERTIES: Final = ("properties",)
+# What others call PagerDuty's four severities; syslog's are in https://www.rfc-editor.org/rfc/rfc5424#section-6.2.1.
+_OTHER_SEVERITIES: Final[dict[str, Severity]] = {
+    **dict.fromkeys(("fatal", "emergency", "alert", "crit", "p1"), "critical"),
+    **dict.fromkeys(("err", "high", "p2"), "error"),
+    **dict.fromkeys(("warn", "medium", "p3"), "warning"),
+    **dict.fromkeys(("notice", "low", "informational", "debug", "ok", "p4", "p5"), "info"),
+}
 # PagerDuty keeps change events, and shows them, for 90 days; RudderStack's own destination refuses older events.
 MAX_AGE: Final = timedelta(days=90)
 # Where an event says when it happened, the most trustworthy first; RudderStack's page writes the second.
 _TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
 _TIMESTAMPS_WHEN_FILLED_IN: Final = ("timestamp", "originalTimestamp", "originalTimeStamp")
-_CONTAINERS: Final = (dict, list)
 # RudderStack shows its users 10 KB of our answer.
 _MAX_WARNINGS: Final = 20
-_SHOWN_CHARACTERS: Final = 40
+_NAME_CHARACTERS: Final = 40
 # Optional texts of an alert: RudderStack's property, then where PagerDuty wants it.
 _PAYLOAD_TEXTS: Final = {"group": "group", "class": "class", "component": "component"}
 _CLIENT_TEXTS: Final = {"client": "client", "clientUrl": "client_url"}
@@ -45,55 +68,39 @@ _IMAGE_AS_LINK_TEXT: Final = {"alt": "text"}
 
 
 def map_event(raw: object, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event | Outcome:
-    """Map one RudderStack event, any JSON whatever, to the event for that PagerDuty service that it asks for.
+    """Map one RudderStack event, any JSON whatever, to a PagerDuty event, or return the reason why it is not sent.
 
-    Returns the reason when it asks for none, or can never be sent. `fallback_key` is the dedup key of a trigger that
-    brings neither one nor a `messageId`: any text that no other event has.
+    `service` is the PagerDuty service of an event that names none itself. `fallback_key` is the dedup key of a trigger
+    that brings neither one nor a `messageId`: any text that no other event has.
     """
     try:
-        return _map(raw, service, rules, now, fallback_key)
+        return _map(Finder(raw), service, rules, now, fallback_key)
     except NotSentError as error:
         # Its line in the log is the only trace of what is refused out of a batch: it has to say which event it was.
-        message_id, dedup_key = _message_id(raw), _dedup_key(raw, rules.dedup_key_field, [])
-        return replace(error.outcome, message_id=message_id, dedup_key=dedup_key)
+        dedup_key, _ = _dedup_key(Finder(raw), rules.dedup_key_field)
+        return replace(error.outcome, message_id=_message_id(raw), dedup_key=dedup_key)
 
 
-def _map(raw: object, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event:
+def _map(finder: Finder, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event:
+    raw = finder.event
     if not isinstance(raw, dict):
-        raise NotSentError("event_not_an_object", f"event: expected an object, got {_shown(raw)}")
-    kind = _kind(raw)
-    properties = raw.get("properties")
-    if properties is None:
-        properties = {}
-    if not isinstance(properties, dict):
-        raise NotSentError("properties_not_an_object", f"properties: expected an object, got {_shown(properties)}")
+        raise NotSentError("event_not_an_object", f"event: expected an object, got {shown(raw)}")
+    kind = _kind(finder)
+    properties = _properties(kind, finder)
+    if rules.service_field:
+        service = _service(service, rules.service_field, finder)
     if kind == "change":
-        return _change_event(raw, properties, service, now)
-    return _alert_event(raw, properties, service, rules, now, fallback_key)
-
-
-def text_of(value: object) -> str | None:
-    """Write a scalar as text, 5.0 as "5" and True as "true", as JavaScript does; None when it is no scalar.
-
-    Half of a surrogate pair, which neither the log nor PagerDuty can have, becomes a question mark.
-    """
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:  # noqa: PLR2004 -- Python writes larger ones with an exponent
-        return str(int(value))
-    if isinstance(value, int | float):
-        return str(value)
-    return None
+        return _change_event(finder, properties, service, rules, now)
+    return _alert_event(finder, properties, service, rules, now, fallback_key)
 
 
 # -- whether and whom ------------------------------------------------------------------------------------------------
 
 
-def _kind(event: dict[str, Any]) -> Kind:
+def _kind(finder: Finder) -> Kind:
     """Tell an alert from a change event; raise when the event is not for PagerDuty, or leaves open what it is."""
-    field, integration = _integration(event.get("integrations"))
+    event = finder.event
+    field, integration = _integration(event.get("integrations"), finder)
     if integration is False:
         raise NotSentError("not_for_pagerduty", f"{field} is false: the event is not for PagerDuty")
 
@@ -102,9 +109,9 @@ def _kind(event: dict[str, Any]) -> Kind:
         raise NotSentError("type_missing", 'type: missing, expected "track"')
     known = event_type.lower() if isinstance(event_type, str) else None
     if known in OTHER_EVENT_TYPES:
-        raise NotSentError("not_a_track_call", f"type: only track calls go to PagerDuty, this is {_shown(event_type)}")
+        raise NotSentError("not_a_track_call", f"type: only track calls go to PagerDuty, this is {shown(event_type)}")
     if known != "track":
-        raise NotSentError("type_unknown", f'type: expected "track", got {_shown(event_type)}')
+        raise NotSentError("type_unknown", f'type: expected "track", got {shown(event_type)}')
 
     if integration is None or integration is True:
         return "alert"
@@ -115,15 +122,14 @@ def _kind(event: dict[str, Any]) -> Kind:
         if isinstance(wanted, str) and (kind := _KINDS.get(wanted.lower())):
             return kind
         field, integration = f"{field}.type", wanted
-    raise NotSentError(
-        "integration_unclear",
-        f'{field}: expected {{"type": "alertEvent"}} or {{"type": "changeEvent"}}, got {_shown(integration)}; '
-        "not sent, since it may not be meant to page",
-    )
+    raise _unclear(field, f"got {shown(integration)}")
 
 
-def _integration(integrations: object) -> tuple[str, object]:
-    """Find PagerDuty's entry in `integrations`, as RudderStack does: the first that is neither false nor null."""
+def _integration(integrations: object, finder: Finder) -> tuple[str, object]:
+    """Find PagerDuty's entry in `integrations`, as RudderStack does: the first that is neither false nor null.
+
+    Raises NotSentError when there is none, and one whose name is misspelt.
+    """
     if not isinstance(integrations, dict):
         return "integrations", integrations
     found: tuple[str, object] = ("integrations", None)
@@ -133,7 +139,70 @@ def _integration(integrations: object) -> tuple[str, object]:
             found = (f"integrations.{name}", value)
             if value is not False:
                 break
-    return found
+    if found[1] is not None or integrations.keys() == _ALL_INTEGRATIONS:
+        return found
+    return _nearly_integration(integrations, finder) or found
+
+
+def _nearly_integration(integrations: dict[str, Any], finder: Finder) -> tuple[str, object] | None:
+    """Find PagerDuty's entry under a name that is nearly right; raise when it may be one under a misspelt name."""
+    name = INTEGRATION_NAMES[0]
+    folded = finder.folded(integrations)
+    if name in folded:
+        return f"integrations.{name}", finder.near(integrations, name, ("integrations",))
+    for letters, other in folded.items():
+        value = integrations[other]
+        if isinstance(value, dict) and value.get("type") is not None and _is_like(letters, name, _WRONG_LETTERS):
+            raise _unclear(f"integrations.{_short(other)}", f"which looks like a misspelt {name}")
+    return None
+
+
+def _is_like(name: str, other: str, wrong: int) -> bool:
+    """Tell whether the names differ in so few letters at most, each changed, added, or left out."""
+    if name[:1] == other[:1]:
+        return not name or _is_like(name[1:], other[1:], wrong)
+    rests = ((name[1:], other), (name, other[1:]), (name[1:], other[1:]))
+    return wrong > 0 and any(_is_like(*rest, wrong - 1) for rest in rests)
+
+
+def _unclear(field: str, what: str) -> NotSentError:
+    return NotSentError(
+        "integration_unclear",
+        f'{field}: expected {{"type": "alertEvent"}} or {{"type": "changeEvent"}}, {what}; '
+        "not sent, since it may not be meant to page",
+    )
+
+
+def _properties(kind: Kind, finder: Finder) -> dict[str, Any]:
+    """Return the event's properties, those whose names are nearly right also under RudderStack's names."""
+    properties = finder.event.get("properties")
+    if properties is None:
+        return {}
+    if not isinstance(properties, dict):
+        raise NotSentError("properties_not_an_object", f"properties: expected an object, got {shown(properties)}")
+    if _KNOWN[kind].issuperset(properties):
+        return properties
+    missing = [
+        name
+        for letters in finder.folded(properties)
+        if (name := _BY_LETTERS[kind].get(letters)) and properties.get(name) is None
+    ]
+    if not missing:
+        return properties
+    return properties | {name: finder.near(properties, name, _ALL_PROPERTIES) for name in missing}
+
+
+def _service(instead: str, field: Path, finder: Finder) -> str:
+    """Find the PagerDuty service that the event names."""
+    value = finder.find(field)
+    name = None if isinstance(value, bool) else text_of(value)
+    if name is not None and SERVICE.fullmatch(name):
+        return name
+    finder.warnings.append(
+        f"{'.'.join(field)}: expected the name of a PagerDuty service, 1 to 64 of A-Z a-z 0-9 _ . -, "
+        f"got {shown(value)}; sent to {instead}"
+    )
+    return instead
 
 
 def _action(value: object) -> Action:
@@ -143,27 +212,24 @@ def _action(value: object) -> Action:
         return action
     raise NotSentError(
         "action_unknown",
-        f"properties.action: expected {_one_of(ACTIONS)}, got {_shown(value)}; "
+        f"properties.action: expected {_one_of(ACTIONS)}, got {shown(value)}; "
         "not sent, since a misspelt resolve must not page",
     )
 
 
-def _dedup_key(event: object, path: tuple[str, ...], warnings: list[str]) -> str | None:
-    """Follow the path into the event: keys of objects, positions in arrays. Only a string or a number is a key."""
-    value = event
-    for step in path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            value = None
-        if value is None:
-            return None
+def _dedup_key(finder: Finder, field: Path | Template) -> tuple[str | None, str]:
+    """Find the dedup key; without one, tell what is wrong. On its own only a string or a number is a key."""
+    if isinstance(field, Template):
+        values = finder.texts(field)
+        if None in values:
+            missing = ".".join(field.paths[values.index(None)])
+            return None, f"{missing}: expected a value, which the dedup key is made of, got nothing"
+        return limits.fit_dedup_key(field.fill([value for value in values if value])), ""
+    value = finder.find(field)
     key = None if isinstance(value, bool) else text_of(value)
-    if key is None:
-        warnings.append(f"{'.'.join(path)}: expected a string or a number as dedup key, got {_shown(value)}")
-    return limits.fit_dedup_key(key) if key and not key.isspace() else None
+    if key and not key.isspace():
+        return limits.fit_dedup_key(key), ""
+    return None, f"{'.'.join(field)}: expected a string or a number as dedup key, got {shown(value)}"
 
 
 def _message_id(event: object) -> str | None:
@@ -176,34 +242,32 @@ def _message_id(event: object) -> str | None:
 
 
 def _alert_event(  # noqa: PLR0913, PLR0917 -- all that decides what an alert says
-    raw: dict[str, Any], properties: dict[str, Any], service: str, rules: Rules, now: datetime, fallback_key: str
+    finder: Finder, properties: dict[str, Any], service: str, rules: Rules, now: datetime, fallback_key: str
 ) -> Event:
     """Build an alert event. An acknowledge or a resolve is judged by its dedup key alone, and has nothing else."""
-    warnings: list[str] = []
+    raw, warnings = finder.event, finder.warnings
     message_id = _message_id(raw)
     action = _action(properties.get("action"))
-    dedup_key = _dedup_key(raw, rules.dedup_key_field, warnings)
+    dedup_key, problem = _dedup_key(finder, rules.dedup_key_field)
     if action != "trigger":
         if dedup_key is None:
-            raise NotSentError(
-                "dedup_key_missing",
-                f"{'.'.join(rules.dedup_key_field)}: {action} needs the dedup key of the alert that it is about, "
-                "a string or a number",
-            )
+            raise NotSentError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
         content = {"event_action": action, "dedup_key": dedup_key}
         return Event(service, "alert", content, action, dedup_key, message_id, None, _bounded(warnings))
 
-    dedup_key = dedup_key or limits.fit_dedup_key(message_id or fallback_key)
+    if dedup_key is None:
+        warnings.append(f"{problem}; no later event can resolve this incident")
+        dedup_key = limits.fit_dedup_key(message_id or fallback_key)
     timestamp = _timestamp(raw, now, warnings)
     payload: dict[str, Any] = {
-        "summary": _summary(raw.get("event"), warnings),
+        "summary": _summary(finder, rules.summary_template),
         "severity": _severity(properties.get("severity"), rules.default_severity, warnings),
         "source": _source(properties.get("source"), rules.default_source, warnings),
     }
     if timestamp:
         payload["timestamp"] = timestamp.text
     _add_texts(payload, properties, "properties", _PAYLOAD_TEXTS, warnings)
-    _add_custom_details(payload, properties, warnings)
+    _add_custom_details(payload, properties, "alert", rules, finder)
     alert: dict[str, Any] = {"event_action": action, "dedup_key": dedup_key, "payload": payload}
     _add_links_and_images(alert, properties, warnings)
     _add_texts(alert, properties, "properties", _CLIENT_TEXTS, warnings)
@@ -211,21 +275,16 @@ def _alert_event(  # noqa: PLR0913, PLR0917 -- all that decides what an alert sa
     return Event(service, "alert", alert, action, dedup_key, message_id, occurred_at, _bounded(warnings))
 
 
-def _change_event(raw: dict[str, Any], properties: dict[str, Any], service: str, now: datetime) -> Event:
-    warnings: list[str] = []
+def _change_event(finder: Finder, properties: dict[str, Any], service: str, rules: Rules, now: datetime) -> Event:
+    raw, warnings = finder.event, finder.warnings
     timestamp = _timestamp(raw, now, warnings)
-    payload: dict[str, Any] = {"summary": _summary(raw.get("event"), warnings)}
-    severity = properties.get("severity")
-    if severity is not None:
-        if known := _chosen(severity, SEVERITIES):
-            payload["severity"] = known
-        else:
-            expected = _one_of(SEVERITIES)
-            warnings.append(f"properties.severity: expected {expected}, got {_shown(severity)}; left out")
+    payload: dict[str, Any] = {"summary": _summary(finder, rules.summary_template)}
+    if severity := _severity(properties.get("severity"), None, warnings):
+        payload["severity"] = severity
     if timestamp:
         payload["timestamp"] = timestamp.text
     _add_texts(payload, properties, "properties", _SOURCE_TEXT, warnings)
-    _add_custom_details(payload, properties, warnings)
+    _add_custom_details(payload, properties, "change", rules, finder)
     change: dict[str, Any] = {"payload": payload}
     _add_links_and_images(change, properties, warnings)
     return Event(
@@ -238,12 +297,22 @@ def _change_event(raw: dict[str, Any], properties: dict[str, Any], service: str,
     )
 
 
-def _summary(value: object, warnings: list[str]) -> str:
-    text = text_of(value)
+def _summary(finder: Finder, template: Template | None) -> str:
+    """Write the summary by the template; without one, or when none of its values is there, it is the event's name."""
+    field, text = "SUMMARY_TEMPLATE", None
+    if template:
+        values = finder.texts(template)
+        if any(values):
+            # What a missing value leaves behind is white space, as a rule.
+            text = " ".join(template.fill([value or "" for value in values]).split())
+    if text is None:
+        field, text = "event", text_of(finder.event.get("event"))
     if not text or text.isspace():
-        raise NotSentError("event_name_missing", f"event: expected the event's name, got {_shown(value)}")
+        raise NotSentError(
+            "event_name_missing", f"event: expected the event's name, got {shown(finder.event.get('event'))}"
+        )
     if len(text) > limits.MAX_SUMMARY:
-        warnings.append(f"event: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
+        finder.warnings.append(f"{field}: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
         return text[: limits.MAX_SUMMARY]
     return text
 
@@ -257,15 +326,17 @@ def _chosen(value: object, choices: tuple[T, ...]) -> T | None:
     return None
 
 
-def _severity(value: object, default: Severity, warnings: list[str]) -> Severity:
+def _severity(value: object, default: D, warnings: list[str]) -> Severity | D:
+    """Find the severity that the value names in PagerDuty's words, or in those of others with a warning."""
     if value is None:
         return default
-    severity = _chosen(value, SEVERITIES)
-    if severity:
+    if severity := _chosen(value, SEVERITIES):
         return severity
-    expected = _one_of(SEVERITIES)
-    warnings.append(f"properties.severity: expected {expected}, got {_shown(value)}; sent as {default}")
-    return default
+    name = value.strip().lower() if isinstance(value, str) else ""
+    known = _OTHER_SEVERITIES.get(name, default)
+    consequence = f"sent as {known}" if known else "left out"
+    warnings.append(f"properties.severity: expected {_one_of(SEVERITIES)}, got {shown(value)}; {consequence}")
+    return known
 
 
 def _source(value: object, default: str, warnings: list[str]) -> str:
@@ -274,14 +345,14 @@ def _source(value: object, default: str, warnings: list[str]) -> str:
         return text
     if not default:
         if text is None:
-            raise NotSentError("source_not_text", f"properties.source: expected a text, got {_shown(value)}")
+            raise NotSentError("source_not_text", f"properties.source: expected a text, got {shown(value)}")
         raise NotSentError(
             "source_missing",
             "properties.source: missing, PagerDuty wants to know what is affected; "
             "add it to the track call or set DEFAULT_SOURCE",
         )
     if text is None:
-        warnings.append(f"properties.source: expected a text, got {_shown(value)}; sent as {default}")
+        warnings.append(f"properties.source: expected a text, got {shown(value)}; sent as {default}")
     return default
 
 
@@ -324,35 +395,46 @@ def _add_texts(
             continue
         text = text_of(value)
         if text is None:
-            warnings.append(f"{place}.{name}: expected a text, got {_shown(value)}; left out")
+            warnings.append(f"{place}.{name}: expected a text, got {shown(value)}; left out")
         elif text and not text.isspace():
             target[field] = text
 
 
-def _add_custom_details(payload: dict[str, Any], properties: dict[str, Any], warnings: list[str]) -> None:
+def _add_custom_details(
+    payload: dict[str, Any], properties: dict[str, Any], kind: Kind, rules: Rules, finder: Finder
+) -> None:
     details = properties.get("customDetails")
-    if details is None:
-        return
-    if _deeper_than(limits.MAX_DETAILS_DEPTH, details):
-        note = f"nested deeper than {limits.MAX_DETAILS_DEPTH} levels"
-        warnings.append(f"properties.customDetails: {note}; replaced by a note")
-        details = {"note": f"[left out: {note}]"}
-    payload["custom_details"] = details if isinstance(details, dict) else {"customDetails": details}
+    if details is not None:
+        details = _not_too_deep(details, "properties.customDetails", limits.MAX_DETAILS_DEPTH, finder.warnings)
+        payload["custom_details"] = details if isinstance(details, dict) else {"customDetails": details}
+    if rules.extra_details and (extra := _extra_details(properties, kind, rules.extra_details, finder)):
+        payload["custom_details"] = extra | payload.get("custom_details", {})
 
 
-def _deeper_than(limit: int, value: object) -> bool:
-    """Tell whether JSON is nested deeper than `limit`, level by level, so that no depth can exhaust the stack."""
-    level = [value]
-    for _ in range(limit):
-        level = [
-            below
-            for item in level
-            if isinstance(item, _CONTAINERS)
-            for below in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return False
-    return any(isinstance(item, _CONTAINERS) for item in level)
+def _extra_details(properties: dict[str, Any], kind: Kind, paths: tuple[Path, ...], finder: Finder) -> dict[str, Any]:
+    """Find what else the custom details are to show; of two values with the same name, the first."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        values = _unused(properties, kind) if path == _ALL_PROPERTIES else {path[-1]: finder.find(path)}
+        for name, value in values.items():
+            if value is not None and name not in found:
+                place = f"EXTRA_DETAILS: {_short(name)}"
+                found[name] = _not_too_deep(value, place, limits.MAX_DETAILS_DEPTH - 1, finder.warnings)
+    return found
+
+
+def _unused(properties: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """Return the properties that are not in RudderStack's table, nor nearly."""
+    return {name: value for name, value in properties.items() if fold(name) not in _LETTERS[kind]}
+
+
+def _not_too_deep(details: object, place: str, limit: int, warnings: list[str]) -> object:
+    """Return the details, or a note in their stead when they are nested so deep that not everybody could read them."""
+    if not limits.deeper_than(limit, details):
+        return details
+    note = f"nested deeper than {limit} levels"
+    warnings.append(f"{place}: {note}; replaced by a note")
+    return {"note": f"[left out: {note}]"}
 
 
 def _add_links_and_images(mapped: dict[str, Any], properties: dict[str, Any], warnings: list[str]) -> None:
@@ -391,24 +473,15 @@ def _objects(value: object, field: str, required: str, warnings: list[str]) -> I
             if isinstance(url, str) and url and not url.isspace():
                 yield place, found
                 continue
-        warnings.append(f"{place}: expected a URL or an object with {required}, got {_shown(item)}; left out")
+        warnings.append(f"{place}: expected a URL or an object with {required}, got {shown(item)}; left out")
 
 
 # -- words for people ------------------------------------------------------------------------------------------------
 
 
-def _shown(value: object) -> str:
-    """Show what came instead: a short scalar as it is, anything larger by its kind."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "an array"
-    text = text_of(value) or ""
-    if isinstance(value, str):
-        return f'"{text}"' if len(text) <= _SHOWN_CHARACTERS else f"a string of {len(text):,} characters"
-    return text if len(text) <= _SHOWN_CHARACTERS else "a long number"
+def _short(name: str) -> str:
+    """Write a name that the sender chose, or the beginning of it."""
+    return text_of(name[:_NAME_CHARACTERS]) or ""
 
 
 def _one_of(names: tuple[str, ...]) -> str:

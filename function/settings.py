@@ -1,21 +1,22 @@
 """The settings: one frozen object, read from an environment that is passed in."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from event import SEVERITIES, Severity
+from paths import Path, Template, read_path, read_template
 
 T = TypeVar("T", bound=str)
+V = TypeVar("V")
 
 DeliveryMode = Literal["direct", "queued"]
 
 DELIVERY_MODES: Final[tuple[DeliveryMode, ...]] = ("direct", "queued")
 
 DEFAULT_PARAMETER_PREFIX: Final = "/rudderstack-pagerduty"
-DEFAULT_DEDUP_KEY_FIELD: Final = "properties.dedupKey"
 DEFAULT_PAGERDUTY_URL: Final = "https://events.pagerduty.com"
 DEFAULT_SEVERITY: Final[Severity] = "critical"
 DEFAULT_DELIVERY_MODE: Final[DeliveryMode] = "direct"
@@ -35,14 +36,17 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings of the mapping: where the dedup key is, and what an alert gets that does not say it itself.
+    """The settings of the mapping: where in an event things are, and what an alert gets that does not say it itself.
 
-    `dedup_key_field` is the path into the event, one step an item. `default_source` is empty when there is none.
+    `default_source` and `service_field` are empty, and `summary_template` is None, when there is none.
     """
 
-    dedup_key_field: tuple[str, ...] = tuple(DEFAULT_DEDUP_KEY_FIELD.split("."))
+    dedup_key_field: Path | Template = ("properties", "dedupKey")
     default_severity: Severity = DEFAULT_SEVERITY
     default_source: str = ""
+    service_field: Path = ()
+    summary_template: Template | None = None
+    extra_details: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,17 @@ class Settings:
             problems.append(f"{name}: expected one of {', '.join(choices)}")
             return default
 
+        def parse(name: str, parser: Callable[[str], V], default: V, expected: str) -> V:
+            text = read(name)
+            try:
+                return parser(text) if text else default
+            except ValueError:
+                problems.append(f"{name}: expected {expected}")
+                return default
+
         prefix = read("PARAMETER_PREFIX", DEFAULT_PARAMETER_PREFIX).rstrip("/")
         if not _PREFIX.fullmatch(prefix):
             problems.append("PARAMETER_PREFIX: expected a path of SSM parameters such as /rudderstack-pagerduty")
-
-        path = tuple(read("DEDUP_KEY_FIELD", DEFAULT_DEDUP_KEY_FIELD).split("."))
-        if not all(path):
-            problems.append("DEDUP_KEY_FIELD: expected a dotted path without empty steps such as properties.dedupKey")
 
         url = read("PAGERDUTY_URL", DEFAULT_PAGERDUTY_URL).rstrip("/")
         if problem := _url_problem(url):
@@ -108,14 +116,44 @@ class Settings:
             delivery_mode=choose("DELIVERY_MODE", DELIVERY_MODES, DEFAULT_DELIVERY_MODE),
             merge_repeats=choose("MERGE_REPEATS", ("true", "false"), "true") == "true",
             rules=Rules(
-                dedup_key_field=path,
+                dedup_key_field=parse(
+                    "DEDUP_KEY_FIELD",
+                    read_path_or_template,
+                    Rules().dedup_key_field,
+                    "a dotted path without empty steps such as properties.dedupKey, "
+                    "or a text with such paths in braces such as {properties.host}/{properties.check}",
+                ),
                 default_severity=choose("DEFAULT_SEVERITY", SEVERITIES, DEFAULT_SEVERITY),
                 default_source=read("DEFAULT_SOURCE"),
+                service_field=parse(
+                    "SERVICE_FIELD", read_path, (), "a dotted path without empty steps such as properties.team"
+                ),
+                summary_template=parse(
+                    "SUMMARY_TEMPLATE",
+                    read_template,
+                    None,
+                    "a text with dotted paths in braces such as {event} on {properties.host}",
+                ),
+                extra_details=parse(
+                    "EXTRA_DETAILS",
+                    _read_paths,
+                    (),
+                    "dotted paths without empty steps, separated by commas, such as properties, context.traits.plan",
+                ),
             ),
         )
         if problems:
             raise SettingsError(problems)
         return settings
+
+
+def read_path_or_template(text: str) -> Path | Template:
+    """Read a path, or a text with paths when there are braces. Raises ValueError."""
+    return read_template(text) if "{" in text or "}" in text else read_path(text)
+
+
+def _read_paths(text: str) -> tuple[Path, ...]:
+    return tuple(read_path(part) for part in text.split(","))
 
 
 def _url_problem(url: str) -> str | None:

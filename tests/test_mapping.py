@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import limits
 from event import Event
 from mapping import map_event
 from outcome import Outcome
-from settings import Rules
+from paths import Template, read_path, read_template
+from settings import Rules, read_path_or_template
 
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
 RULES = Rules()
@@ -30,17 +32,23 @@ ALL_CASES = [case for cases in CASES_OF.values() for case in cases]
 
 def rules_of(case: dict[str, Any]) -> Rules:
     rules = dict(case.get("rules", {}))
-    if "dedup_key_field" in rules:
-        rules["dedup_key_field"] = tuple(rules["dedup_key_field"].split("."))
-    return Rules(**rules)
+    readers: dict[str, Callable[[Any], Any]] = {
+        "dedup_key_field": read_path_or_template,
+        "service_field": read_path,
+        "summary_template": read_template,
+        "extra_details": lambda paths: tuple(map(read_path, paths)),
+    }
+    return Rules(**{name: readers.get(name, str)(value) for name, value in rules.items()})
 
 
 def expected_of(case: dict[str, Any]) -> dict[str, Any]:
-    """Return what the case says; a trigger whose dedup key it leaves open has the fallback key."""
+    """Return what the case says; a trigger whose dedup key it leaves open has the fallback key, and says so."""
     expected: dict[str, Any] = {key: copy.deepcopy(case[key]) for key in ("sent", "ignored", "rejected") if key in case}
     event = expected.get("sent", {}).get("event", {})
     if event.get("event_action") == "trigger":
-        event.setdefault("dedup_key", FALLBACK_KEY)
+        warnings = expected["sent"]["warnings"]
+        if event.setdefault("dedup_key", FALLBACK_KEY) is FALLBACK_KEY and "properties.dedupKey" not in warnings:
+            warnings.insert(0, "properties.dedupKey")
     return expected
 
 
@@ -52,7 +60,8 @@ def outcome_of(case: dict[str, Any]) -> dict[str, Any]:
             return {"ignored": mapped.code}
         return {mapped.result: {"code": mapped.code, "field": mapped.message.partition(":")[0]}}
     warnings = [warning.partition(":")[0] for warning in mapped.warnings]
-    return {"sent": {"kind": mapped.kind, "event": mapped.content, "warnings": warnings}}
+    service = {} if mapped.service == "default" else {"service": mapped.service}
+    return {"sent": {"kind": mapped.kind, "event": mapped.content, "warnings": warnings, **service}}
 
 
 def event_of(raw: object, rules: Rules = RULES, now: datetime = NOW) -> Event:
@@ -109,12 +118,17 @@ def test_every_theme_has_cases() -> None:
         "change_event",
         "custom_details",
         "dedup_key",
+        "dedup_key_template",
+        "extra_details",
         "kind",
         "links_and_images",
+        "names",
+        "service",
         "severity",
         "shape",
         "source",
         "summary",
+        "summary_template",
         "texts",
         "timestamp",
         "type",
@@ -261,7 +275,7 @@ def test_custom_details_of_100_levels_go_out_as_they_are() -> None:
 
 @pytest.mark.parametrize("details", [nested(101), DEEP, [[DEEP]]], ids=["101 levels", "100,000 levels", "in arrays"])
 def test_custom_details_nested_too_deep_are_replaced_and_the_page_goes_out(details: Any) -> None:
-    mapped = event_of(alert(customDetails=details))
+    mapped = event_of(alert(dedupKey="disk", customDetails=details))
 
     sent = json.loads(limits.fit(mapped).body)["payload"]
     assert sent["summary"] == "Disk full"
@@ -270,13 +284,20 @@ def test_custom_details_nested_too_deep_are_replaced_and_the_page_goes_out(detai
 
 
 @pytest.mark.parametrize(
-    "name", ["severity", "dedupKey", "linkURLs", "imageURLs", "group", "class", "component", "client", "clientUrl"]
+    "name", ["severity", "linkURLs", "imageURLs", "group", "class", "component", "client", "clientUrl"]
 )
 def test_100000_levels_in_any_other_property_are_left_out(name: str) -> None:
-    mapped = event_of(alert(**{name: DEEP}))
+    mapped = event_of(alert(dedupKey="disk", **{name: DEEP}))
+
+    assert mapped.content == event_of(alert(dedupKey="disk")).content
+    assert [warning.partition(":")[0] for warning in mapped.warnings] == [f"properties.{name}"]
+
+
+def test_100000_levels_are_no_dedup_key() -> None:
+    mapped = event_of(alert(dedupKey=DEEP))
 
     assert mapped.content == event_of(alert()).content
-    assert [warning.partition(":")[0] for warning in mapped.warnings] == [f"properties.{name}"]
+    assert [warning.partition(":")[0] for warning in mapped.warnings] == ["properties.dedupKey"]
 
 
 @pytest.mark.parametrize("name", ["source", "action"])
@@ -288,7 +309,7 @@ def test_100000_levels_in_a_property_that_decides_are_refused(name: str) -> None
 
 
 def test_20_warnings_are_all_told() -> None:
-    mapped = event_of(alert(linkURLs=[None] * 20))
+    mapped = event_of(alert(dedupKey="disk", linkURLs=[None] * 20))
 
     assert [warning.partition(":")[0] for warning in mapped.warnings] == [
         f"properties.linkURLs[{position}]" for position in range(20)
@@ -296,7 +317,7 @@ def test_20_warnings_are_all_told() -> None:
 
 
 def test_more_than_20_warnings_are_summed_up() -> None:
-    mapped = event_of(alert(linkURLs=[None] * 100))
+    mapped = event_of(alert(dedupKey="disk", linkURLs=[None] * 100))
 
     assert len(mapped.warnings) == 21
     assert mapped.warnings[-1] == "and 80 more"
@@ -304,7 +325,7 @@ def test_more_than_20_warnings_are_summed_up() -> None:
 
 @pytest.mark.parametrize(("name", "field"), [("linkURLs", "links"), ("imageURLs", "images")])
 def test_of_very_many_links_or_images_the_first_hundred_are_looked_at(name: str, field: str) -> None:
-    mapped = event_of(alert(**{name: [f"https://example.com/{n}" for n in range(101)]}))
+    mapped = event_of(alert(dedupKey="disk", **{name: [f"https://example.com/{n}" for n in range(101)]}))
 
     assert len(mapped.content[field]) == 100
     assert mapped.warnings == (f"properties.{name}: 101 items, of which the first 100 were looked at",)
@@ -333,6 +354,11 @@ def test_warnings_and_refusals_stay_short_whatever_is_wrong() -> None:
         pytest.param(alert(action="resolve"), ["properties.dedupKey:", "resolve", "dedup key"], id="no dedup key"),
         pytest.param(alert(source=None), ["properties.source:", "DEFAULT_SOURCE"], id="no source"),
         pytest.param(alert(source={}), ["properties.source:", "a text", "an object"], id="source"),
+        pytest.param(
+            alert() | {"integrations": {"pagerdutty": {"type": "changeEvent"}}},
+            ["integrations.pagerdutty:", "alertEvent", "changeEvent", "misspelt pagerduty"],
+            id="misspelt integration",
+        ),
         pytest.param(alert() | {"event": None}, ["event:", "name", "nothing"], id="no name"),
         pytest.param(alert() | {"timestamp": 1_000_000_000}, ["timestamp:", "90 days"], id="too old"),
         pytest.param(
@@ -363,3 +389,93 @@ def test_an_event_is_too_old_by_the_clock_that_is_passed_in() -> None:
     refusal = refusal_of(alert() | {"timestamp": "2001-02-03T04:05:06Z"}, now=now)
 
     assert refusal.message.startswith("timestamp: more than 90 days")
+
+
+# -- hostile names, paths and texts ----------------------------------------------------------------------------------
+
+MEGABYTE = "s" * 1_000_000
+
+
+def test_a_warning_about_a_name_that_is_nearly_right_says_how_it_was_written_and_how_to_write_it() -> None:
+    mapped = event_of(alert(dedup_key="disk"))
+
+    assert mapped.warnings == ('properties.dedupKey: found as "dedup_key"; write it as dedupKey',)
+
+
+def test_a_warning_about_a_trigger_that_nothing_can_resolve_says_so() -> None:
+    (warning,) = event_of(alert()).warnings
+
+    assert "no later event can resolve this incident" in warning
+
+
+@pytest.mark.parametrize("name", ["severity" + "_" * 1_000_000, "se\ud83dverity"])
+def test_a_warning_about_a_name_stays_short_and_can_be_encoded_whatever_the_name(name: str) -> None:
+    (warning,) = event_of(alert(dedupKey="disk", **{name: "info"})).warnings
+
+    assert len(warning.encode()) < 200
+
+
+@pytest.mark.parametrize("name", ["pagerdutty" + "_" * 1_000_000, "pager\ud83ddutty"])
+def test_a_refusal_of_a_misspelt_integration_stays_short_and_can_be_encoded_whatever_its_name(name: str) -> None:
+    refusal = refusal_of(alert() | {"integrations": {name: {"type": "changeEvent"}}})
+
+    assert refusal.code == "integration_unclear"
+    assert len(refusal.message.encode()) < 300
+
+
+DEEP_PATH = ("properties", *["a"] * 9_998, "host")
+POSITION_OF_MANY_DIGITS = ("properties", "hosts", "1" * 10_000)
+
+
+@pytest.mark.parametrize("path", [DEEP_PATH, POSITION_OF_MANY_DIGITS], ids=["10,000 steps", "10,000 digits"])
+def test_no_path_is_too_long_to_be_followed(path: tuple[str, ...]) -> None:
+    rules = Rules(path, service_field=path, summary_template=Template(("", ""), (path,)), extra_details=(path,))
+
+    mapped = event_of(alert(hosts=["db-1"], a=DEEP), rules)
+
+    assert mapped.content["dedup_key"] == FALLBACK_KEY
+    assert mapped.content["payload"] == {"summary": "Disk full", "severity": "critical", "source": "db-1"}
+
+
+def test_a_path_of_10000_steps_leads_to_what_is_there() -> None:
+    event: dict[str, Any] = {"host": "db-1"}
+    for _ in range(9_998):
+        event = {"a": event}
+
+    assert event_of(alert(**event), Rules(DEEP_PATH)).dedup_key == "db-1"
+
+
+ALL_OF_HOST = Rules(
+    dedup_key_field=read_template("{properties.host}"),
+    service_field=("properties", "host"),
+    summary_template=read_template("{properties.host}"),
+    extra_details=(("properties", "host"),),
+)
+
+
+def test_a_string_of_a_megabyte_is_cut_hashed_and_replaced_wherever_it_is_used() -> None:
+    mapped = limits.fit(event_of(alert(host=MEGABYTE), ALL_OF_HOST))
+
+    assert mapped.service == "payments"
+    assert mapped.dedup_key == hashlib.sha256(MEGABYTE.encode()).hexdigest()
+    assert mapped.content["payload"]["summary"] == "s" * 1024
+    assert len(mapped.content["payload"]["custom_details"]["host"]) < 100
+
+
+@pytest.mark.parametrize("deep", [DEEP, [[DEEP]], nested(101)], ids=["objects", "arrays", "101 levels"])
+def test_what_is_nested_too_deep_is_missing_in_texts_and_a_note_among_the_details(deep: object) -> None:
+    mapped = event_of(alert(host=deep), ALL_OF_HOST)
+
+    assert mapped.content["payload"]["summary"] == "Disk full"
+    assert mapped.dedup_key == FALLBACK_KEY
+    assert list(mapped.content["payload"]["custom_details"]["host"]) == ["note"]
+    assert limits.fit(mapped).body
+
+
+HOSTS = read_template("{properties.host} {properties.hosts}")
+
+
+def test_half_a_surrogate_pair_in_a_value_becomes_a_question_mark_wherever_it_is_used() -> None:
+    mapped = event_of(alert(host="a\ud83d", hosts=["b\ud83d"]), Rules(summary_template=HOSTS, dedup_key_field=HOSTS))
+
+    assert (mapped.content["payload"]["summary"], mapped.dedup_key) == ('a? ["b?"]', 'a? ["b?"]')

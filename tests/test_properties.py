@@ -1,7 +1,9 @@
 """Properties that hold for any JSON whatever (Hypothesis)."""
 
+import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,15 +12,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import limits
-from event import SEVERITIES, Event
+from event import SERVICE, SEVERITIES, Event
 from local.sandbox import violations
 from mapping import map_event
 from outcome import Outcome
+from paths import Template, fold, read_path, read_template
 from settings import Rules
 from support import ROUTING_KEY, Endpoint
 
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
+NEAR_NAMES = [
+    "Action",
+    "dedup_key",
+    "Severity",
+    "SOURCE",
+    "link_urls",
+    "custom-details",
+    "Client Url",
+    "group ",
+    "host",
+]
 PROPERTIES = [
+    *NEAR_NAMES,
     *("action", "severity", "source", "dedupKey", "group", "class", "component"),
     *("client", "clientUrl", "customDetails", "linkURLs", "imageURLs"),
 ]
@@ -30,7 +45,20 @@ scalars = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
     | st.sampled_from(
-        ["trigger", " Resolve ", "ack", "CRITICAL", "changeEvent", "https://a.b/c", "2026-06-30T00:00:00Z"]
+        [
+            "trigger",
+            " Resolve ",
+            "ack",
+            "CRITICAL",
+            "fatal",
+            "p3",
+            "checkout",
+            "{event}",
+            "{0}",
+            "changeEvent",
+            "https://a.b/c",
+            "2026-06-30T00:00:00Z",
+        ]
     )
 )
 anything = st.recursive(
@@ -49,17 +77,31 @@ track_calls = st.fixed_dictionaries(
         "properties": properties | anything,
         "messageId": anything,
         "integrations": anything
-        | st.dictionaries(st.sampled_from(["pagerduty", "PagerDuty"]), anything | st.just({"type": "changeEvent"})),
+        | st.dictionaries(
+            st.sampled_from(["pagerduty", "PagerDuty", "Pager Duty", "pagerdutty"]),
+            anything | st.just({"type": "changeEvent"}),
+        ),
         "originalTimestamp": anything,
         "receivedAt": anything,
         "timestamp": anything | st.integers(),
     },
 )
+steps = st.sampled_from([*PROPERTIES, "properties", "event", "userId", "0", "1", "__class__", "__dict__"]) | st.text()
+any_paths = st.lists(steps, min_size=1, max_size=4).map(tuple)
+paths = any_paths | any_paths.map(lambda path: ("properties", *path))
+templates = st.lists(paths, min_size=1, max_size=4).flatmap(
+    lambda found: st.lists(st.text(max_size=5), min_size=len(found) + 1, max_size=len(found) + 1).map(
+        lambda around: Template(tuple(around), tuple(found))
+    )
+)
 rules = st.builds(
     Rules,
-    dedup_key_field=st.sampled_from([("properties", "dedupKey"), ("properties", "linkURLs", "0"), ("userId",)]),
+    dedup_key_field=st.just(("properties", "dedupKey")) | paths | templates,
     default_severity=st.sampled_from(SEVERITIES),
     default_source=st.sampled_from(["", "shop"]),
+    service_field=st.just(()) | paths,
+    summary_template=st.none() | templates,
+    extra_details=st.lists(paths | st.just(("properties",)), max_size=3).map(tuple),
 )
 
 
@@ -93,6 +135,29 @@ def test_the_mapping_never_changes_the_event_that_it_maps(event: Any, rules: Rul
         limits.fit(mapped)
 
     assert json.dumps(event) == before
+
+
+@given(event=track_calls, rules=rules)
+def test_every_event_is_for_a_pagerduty_service_that_could_exist(event: Any, rules: Rules) -> None:
+    mapped = mapping_of(event, rules)
+
+    assert isinstance(mapped, Outcome) or SERVICE.fullmatch(mapped.service)
+
+
+@given(text=st.text(alphabet=st.sampled_from("ab.{}, 0_")) | st.text(), event=track_calls)
+def test_whatever_a_setting_says_it_is_refused_at_once_or_followed_without_an_error(text: str, event: Any) -> None:
+    rules = Rules()
+    with contextlib.suppress(ValueError):
+        rules = Rules(service_field=read_path(text), extra_details=(read_path(text),))
+    with contextlib.suppress(ValueError):
+        rules = replace(rules, summary_template=read_template(text), dedup_key_field=read_template(text))
+
+    mapping_of(event, rules)
+
+
+@given(name=st.text(), separators=st.lists(st.sampled_from(" _-./"), max_size=5).map("".join))
+def test_a_name_is_the_same_in_any_case_and_with_any_separators(name: str, separators: str) -> None:
+    assert fold(separators.join(name.upper().lower())) == fold(name.upper().lower())
 
 
 @pytest.fixture
