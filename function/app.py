@@ -5,6 +5,7 @@ import gc
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Seconds from the handler's entry; RudderStack waits ten in all, cold start included.
 DEADLINE: Final = 8.0
+# PagerDuty services that the events of one request may name, besides the URL's: SSM tells of ten in a call.
+MAX_SERVICES: Final = 100
 # Seconds kept for the answer when the function's own time limit is nearer than the deadline.
 _TIME_TO_ANSWER: Final = 0.5
 
@@ -57,19 +60,19 @@ def _answer(request: Request, gateway_event: dict[str, Any], has: Parts, deadlin
         raw_events, are_many = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
         # 3 map
         mapped = [_map(raw, request.service, has.settings.rules) for raw in raw_events]
+    mapped = _with_known_services(mapped, request.service, has, deadline)
     events = [item for item in mapped if isinstance(item, Event)]
     # 4 deliver
     if is_preview:
         delivered = [_preview(event) for event in events]
     elif are_many or has.settings.delivery_mode == "queued":
-        delivered = _enqueue(events, request.service, has, deadline)
+        delivered = _enqueue(events, has, deadline)
     else:
         delivered = [deliver(event, has.credentials, has.pagerduty, deadline) for event in events]
     # 5 answer
     answers = iter(delivered)
     outcomes = [item if isinstance(item, Outcome) else next(answers).about(item) for item in mapped]
-    is_known = has.credentials.knows(request.service)
-    telemetry.log_events(outcomes, mapped, request.service, is_known=is_known, is_preview=is_preview)
+    telemetry.log_events(outcomes, mapped, request.service, has.credentials.knows, is_preview=is_preview)
     return webhook.answer(outcomes, are_many=are_many)
 
 
@@ -104,19 +107,51 @@ def _map(raw: object, service: str, rules: Rules) -> Event | Outcome:
         return telemetry.unexpected(error)
 
 
+def _with_known_services(
+    mapped: list[Event | Outcome], instead: str, has: Parts, deadline: float
+) -> list[Event | Outcome]:
+    """Let events that name a PagerDuty service without a routing key go to the URL's: somebody has to be paged."""
+    named = dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != instead)
+    if not named:
+        return mapped
+    services = list(named)
+    reasons = dict.fromkeys(services[MAX_SERVICES:], f"one of more than {MAX_SERVICES} in one request")
+    for service in has.credentials.without_routing_keys(services[:MAX_SERVICES], deadline):
+        reasons[service] = "not set up here"
+    field = ".".join(has.settings.rules.service_field)
+    return [
+        replace(
+            item,
+            service=instead,
+            warnings=(
+                *item.warnings,
+                f"{field}: PagerDuty service {item.service} is {reasons[item.service]}; sent to {instead}",
+            ),
+        )
+        if isinstance(item, Event) and item.service in reasons
+        else item
+        for item in mapped
+    ]
+
+
 def _preview(event: Event) -> Outcome:
-    return Outcome("preview", f"This {event.noun} would be sent; nothing was", content=event.content)
+    message = f"This {event.noun} would be sent to PagerDuty service {event.service}; nothing was"
+    return Outcome("preview", message, content=event.content)
 
 
-def _enqueue(events: Sequence[Event], service: str, has: Parts, deadline: float) -> list[Outcome]:
-    """Put the events into the queue, unless their PagerDuty service has no routing key: nobody would see them wait."""
-    if not events:
-        return []
-    try:
-        has.credentials.routing_keys(service, deadline)
-    except NotSentError as error:
-        return [error.outcome] * len(events)
-    return has.queue.enqueue(events, deadline)
+def _enqueue(events: Sequence[Event], has: Parts, deadline: float) -> list[Outcome]:
+    """Put events into the queue, unless their PagerDuty service has no routing key: nobody would see them wait.
+
+    Each service is asked for once, so that of an incident's events none is left behind by its successor.
+    """
+    refused: dict[str, Outcome] = {}
+    for service in dict.fromkeys(event.service for event in events):
+        try:
+            has.credentials.routing_keys(service, deadline)
+        except NotSentError as error:
+            refused[service] = error.outcome
+    enqueued = iter(has.queue.enqueue([event for event in events if event.service not in refused], deadline))
+    return [refused.get(event.service) or next(enqueued) for event in events]
 
 
 # Made while Lambda initialises the process, which is when a cold start has most of the processor.

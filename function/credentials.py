@@ -3,6 +3,7 @@
 Nothing is read at import: an outage of SSM is then an answer that RudderStack retries, and not a crash loop.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ REREAD: Final = 1.0
 RETRY: Final = 10.0
 # Seconds for one read, all its attempts included: it leaves time to deliver the event.
 READ_LIMIT: Final = 5.0
+# Parameters that SSM reads in a call:
+# https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
+MAX_NAMES: Final = 10
 # Characters of the shared secret: fewer could be guessed.
 MIN_SECRET_LENGTH: Final = 16
 
@@ -95,6 +99,20 @@ class Credentials:
             )
         return keys
 
+    def without_routing_keys(self, services: Sequence[str], deadline: float) -> set[str]:
+        """Tell which of the PagerDuty services have no routing key, as far as SSM can tell now; raises nothing."""
+        came, deadline = self._clock(), min(deadline, time.monotonic() + READ_LIMIT)
+        names = {self._name_of(service): service for service in services}
+        due = [name for name in names if self._is_due(name)]
+        for start in range(0, len(due), MAX_NAMES):
+            with contextlib.suppress(*aws.Failure):
+                self._fetch(due[start : start + MAX_NAMES], deadline)
+        return {
+            service
+            for name, service in names.items()
+            if (entry := self._entries.get(name)) and not _words(entry.value) and entry.read_at > came - REREAD
+        }
+
     def distrust_routing_keys(self, service: str) -> None:
         """Read the routing keys anew for the next event: PagerDuty refused one."""
         self._asked_at.pop(self._name_of(service), None)
@@ -119,8 +137,7 @@ class Credentials:
                 raise self._failures[name]
             self._fetch([name, *also], deadline)
             return self._entries[name].value
-        age, pause = (REREAD, REREAD) if entry.value is None else (FRESH, RETRY)
-        if self._is_past(entry.read_at, age) and self._is_past(asked_at, pause):
+        if self._is_due(name):
             try:
                 self._fetch([name, *also], deadline)
             except aws.Failure as error:
@@ -129,6 +146,12 @@ class Credentials:
                     extra={"parameter": name, "reason": aws.reason_of(error)},
                 )
         return self._entries[name].value
+
+    def _is_due(self, name: str) -> bool:
+        """Tell whether SSM is to be asked for the parameter: it never was, or what is known of it is not fresh."""
+        entry = self._entries.get(name)
+        age, pause = (REREAD, REREAD) if entry is None or entry.value is None else (FRESH, RETRY)
+        return self._is_past(entry and entry.read_at, age) and self._is_past(self._asked_at.get(name), pause)
 
     def _is_past(self, moment: float | None, seconds: float) -> bool:
         """Tell whether so many seconds have passed; a clock that was set back makes every age wrong, so they have."""

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -90,9 +90,17 @@ def log_event(  # noqa: PLR0913 -- what one line is made of
 
 
 def log_events(
-    outcomes: Sequence[Outcome], mapped: Sequence[Event | Outcome], service: str, *, is_known: bool, is_preview: bool
+    outcomes: Sequence[Outcome],
+    mapped: Sequence[Event | Outcome],
+    service: str,
+    knows: Callable[[str], bool],
+    *,
+    is_preview: bool,
 ) -> None:
-    """Write the lines of a request's events: one for each that was taken, and of the others 100 and a count."""
+    """Write the lines of a request's events: one for each that was taken, and of the others 100 and a count.
+
+    `service` is the request's PagerDuty service; `knows` tells whether one has a routing key.
+    """
     lines = 0
     left_out: Counter[Result] = Counter()
     for outcome, item in zip(outcomes, mapped, strict=True):
@@ -102,7 +110,8 @@ def log_events(
                 left_out[outcome.result] += 1
                 continue
         event = item if isinstance(item, Event) else None
-        log_event(outcome, service, event, is_known=is_known, is_preview=is_preview)
+        its_service = event.service if event else service
+        log_event(outcome, its_service, event, is_known=knows(its_service), is_preview=is_preview)
     if left_out:
         number = left_out.total()
         fields = {"pagerduty_service": service, "outcome": max(left_out, key=_SEVERITY.index), "left_out": number}

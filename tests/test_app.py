@@ -259,6 +259,162 @@ def test_default_source_stands_in_for_a_missing_one(make_endpoint: Callable[...,
     assert endpoint.sandbox.received[0].event["payload"]["source"] == "shop"
 
 
+# -- the PagerDuty service that an event names -----------------------------------------------------------------------
+
+BY_TEAM = Rules(service_field=("properties", "team"))
+NOT_SET_UP = "properties.team: PagerDuty service {} is not set up here; sent to default"
+
+
+def of_team(team: str, **changes: Any) -> dict[str, Any]:
+    return track(properties={"team": team, "dedupKey": f"{team}-is-down"}, **changes)
+
+
+@pytest.fixture
+def teams(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
+    """Wire the function so that events choose their service: there are `default`, `checkout` and `payments`."""
+    return make_endpoint(rules=BY_TEAM, default=ROUTING_KEY, checkout=SECOND_KEY, payments="p" * 32)
+
+
+def ssm_reads(endpoint: Endpoint) -> list[list[str]]:
+    """Record which parameters SSM is asked for from now on."""
+    reads: list[list[str]] = []
+
+    def record(target: str, request: dict[str, Any]) -> None:
+        if target == "AmazonSSM.GetParameters":
+            reads.append([name.removeprefix(f"{endpoint.prefix}/") for name in request["Names"]])
+
+    endpoint.aws.fail = record
+    return reads
+
+
+def keys_received(endpoint: Endpoint) -> list[tuple[str, str]]:
+    return [(call.event["routing_key"], call.event["dedup_key"]) for call in endpoint.sandbox.received]
+
+
+def test_an_event_pages_the_service_that_it_names(teams: Endpoint) -> None:
+    answer = teams.post(of_team("checkout"))
+
+    assert (answer.status, answer.content["warnings"]) == (200, [])
+    assert keys_received(teams) == [(SECOND_KEY, "checkout-is-down")]
+
+
+def test_the_url_names_the_service_of_an_event_that_names_one_without_a_routing_key(teams: Endpoint) -> None:
+    answer = teams.post(of_team("chekcout"))
+
+    assert (answer.status, answer.content["warnings"]) == (200, [NOT_SET_UP.format("chekcout")])
+    assert keys_received(teams) == [(ROUTING_KEY, "chekcout-is-down")]
+
+
+def test_a_service_whose_parameter_holds_no_key_has_none(teams: Endpoint) -> None:
+    teams.put("routing-keys/empty", " , ")
+
+    assert teams.post(of_team("empty")).content["warnings"] == [NOT_SET_UP.format("empty")]
+
+
+def test_while_ssm_cannot_tell_the_event_comes_again_instead_of_paging_somebody_else(teams: Endpoint) -> None:
+    teams.post(of_team("payments"))
+    teams.aws.fail = ssm_is_down
+
+    answer = teams.post(of_team("checkout"))
+
+    assert (answer.status, answer.content["code"]) == (503, "secrets_unavailable")
+    assert len(teams.sandbox.received) == 1
+
+
+def test_an_outage_of_ssm_is_no_reason_to_believe_what_it_said_long_ago(
+    make_endpoint: Callable[..., Endpoint], clock: Clock
+) -> None:
+    endpoint = make_endpoint(rules=BY_TEAM, clock=clock)
+    endpoint.post(of_team("checkout"))
+    clock.now += 60
+    endpoint.aws.fail = ssm_is_down
+
+    assert endpoint.post(of_team("checkout")).status == 503
+
+
+def test_the_events_of_a_batch_go_each_to_its_own_service(teams: Endpoint) -> None:
+    events = [of_team("checkout"), of_team("nobody"), track(), of_team("payments"), {"type": "identify"}]
+    answer = teams.post([event | {"messageId": str(number)} for number, event in enumerate(events)])
+
+    teams.work()
+
+    assert answer.status == 200
+    assert [len(result["warnings"]) for result in answer.content["results"]] == [0, 1, 1, 0, 0]
+    assert sorted(keys_received(teams)) == [
+        (ROUTING_KEY, "disk-full"),
+        (ROUTING_KEY, "nobody-is-down"),
+        ("p" * 32, "payments-is-down"),
+        (SECOND_KEY, "checkout-is-down"),
+    ]
+
+
+def test_ssm_is_asked_for_the_services_of_a_batch_once_and_ten_in_a_call(teams: Endpoint) -> None:
+    teams.post(track())
+    reads = ssm_reads(teams)
+
+    teams.post([of_team(f"team-{number % 25}") for number in range(100)])
+
+    assert reads == [
+        [f"routing-keys/team-{number}" for number in range(first, min(first + 10, 25))] for first in (0, 10, 20)
+    ]
+
+
+def test_of_very_many_services_in_one_request_a_hundred_are_looked_up_and_the_others_events_go_to_the_urls(
+    teams: Endpoint,
+) -> None:
+    teams.post(track())
+    reads = ssm_reads(teams)
+
+    answer = teams.post([of_team(f"team-{number}") for number in range(1000)])
+
+    assert answer.status == 200
+    assert len(reads) == 10
+    assert {result["warnings"][0].partition("is ")[2] for result in answer.content["results"][:100]} == {
+        "not set up here; sent to default"
+    }
+    assert {result["warnings"][0].partition("is ")[2] for result in answer.content["results"][100:]} == {
+        "one of more than 100 in one request; sent to default"
+    }
+
+
+def test_of_a_batch_only_the_events_of_a_service_that_cannot_be_read_are_put_off(teams: Endpoint) -> None:
+    teams.post(of_team("payments"))
+    teams.aws.fail = ssm_is_down
+
+    answer = teams.post([of_team("checkout"), of_team("payments", messageId="m-2")])
+
+    assert answer.status == 503
+    assert [result["code"] for result in answer.content["results"]] == ["secrets_unavailable", "queued"]
+
+
+def test_a_preview_names_the_service_and_the_one_that_stands_in_for_it(teams: Endpoint) -> None:
+    known, unknown = (
+        teams.post(of_team(team), queryStringParameters={"preview": "true"}) for team in ("checkout", "x")
+    )
+
+    assert "PagerDuty service checkout" in known.content["message"]
+    assert "PagerDuty service default" in unknown.content["message"]
+    assert unknown.content["warnings"] == [NOT_SET_UP.format("x")]
+
+
+@pytest.mark.parametrize(("team", "dimension"), [("checkout", "checkout"), ("made-up", "default")])
+def test_a_metric_is_of_the_service_that_was_paged(
+    teams: Endpoint, log: io.StringIO, team: str, dimension: str
+) -> None:
+    teams.post(of_team(team))
+    (line,) = [json.loads(line) for line in log.getvalue().splitlines() if "pagerduty_service" in line]
+
+    assert (line["pagerduty_service"], line["outcome"]) == (dimension, "delivered")
+
+
+def test_a_service_that_the_event_may_not_choose_is_not_looked_at(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint(default=ROUTING_KEY, checkout=SECOND_KEY)
+
+    endpoint.post(of_team("checkout"))
+
+    assert keys_received(endpoint) == [(ROUTING_KEY, "checkout-is-down")]
+
+
 # -- bodies ----------------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +475,7 @@ def test_a_preview_shows_the_event_and_sends_nothing(endpoint: Endpoint) -> None
     assert answer.content == {
         "status": "preview",
         "code": "preview",
-        "message": "This alert event (trigger) would be sent; nothing was",
+        "message": "This alert event (trigger) would be sent to PagerDuty service default; nothing was",
         "dedup_key": "disk-full",
         "warnings": [],
         "event": {

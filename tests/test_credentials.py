@@ -156,6 +156,32 @@ def test_a_missing_routing_key_is_our_fault_and_names_the_parameter(
     assert f"{ssm.prefix}/routing-keys/checkout" in outcome.message
 
 
+def test_services_without_routing_keys_are_told_in_one_call_for_ten(ssm: Ssm, credentials: Credentials) -> None:
+    ssm.put("routing-keys/empty", " , ")
+    services = ["default", "empty", *map(str, range(9))]
+
+    assert credentials.without_routing_keys(services, soon()) == set(services) - {"default"}
+    assert [len(names) for names in ssm.reads] == [10, 1]
+
+
+def test_services_that_were_just_told_of_are_not_asked_for_again(ssm: Ssm, credentials: Credentials) -> None:
+    credentials.without_routing_keys(["default", "x"], soon())
+
+    assert credentials.without_routing_keys(["default", "x"], soon()) == {"x"}
+    assert credentials.routing_keys("default", soon()) == ("k" * 32,)
+    assert len(ssm.reads) == 1
+
+
+def test_a_service_that_ssm_cannot_tell_of_may_have_a_routing_key(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    credentials.without_routing_keys(["default", "x"], soon())
+    clock.now += 301
+    ssm.fail("InternalServerError")
+
+    assert credentials.without_routing_keys(["default", "x", "y"], soon()) == set()
+
+
 def test_a_service_is_known_once_it_has_a_routing_key(ssm: Ssm, credentials: Credentials) -> None:
     before = credentials.knows("default")
     keys(credentials)

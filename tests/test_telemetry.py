@@ -208,7 +208,7 @@ def test_of_a_request_of_very_many_bad_events_a_hundred_have_a_line_and_the_rest
 ) -> None:
     outcomes = [Outcome("queued", ""), *[Outcome("type_missing", "")] * 150, *[Outcome("not_a_track_call", "")] * 60]
     mapped: list[Event | Outcome] = [CHANGE, *outcomes[1:], CHANGE]
-    telemetry.log_events([*outcomes, Outcome("queued", "")], mapped, "default", is_known=True, is_preview=False)
+    telemetry.log_events([*outcomes, Outcome("queued", "")], mapped, "default", lambda _: True, is_preview=False)
 
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["outcome"] for line in lines] == ["queued", *["rejected"] * 100, "queued", "rejected"]
@@ -222,7 +222,7 @@ def test_of_a_request_of_very_many_bad_events_a_hundred_have_a_line_and_the_rest
 
 def test_of_a_preview_of_very_many_events_nothing_is_counted(log: io.StringIO) -> None:
     outcomes = [Outcome("preview", "")] * 150
-    telemetry.log_events(outcomes, [CHANGE] * 150, "default", is_known=True, is_preview=True)
+    telemetry.log_events(outcomes, [CHANGE] * 150, "default", lambda _: True, is_preview=True)
 
     assert (len(log.getvalue().splitlines()), values(log)) == (101, {})
 
