@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ ALL_CASES = [case for cases in CASES_OF.values() for case in cases]
 
 def rules_of(case: dict[str, Any]) -> Rules:
     rules = dict(case.get("rules", {}))
-    readers: dict[str, Callable[[Any], Any]] = {
+    readers: dict[str, Any] = {
         "dedup_key_field": read_path_or_template,
         "service_field": read_path,
         "summary_template": read_template,
