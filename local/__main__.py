@@ -61,7 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="With PAGERDUTY_URL in the environment, and ROUTING_KEY or ROUTING_KEYS as for `serve`, the same goes "
         "to the real PagerDuty.",
     )
-    run_parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: every file of events/")
+    run_parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="an API Gateway event, or what RudderStack sends: an event, an array of them, or a batch; "
+        "default: every file of events/",
+    )
     run_parser.set_defaults(command=_run)
 
     serve_parser = commands.add_parser(

@@ -1,7 +1,12 @@
-"""`python -m local run`: sends event files through the whole stack and shows what became of each."""
+"""`python -m local run`: sends event files through the whole stack and shows what became of each.
+
+A file holds a request as API Gateway hands it to the function, or what RudderStack sends: an event, an array of them,
+or `{"batch": [...]}`. Of the latter the PagerDuty events are shown as well.
+"""
 
 import base64
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +18,7 @@ import urllib3
 
 from local import metrics
 from local.sandbox import Received
-from local.stack import ROOT, LocalStack, Options
+from local.stack import LOCAL_TOKEN, ROOT, LocalStack, Options
 
 EVENTS: Final = ROOT / "events"
 # They belong to the connection that the event was recorded from.
@@ -21,6 +26,11 @@ _NOT_SENT_ON: Final = frozenset({"host", "content-length", "connection"})
 # Seconds: a cold start on a slow machine takes a few.
 _PATIENCE: Final = 60
 _PATIENCE_AFTERWARDS: Final = 10
+# The settings of the mapping are those of this process's environment.
+_SETTINGS: Final = (
+    *("DEDUP_KEY_FIELD", "DEFAULT_SEVERITY", "DEFAULT_SOURCE"),
+    *("SERVICE_FIELD", "SUMMARY_TEMPLATE", "EXTRA_DETAILS"),
+)
 _COLUMNS: Final = ("event file", "our answer", "PagerDuty received", "incident")
 
 
@@ -64,18 +74,24 @@ def main(options: Options, files: Sequence[Path]) -> int:
     events = []
     for path in paths:
         try:
-            events.append((path.name, read_event(path)))
+            events.append((path.name, *_read(path)))
         except (OSError, ValueError) as error:
             print(f"error: {path}: {error}", file=sys.stderr)
             return 2
 
     began = time.monotonic()
     log: list[str] = []
-    with LocalStack(options, on_log=log.append) as stack:
+    settings = {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
+    with LocalStack(options, on_log=log.append, environment=settings) as stack:
         started = time.monotonic()
-        rows = [_send(stack, name, event) for name, event in events]
+        previews = [(name, _preview(stack, event)) for name, event, is_plain in events if is_plain]
+        rows = [_send(stack, name, event) for name, event, _ in events]
         sent = time.monotonic()
-        _wait_for(log, lines=sum(1 + (result["status"] == "queued") for row in rows for result in _results(row.answer)))
+        answers = [row.answer for row in rows] + [answer for _, answer in previews]
+        results = [result for answer in answers for result in _results(answer)]
+        _wait_for(log, lines=sum(1 + (result["status"] == "queued") for result in results))
+    for name, answer in previews:
+        print("\n".join(preview_lines(name, answer)), end="\n\n")
     for line in [*table(rows, seen=options.pagerduty_url is None), "", *metrics_table(log)]:
         print(line)
     problems = [row for row in rows if row.problem]
@@ -95,8 +111,25 @@ def read_event(path: Path) -> dict[str, Any]:
     """Read an API Gateway event of payload format 2.0 from a file. Raises OSError, ValueError."""
     event = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(event, dict) or "rawPath" not in event or "requestContext" not in event:
-        raise ValueError("expected an API Gateway event of payload format 2.0; see events/ for examples")
+        raise ValueError(
+            "expected RudderStack's event, several, or an API Gateway event of payload format 2.0 as in events/"
+        )
     return event
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    """Read a file, and tell whether it holds RudderStack's events alone, without a request around them."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    names = content.keys() if isinstance(content, dict) else set()
+    if not names & {"type", "event", "batch"} and not (isinstance(content, list) and content):
+        return read_event(path), False
+    request = {
+        "rawPath": "/events",
+        "requestContext": {"http": {"method": "POST"}},
+        "headers": {"authorization": f"Bearer {LOCAL_TOKEN}", "content-type": "application/json"},
+        "body": json.dumps(content),
+    }
+    return request, True
 
 
 def send(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -148,6 +181,23 @@ def _send(stack: LocalStack, name: str, event: dict[str, Any]) -> Row:
     incident = sandbox.incident(keys[-1]) if sandbox and keys else None
     row = Row(name, status, answer, received, incident.status if incident else "", "")
     return Row(name, status, answer, received, row.incident, _problem(row, sandbox is not None))
+
+
+def _preview(stack: LocalStack, event: dict[str, Any]) -> dict[str, Any]:
+    return send(stack.url, {**event, "rawQueryString": "preview=true"})[1]
+
+
+def preview_lines(name: str, answer: dict[str, Any]) -> list[str]:
+    """Lay out the answer to a preview: each PagerDuty event with its warnings, or why there is none."""
+    results = _results(answer)
+    lines = []
+    for number, result in enumerate(results, start=1):
+        heading = name if len(results) == 1 else f"{name}, event {number}"
+        lines.append(f"{heading}: {result['message'].removesuffix('; nothing was')}")
+        lines += [f"  warning: {warning}" for warning in result.get("warnings", ())]
+        if "event" in result:
+            lines += json.dumps(result["event"], indent=2, ensure_ascii=False).splitlines()
+    return lines
 
 
 def _describe(call: Received) -> str:

@@ -319,6 +319,42 @@ def post(url: str, content: object, token: str = LOCAL_TOKEN) -> str:
     return str(response.json()["status"])
 
 
+def test_run_shows_what_becomes_of_ones_own_events_by_the_settings_of_the_environment(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
+    trigger = {"type": "track", "event": "Disk full", "properties": {"source": "db-1", "dedup_key": "disk", "n": 7}}
+    refused = {"type": "track", "event": "Disk full", "properties": {"source": "db-1", "action": "reslove"}}
+    one, many, batch = (tmp_path / f"{name}.json" for name in ("one", "many", "batch"))
+    one.write_text(json.dumps(trigger))
+    many.write_text(json.dumps([trigger, refused]))
+    batch.write_text(json.dumps({"batch": [trigger]}))
+    command = start("run", str(one), str(many), str(batch), SUMMARY_TEMPLATE="{event}: {properties.n}")
+    output, _ = command.process.communicate(timeout=60)
+    event = """\
+  warning: properties.dedupKey: found as "dedup_key"; write it as dedupKey
+{
+  "event_action": "trigger",
+  "dedup_key": "disk",
+  "payload": {
+    "summary": "Disk full: 7",
+    "severity": "critical",
+    "source": "db-1"
+  }
+}
+"""
+    becomes = "This alert event (trigger) would be sent to PagerDuty service default\n"
+
+    assert command.process.returncode == 0, output
+    assert output.startswith(
+        f"one.json: {becomes}{event}\n"
+        f"many.json, event 1: {becomes}{event}"
+        "many.json, event 2: properties.action: expected trigger, acknowledge or resolve, "
+        'got "reslove"; not sent, since a misspelt resolve must not page\n\n'
+        f"batch.json: {becomes}{event}\n"
+    )
+    assert "one.json    200 delivered  alert trigger       triggered" in output
+
+
 def test_run_sends_every_event_file_and_all_turn_out_as_expected(start: Callable[..., Command]) -> None:
     command = start("run")
     output, _ = command.process.communicate(timeout=60)
