@@ -44,7 +44,7 @@ _LETTERS: Final = {kind: {fold(name) for name in names} for kind, names in _KNOW
 # In EXTRA_DETAILS: all properties that the tables do not use.
 _ALL_PROPERTIES: Final = ("properties",)
 # What others call PagerDuty's four severities; syslog's are in https://www.rfc-editor.org/rfc/rfc5424#section-6.2.1.
-_OTHER_SEVERITIES: Final[dict[str, Severity]] = {
+OTHER_SEVERITIES: Final[dict[str, Severity]] = {
     **dict.fromkeys(("fatal", "emergency", "alert", "crit", "p1"), "critical"),
     **dict.fromkeys(("err", "high", "p2"), "error"),
     **dict.fromkeys(("warn", "medium", "p3"), "warning"),
@@ -333,7 +333,7 @@ def _severity(value: object, default: D, warnings: list[str]) -> Severity | D:
     if severity := _chosen(value, SEVERITIES):
         return severity
     name = value.strip().lower() if isinstance(value, str) else ""
-    known = _OTHER_SEVERITIES.get(name, default)
+    known = OTHER_SEVERITIES.get(name, default)
     consequence = f"sent as {known}" if known else "left out"
     warnings.append(f"properties.severity: expected {_one_of(SEVERITIES)}, got {shown(value)}; {consequence}")
     return known

@@ -15,13 +15,14 @@ import yaml
 
 import insights
 import local.run
+import mapping
 from benchmarks import costs
 from event import Event
 from local import metrics
 from local.sandbox import Fault, violations
 from mapping import map_event
 from outcome import CODES
-from settings import Rules
+from settings import Rules, Settings
 from support import Endpoint, node_is_usable, track
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,9 @@ DOCUMENTS = {
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 }
 README, SECURITY = DOCUMENTS["README.md"], DOCUMENTS["SECURITY.md"]
-ANSWERS, OPERATING, RUDDERSTACK = (DOCUMENTS[f"docs/{name}.md"] for name in ("answers", "operating", "rudderstack"))
+ANSWERS, MAPPING, OPERATING, RUDDERSTACK = (
+    DOCUMENTS[f"docs/{name}.md"] for name in ("answers", "mapping", "operating", "rudderstack")
+)
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -219,7 +222,55 @@ def test_each_sample_becomes_the_event_that_its_heading_says(heading: str, kind:
 
 
 def test_every_sample_in_json_is_one_of_these() -> None:
-    assert [len(blocks("json", text)) for text in DOCUMENTS.values() if blocks("json", text)] == [4]
+    assert [len(blocks("json", text)) for text in DOCUMENTS.values() if blocks("json", text)] == [1, 4]
+
+
+def examples(heading: str) -> list[tuple[str, str]]:
+    """List the examples of a setting: its value, and what comes of it."""
+    return [(row[0].strip("`"), row[1].strip("`")) for row in rows(heading, MAPPING)[1:]]
+
+
+def mapped_by(variable: str, value: str) -> Event:
+    """Map the sample of the page on the mapping with one setting."""
+    (sample,) = blocks("json", MAPPING)
+    rules = Settings.from_environment({"QUEUE_URL": "q", "DEAD_LETTER_QUEUE_URL": "d", variable: value}).rules
+    mapped = map_event(json.loads(sample), "of-the-url", rules, NOW, "no-key")
+    assert isinstance(mapped, Event)
+    return mapped
+
+
+@pytest.mark.parametrize(("template", "summary"), examples("A summary that says what happened"))
+def test_each_summary_of_the_examples_comes_out(template: str, summary: str) -> None:
+    assert mapped_by("SUMMARY_TEMPLATE", template).content["payload"]["summary"] == summary
+
+
+@pytest.mark.parametrize(("field", "key"), examples("A dedup key out of several values"))
+def test_each_dedup_key_of_the_examples_comes_out(field: str, key: str) -> None:
+    assert mapped_by("DEDUP_KEY_FIELD", field).dedup_key == key.replace("none", "no-key")
+
+
+@pytest.mark.parametrize(("field", "service"), examples("The service from the event"))
+def test_each_service_of_the_examples_comes_out(field: str, service: str) -> None:
+    mapped = mapped_by("SERVICE_FIELD", field)
+    warned = any(warning.startswith(f"{field}: ") for warning in mapped.warnings)
+
+    assert (mapped.service, warned) == (
+        ("of-the-url", True) if service == "the one of the URL, with a warning" else (service, False)
+    )
+
+
+@pytest.mark.parametrize(("paths", "details"), examples("What responders need to see"))
+def test_the_extra_details_of_each_example_come_out(paths: str, details: str) -> None:
+    found = mapped_by("EXTRA_DETAILS", paths).content["payload"].get("custom_details")
+
+    assert found == (None if details == "none" else json.loads(details))
+
+
+@pytest.mark.parametrize(("severity", "words"), [(row[0], row[1]) for row in rows("Severities", MAPPING)[1:]])
+def test_every_word_for_a_severity_is_in_the_table_and_means_what_the_table_says(severity: str, words: str) -> None:
+    expected = {name for name, known in mapping.OTHER_SEVERITIES.items() if f"`{known}`" == severity}
+
+    assert set(re.findall(r"`(\w+)`", words)) == expected
 
 
 def test_the_event_that_pages_by_hand_is_one_that_pagerduty_takes() -> None:
