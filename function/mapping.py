@@ -5,7 +5,7 @@ Pure: the time and the rules are passed in. The property tables are RudderStack'
 what is merely imperfect is repaired and reported as a warning; what leaves open *whether or whom* to page is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -28,8 +28,6 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
-# What an SDK writes there when nobody chooses.
-_ALL_INTEGRATIONS: Final = {"All"}
 # How many letters of a name under `integrations` may be wrong for it to look like PagerDuty's.
 _WRONG_LETTERS: Final = 2
 # The properties in RudderStack's tables, the dedup key's apart: the settings say where that is.
@@ -139,7 +137,8 @@ def _integration(integrations: object, finder: Finder) -> tuple[str, object]:
             found = (f"integrations.{name}", value)
             if value is not False:
                 break
-    if found[1] is not None or integrations.keys() == _ALL_INTEGRATIONS:
+    # `All` alone is what an SDK writes when nobody chose anything.
+    if found[1] is not None or (len(integrations) == 1 and "All" in integrations):
         return found
     return _nearly_integration(integrations, finder) or found
 
@@ -266,11 +265,11 @@ def _alert_event(  # noqa: PLR0913, PLR0917 -- all that decides what an alert sa
     }
     if timestamp:
         payload["timestamp"] = timestamp.text
-    _add_texts(payload, properties, "properties", _PAYLOAD_TEXTS, warnings)
+    _add_texts(payload, properties, _PAYLOAD_TEXTS, warnings)
     _add_custom_details(payload, properties, "alert", rules, finder)
     alert: dict[str, Any] = {"event_action": action, "dedup_key": dedup_key, "payload": payload}
     _add_links_and_images(alert, properties, warnings)
-    _add_texts(alert, properties, "properties", _CLIENT_TEXTS, warnings)
+    _add_texts(alert, properties, _CLIENT_TEXTS, warnings)
     occurred_at = timestamp and timestamp.moment
     return Event(service, "alert", alert, action, dedup_key, message_id, occurred_at, _bounded(warnings))
 
@@ -283,7 +282,7 @@ def _change_event(finder: Finder, properties: dict[str, Any], service: str, rule
         payload["severity"] = severity
     if timestamp:
         payload["timestamp"] = timestamp.text
-    _add_texts(payload, properties, "properties", _SOURCE_TEXT, warnings)
+    _add_texts(payload, properties, _SOURCE_TEXT, warnings)
     _add_custom_details(payload, properties, "change", rules, finder)
     change: dict[str, Any] = {"payload": payload}
     _add_links_and_images(change, properties, warnings)
@@ -385,8 +384,13 @@ def _timestamp(event: dict[str, Any], now: datetime, warnings: list[str]) -> Tim
     return None
 
 
-def _add_texts(
-    target: dict[str, Any], holder: dict[str, Any], place: str, fields: Mapping[str, str], warnings: list[str]
+def _add_texts(  # noqa: PLR0913, PLR0917 -- what to copy, whereto, and where it is
+    target: dict[str, Any],
+    holder: dict[str, Any],
+    fields: Mapping[str, str],
+    warnings: list[str],
+    place: str = "properties",
+    position: int | None = None,
 ) -> None:
     """Copy optional texts from the event's object at `place`; `fields` maps its names to PagerDuty's."""
     for name, field in fields.items():
@@ -395,7 +399,7 @@ def _add_texts(
             continue
         text = text_of(value)
         if text is None:
-            warnings.append(f"{place}.{name}: expected a text, got {shown(value)}; left out")
+            warnings.append(f"{_item(place, position)}.{name}: expected a text, got {shown(value)}; left out")
         elif text and not text.isspace():
             target[field] = text
 
@@ -440,43 +444,59 @@ def _not_too_deep(details: object, place: str, limit: int, warnings: list[str]) 
 def _add_links_and_images(mapped: dict[str, Any], properties: dict[str, Any], warnings: list[str]) -> None:
     """Add links and images; an image that is not HTTPS, which PagerDuty would not show, becomes a link."""
     links, images = [], []
-    for place, link in _objects(properties.get("linkURLs"), "properties.linkURLs", "href", warnings):
-        links.append({"href": link["href"]})
-        _add_texts(links[-1], link, place, _LINK_TEXT, warnings)
-    for place, image in _objects(properties.get("imageURLs"), "properties.imageURLs", "src", warnings):
-        if image["src"].lstrip()[:8].lower() == "https://":
-            images.append({"src": image["src"]})
-            _add_texts(images[-1], image, place, _IMAGE_TEXTS, warnings)
+    place = "properties.linkURLs"
+    for position, url, holder in _objects(properties.get("linkURLs"), place, "href", warnings):
+        link = {"href": url}
+        _add_texts(link, holder, _LINK_TEXT, warnings, place, position)
+        links.append(link)
+    place = "properties.imageURLs"
+    for position, url, holder in _objects(properties.get("imageURLs"), place, "src", warnings):
+        if url.lstrip()[:8].lower() == "https://":
+            image = {"src": url}
+            _add_texts(image, holder, _IMAGE_TEXTS, warnings, place, position)
+            images.append(image)
         else:
-            links.append({"href": image["src"]})
-            _add_texts(links[-1], image, place, _IMAGE_AS_LINK_TEXT, warnings)
-            warnings.append(f"{place}: PagerDuty shows only HTTPS images; sent as a link")
+            link = {"href": url}
+            _add_texts(link, holder, _IMAGE_AS_LINK_TEXT, warnings, place, position)
+            links.append(link)
+            warnings.append(f"{_item(place, position)}: PagerDuty shows only HTTPS images; sent as a link")
     if links:
         mapped["links"] = links
     if images:
         mapped["images"] = images
 
 
-def _objects(value: object, field: str, required: str, warnings: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the usable items of a string, an object, or an array of either, each with its place in the event."""
+def _objects(
+    value: object, field: str, required: str, warnings: list[str]
+) -> list[tuple[int | None, str, dict[str, Any]]]:
+    """List the usable items of a string, an object, or an array of either: position in the array, URL, and the object.
+
+    The position is None when there is no array.
+    """
     if value is None:
-        return
+        return []
     in_array = isinstance(value, list)
     items = value if isinstance(value, list) else [value]
     if len(items) > limits.MAX_ITEMS:
         warnings.append(f"{field}: {len(items):,} items, of which the first {limits.MAX_ITEMS} were looked at")
-    for position, item in enumerate(items[: limits.MAX_ITEMS]):
-        place = f"{field}[{position}]" if in_array else field
-        found = {required: item} if isinstance(item, str) else item
-        if isinstance(found, dict):
-            url = found.get(required)
-            if isinstance(url, str) and url and not url.isspace():
-                yield place, found
-                continue
-        warnings.append(f"{place}: expected a URL or an object with {required}, got {shown(item)}; left out")
+    found = []
+    for number, item in enumerate(items[: limits.MAX_ITEMS]):
+        position = number if in_array else None
+        holder = item if isinstance(item, dict) else {required: item}
+        url = holder.get(required)
+        if isinstance(url, str) and url and not url.isspace():
+            found.append((position, url, holder))
+        else:
+            place = _item(field, position)
+            warnings.append(f"{place}: expected a URL or an object with {required}, got {shown(item)}; left out")
+    return found
 
 
 # -- words for people ------------------------------------------------------------------------------------------------
+
+
+def _item(field: str, position: int | None) -> str:
+    return field if position is None else f"{field}[{position}]"
 
 
 def _short(name: str) -> str:

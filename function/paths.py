@@ -59,6 +59,8 @@ class Finder:
     letters and digits, whatever their case and what separates them; `warnings` gets to know how to write it.
     """
 
+    __slots__ = ("_folded", "event", "warnings")
+
     def __init__(self, event: Any) -> None:
         self.event: Any = event
         self.warnings: list[str] = []
