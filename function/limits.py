@@ -17,7 +17,7 @@ MAX_DEDUP_KEY: Final = 255
 MAX_EVENT_BYTES: Final = 512_000
 # Ours: what a person could still read in an incident, and what every JSON library can encode.
 MAX_DETAILS_DEPTH: Final = 100
-# Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
+# Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more. Of integrations, nobody has more.
 MAX_ITEMS: Final = 100
 # Ours: to this many characters a text field is cut once everything else has been left out.
 _LAST_RESORT_TEXT: Final = 1024

@@ -149,7 +149,7 @@ def _nearly_integration(integrations: dict[str, Any], finder: Finder) -> tuple[s
     folded = finder.folded(integrations)
     if name in folded:
         return f"integrations.{name}", finder.near(integrations, name, ("integrations",))
-    for letters, other in folded.items():
+    for letters, other in list(folded.items())[: limits.MAX_ITEMS]:
         value = integrations[other]
         if isinstance(value, dict) and value.get("type") is not None and _is_like(letters, name, _WRONG_LETTERS):
             raise _unclear(f"integrations.{_short(other)}", f"which looks like a misspelt {name}")

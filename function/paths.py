@@ -84,7 +84,8 @@ class Finder:
 
     def texts(self, template: Template) -> list[str | None]:
         """Find the values for the paths of a text, as texts; None for each that is missing or blank."""
-        return [_as_text(self.find(path)) for path in template.paths]
+        known = {path: _as_text(self.find(path)) for path in dict.fromkeys(template.paths)}
+        return [known[path] for path in template.paths]
 
     def near(self, holder: dict[str, Any], name: str, place: Path) -> Any:
         """Find the value in the object at `place` whose name is nearly right; None when there is none."""

@@ -422,6 +422,14 @@ def test_a_refusal_of_a_misspelt_integration_stays_short_and_can_be_encoded_what
     assert len(refusal.message.encode()) < 300
 
 
+def test_of_very_many_integrations_the_first_hundred_are_compared_with_pagerdutys_name() -> None:
+    others = {f"pager{number}": {"type": "x"} for number in range(100_000, 100_099)}
+    misspelt = {"pagerdutty": {"type": "changeEvent"}}
+
+    assert refusal_of(alert() | {"integrations": {**others, **misspelt}}).code == "integration_unclear"
+    assert event_of(alert() | {"integrations": {"one": True, **others, **misspelt}}).action == "trigger"
+
+
 DEEP_PATH = ("properties", *["a"] * 9_998, "host")
 POSITION_OF_MANY_DIGITS = ("properties", "hosts", "1" * 10_000)
 
