@@ -59,7 +59,7 @@ class Before:
     """The rules as they were: everything is tried, and again after the queue's visibility timeout."""
 
     may_go = staticmethod(lambda _event, _waited, _pace, _now: True)
-    learn = staticmethod(lambda pace, _code, _now, **_: pace)
+    learn = staticmethod(lambda pace, _code, _now: pace)
     is_urgent = staticmethod(lambda _event, _waited: False)
     share = staticmethod(lambda _in_flight, _keys: 0.0)
     pause = staticmethod(lambda _code, **_: 120)
@@ -351,16 +351,17 @@ class Simulation:
             self._pagerduty.take(key, self.now)
             self.posted.append((self.now + CALL, message))
         process.ahead += REFUSAL if code == "pagerduty_rate_limited" else CALL
-        urgent = self._rules.is_urgent(message.event, now - message.sent_at)
-        process.paces[key] = self._rules.learn(process.paces[key], code, self.now + process.ahead, urgent=urgent)
+        process.paces[key] = self._rules.learn(process.paces[key], code, self.now + process.ahead)
         return code
 
     def _pause(self, process: Process, message: Message, code: str) -> int:
+        waited = self.now + process.ahead - message.sent_at
         pause: int = self._rules.pause(
             code,
             receives=message.receives,
-            waited=self.now + process.ahead - message.sent_at,
+            waited=waited,
             share=self._rules.share(process.in_flight, self._storm.keys),
+            urgent=self._rules.is_urgent(message.event, waited),
             jitter=self._random.uniform(*pacing.JITTER),
         )
         return pause
@@ -393,6 +394,7 @@ def within(seconds: float, incidents: int) -> Arrivals:
 _of: Final = functools.partial
 _IN_TEN_MINUTES: Final = _of(within, 10 * MINUTE)
 _LATER: Final = tuple(2 * MINUTE + 30.0 * number for number in range(20))
+_SOON: Final = tuple(5.0 * number for number in range(20))
 _IN_THE_BLIP: Final = tuple(97.5 + number for number in range(20))
 ONE_KEY: Final = "20,000 incidents within ten minutes"
 FOUR_KEYS: Final = "the same with four routing keys"
@@ -400,6 +402,13 @@ TIMES_AS_LONG: Final = 0.3
 STORMS: Final = (
     Storm("2,000 events of 50 incidents at once", _of(at_once, 2000, 50), late_p95=5, drained=14 * MINUTE),
     Storm("2,000 incidents at once", _of(at_once, 2000, 2000), late_p95=5, drained=25 * MINUTE),
+    Storm(
+        "2,000 incidents within a minute, pages too",
+        _of(within, MINUTE, 2000),
+        pages=_SOON,
+        late_p95=65,
+        drained=25 * MINUTE,
+    ),
     Storm("2,000 incidents within ten minutes", _of(_IN_TEN_MINUTES, 2000), late_p95=5, drained=21 * MINUTE),
     Storm("20,000 events of 50 incidents at once", _of(at_once, 20_000, 50), late_p95=5, drained=1.5 * HOUR),
     Storm(ONE_KEY, _of(_IN_TEN_MINUTES, 20_000), late_p95=15, drained=3.3 * HOUR),
@@ -411,7 +420,7 @@ STORMS: Final = (
         pages=_LATER,
         late_p95=10,
         drained=25 * MINUTE,
-        refusals_per_post=1,
+        refusals_per_post=4,
     ),
     Storm("PagerDuty away for 10 s", _of(_IN_TEN_MINUTES, 100), pages=_IN_THE_BLIP, outage=(100, 110), late_p95=20),
     Storm("PagerDuty away for a day", _of(within, DAY, 2000), pages=(), outage=(0, DAY), noticed=150),

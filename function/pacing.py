@@ -13,11 +13,11 @@ from typing import Final
 
 from event import SEVERITIES, Event
 
-# Seconds for which a critical trigger is urgent: PagerDuty's minute, and time for a try in the next. A storm that is
+# Seconds for which a critical trigger is urgent: its first minute, and a moment of PagerDuty's next. A storm that is
 # critical throughout would otherwise do nothing but call in vain.
-URGENT_FOR: Final = 90.0
-# Seconds after PagerDuty refused even what is urgent, in which a process does not try the next.
-IN_VAIN_FOR: Final = 0.5
+URGENT_FOR: Final = 62.0
+# Seconds before the end of that time in which the last try is made at the latest.
+LAST_TRY: Final = 1.0
 # Seconds from which repeated triggers are merged: until then, each is news.
 MERGED_AFTER: Final = 60.0
 
@@ -49,14 +49,10 @@ _SETTINGS: Final = frozenset({"routing_key_missing", "routing_key_refused"})
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a process has learned of a routing key: the gap between two calls, and when the next may be made.
-
-    `urgent_at` is when that of an urgent event may be made.
-    """
+    """What a process has learned of a routing key: the gap between two calls, and when the next may be made."""
 
     gap: float = 0.0
     next_at: float = 0.0
-    urgent_at: float = 0.0
 
 
 def is_urgent(event: Event, waited: float) -> bool:
@@ -67,13 +63,13 @@ def is_urgent(event: Event, waited: float) -> bool:
 def may_go(event: Event, waited: float, pace: Pace, now: float) -> bool:
     """Tell whether PagerDuty is called for the event now.
 
-    What is urgent goes, unless another urgent event was refused just now. Everything else waits for the gap that this
-    process has learned, and so leaves room for what is urgent.
+    What is urgent always goes. Everything else waits for the gap that this process has learned, and so leaves room for
+    what is urgent.
     """
-    return now >= (pace.urgent_at if is_urgent(event, waited) else pace.next_at)
+    return is_urgent(event, waited) or now >= pace.next_at
 
 
-def learn(pace: Pace, code: str, now: float, *, urgent: bool) -> Pace:
+def learn(pace: Pace, code: str, now: float) -> Pace:
     """Learn from the outcome of a call, as TCP learns its window.
 
     A 429 doubles the gap, a success shortens it. So in calm weather nothing waits, and in a storm the processes
@@ -82,11 +78,11 @@ def learn(pace: Pace, code: str, now: float, *, urgent: bool) -> Pace:
     gap = pace.gap if now < pace.next_at + FORGOTTEN_AFTER else 0.0
     if code == "pagerduty_rate_limited":
         gap = min(max(2 * gap, SHORTEST_GAP), LONGEST_GAP)
-        return Pace(gap, now + gap, now + IN_VAIN_FOR if urgent else pace.urgent_at)
-    if code == "delivered":
+    elif code == "delivered":
         gap = max(0.75 * gap - 0.02, 0.0)
-        return Pace(gap, now + gap)
-    return pace
+    else:
+        return pace
+    return Pace(gap, now + gap)
 
 
 def share(in_flight: int, keys: int) -> float:
@@ -98,24 +94,27 @@ def share(in_flight: int, keys: int) -> float:
     return min(max(60 * in_flight / (CALLS_A_MINUTE * keys), SHORTEST_SHARE), LONGEST_SHARE)
 
 
-def pause(code: str, *, receives: int, waited: float, share: float, jitter: float) -> int:
+def pause(code: str, *, receives: int, waited: float, share: float, urgent: bool, jitter: float) -> int:  # noqa: PLR0913 -- all that the pause depends on
     """Tell for how many seconds a message stays invisible that was put off with this code.
 
-    `receives` counts this receive too; `jitter` is drawn from JITTER.
+    `receives` counts this receive too, `urgent` is what `is_urgent` says, and `jitter` is drawn from JITTER.
     """
     if code == "out_of_time":
         seconds = 0.0  # Nothing is wrong but that this invocation is over.
     elif code in RATE_LIMITED:
         # In proportion to what it has waited: the young ones are tried often, and the old ones do not crowd them out.
-        # Longer than until all had their turn would leave
-        # PagerDuty idle.
-        seconds = max(min(waited / 2, share), SHORTEST_PAUSE)
+        # Longer than until all had their turn would leave PagerDuty idle.
+        seconds = max(min(waited / 2, share), SHORTEST_PAUSE) * jitter
+        # Without a try in PagerDuty's next minute, what is urgent would end up among all the others.
+        last_try = URGENT_FOR - LAST_TRY - waited
+        if urgent and last_try >= SHORTEST_PAUSE:
+            seconds = min(seconds, last_try)
     elif code in _SETTINGS:
-        seconds = PAUSE_FOR_SETTINGS
+        seconds = PAUSE_FOR_SETTINGS * jitter
     else:
         # A blip of ten seconds makes a page late by seconds, and an outage of a day does not use the receives up.
-        seconds = min(SHORTEST_PAUSE * 2.0 ** min(receives - 1, 10), LONGEST_PAUSE_OF_AN_OUTAGE)
-    return min(round(seconds * jitter), LONGEST_PAUSE)
+        seconds = min(SHORTEST_PAUSE * 2.0 ** min(receives - 1, 10), LONGEST_PAUSE_OF_AN_OUTAGE) * jitter
+    return min(round(seconds), LONGEST_PAUSE)
 
 
 def merged(batch: Sequence[tuple[Event, float]]) -> set[int]:

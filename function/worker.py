@@ -112,17 +112,16 @@ class _Batch:
         except NotSentError as error:
             return error.outcome
         # The wall clock, since a process that is frozen must not think that no time has passed.
-        pace, waited = has.paces[routing_key], _waited(record)
-        if not pacing.may_go(event, waited, pace, time.time()):
+        pace = has.paces[routing_key]
+        if not pacing.may_go(event, _waited(record), pace, time.time()):
             return Outcome("not_its_turn", "PagerDuty limits the rate of this routing key; it stays in the queue")
         outcome = post(event, routing_key, has.credentials, has.pagerduty, deadline)
-        urgent = pacing.is_urgent(event, waited)
-        has.paces[routing_key] = pacing.learn(pace, outcome.code, time.time(), urgent=urgent)
+        has.paces[routing_key] = pacing.learn(pace, outcome.code, time.time())
         return outcome
 
     def _pause(self, record: SQSRecord, outcome: Outcome) -> int:
         """Tell for how many seconds a message that stays, and the rest of its group, is put off."""
-        event = self._events[record.message_id]
+        event, waited = self._events[record.message_id], _waited(record)
         share = 0.0
         if outcome.code in pacing.RATE_LIMITED and isinstance(event, Event):
             keys = self._has.credentials.routing_keys(event.service, self._end())
@@ -130,8 +129,9 @@ class _Batch:
         return pacing.pause(
             outcome.code,
             receives=_receives(record),
-            waited=_waited(record),
+            waited=waited,
             share=share,
+            urgent=isinstance(event, Event) and pacing.is_urgent(event, waited),
             jitter=random.uniform(*pacing.JITTER),  # noqa: S311 -- not a secret
         )
 

@@ -36,24 +36,12 @@ def test_in_calm_weather_everything_goes() -> None:
     assert all(pacing.may_go(event, 0, Pace(), 0) for event in (trigger(), other("resolve"), change()))
 
 
-def test_a_critical_trigger_goes_in_its_first_minute_and_a_half_whatever_the_gap() -> None:
-    assert pacing.may_go(trigger("critical"), 89.9, CLOSED, 999)
+def test_a_critical_trigger_goes_in_its_first_minute_whatever_was_learned() -> None:
+    assert pacing.may_go(trigger("critical"), 61.9, CLOSED, 999)
 
 
 def test_a_critical_trigger_waits_like_the_others_after_that() -> None:
-    assert not pacing.may_go(trigger("critical"), 90, CLOSED, 999)
-
-
-def test_after_an_urgent_event_was_refused_the_next_is_not_tried_for_half_a_second() -> None:
-    pace = pacing.learn(Pace(), "pagerduty_rate_limited", 1000, urgent=True)
-
-    assert [pacing.may_go(trigger("critical"), 0, pace, now) for now in (1000.4, 1000.5)] == [False, True]
-
-
-def test_that_another_event_was_refused_does_not_hold_up_an_urgent_one() -> None:
-    pace = pacing.learn(Pace(), "pagerduty_rate_limited", 1000, urgent=False)
-
-    assert pacing.may_go(trigger("critical"), 0, pace, 1000)
+    assert not pacing.may_go(trigger("critical"), 62, CLOSED, 999)
 
 
 @pytest.mark.parametrize(
@@ -70,24 +58,24 @@ def test_everything_else_goes_when_the_gap_is_over(event: Event) -> None:
 
 @pytest.mark.parametrize(("gap", "after"), [(0, 1), (0.4, 1), (1, 2), (3, 6), (40, 60), (60, 60)])
 def test_a_429_doubles_the_gap_from_a_second_to_a_minute(gap: float, after: float) -> None:
-    assert pacing.learn(Pace(gap, 1000), "pagerduty_rate_limited", 1000, urgent=False) == Pace(after, 1000 + after)
+    assert pacing.learn(Pace(gap, 1000), "pagerduty_rate_limited", 1000) == Pace(after, 1000 + after)
 
 
 @pytest.mark.parametrize(("gap", "after"), [(10, 7.48), (1, 0.73), (0.025, 0), (0, 0)])
 def test_a_success_shortens_the_gap(gap: float, after: float) -> None:
-    learned = pacing.learn(Pace(gap, 1000), "delivered", 1000, urgent=False)
+    learned = pacing.learn(Pace(gap, 1000), "delivered", 1000)
 
     assert [learned.gap, learned.next_at] == pytest.approx([after, 1000 + after])
 
 
 @pytest.mark.parametrize(("code", "gap"), [("delivered", 0), ("pagerduty_rate_limited", 1)])
 def test_what_was_learned_is_forgotten_five_minutes_after_the_gap(code: str, gap: float) -> None:
-    assert pacing.learn(CLOSED, code, 1300, urgent=False) == Pace(gap, 1300 + gap)
+    assert pacing.learn(CLOSED, code, 1300) == Pace(gap, 1300 + gap)
 
 
 @pytest.mark.parametrize("code", ["pagerduty_unavailable", "pagerduty_timeout", "pagerduty_rejected", "not_its_turn"])
 def test_what_says_nothing_of_the_rate_teaches_nothing(code: str) -> None:
-    assert pacing.learn(CLOSED, code, 5000, urgent=False) == CLOSED
+    assert pacing.learn(CLOSED, code, 5000) == CLOSED
 
 
 # -- how long what was put off waits ---------------------------------------------------------------------------------
@@ -101,8 +89,15 @@ def test_each_message_in_flight_has_its_turn_at_120_a_minute_and_key(in_flight: 
     assert pacing.share(in_flight, keys) == seconds
 
 
-def pause(code: str, *, receives: int = 1, waited: float = 0, share: float = 1200, jitter: float = 1) -> int:
-    return pacing.pause(code, receives=receives, waited=waited, share=share, jitter=jitter)
+def pause(  # noqa: PLR0913 -- all that a pause depends on
+    code: str, *, receives: int = 1, waited: float = 0, share: float = 1200, urgent: bool = False, jitter: float = 1
+) -> int:
+    return pacing.pause(code, receives=receives, waited=waited, share=share, urgent=urgent, jitter=jitter)
+
+
+@pytest.mark.parametrize(("waited", "seconds"), [(0, 4), (10, 5), (40, 20), (45, 16), (57, 4), (58, 29)])
+def test_what_is_urgent_is_tried_once_more_before_it_waits_like_the_others(waited: float, seconds: int) -> None:
+    assert pause("pagerduty_rate_limited", waited=waited, urgent=True) == seconds
 
 
 @pytest.mark.parametrize("code", ["pagerduty_rate_limited", "not_its_turn"])
