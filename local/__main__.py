@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local import doctor, run, serve
-from local.doctor import MIN_SECRET_LENGTH, SERVICE
-from local.sandbox import RATE_LIMIT
-from local.stack import LOCAL_TOKEN, Options
+from local.options import LOCAL, LOCAL_TOKEN, MIN_SECRET_LENGTH, RATE_LIMIT, SERVICE, Options
 
 # As in samconfig.toml.
 _STACK = "rudderstack-pagerduty"
+_LAST_PORT = 65535
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,7 +36,10 @@ def command() -> int:
         return 2
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            print(f"error: port {arguments.port} is taken; choose another one with --port", file=sys.stderr)
+            another = arguments.port % _LAST_PORT + 1
+            print(
+                f"error: port {arguments.port} is taken; take another one: make serve PORT={another}", file=sys.stderr
+            )
         else:
             print(f"error: {error}", file=sys.stderr)
         return 1
@@ -80,13 +81,18 @@ def _parser() -> argparse.ArgumentParser:
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
-    serve_parser.add_argument("--port", type=_port, default=3000, help="default: 3000; 0: the system picks one")
+    serve_parser.add_argument(
+        "--port",
+        type=_port,
+        default=3000,
+        help="where to listen on this machine; default: 3000; 0: the system picks one",
+    )
     serve_parser.add_argument(
         "--pagerduty-url",
         type=_pagerduty_url,
         default=os.environ.get("PAGERDUTY_URL") or None,
         metavar="URL",
-        help="default: PAGERDUTY_URL of the environment, otherwise the sandbox",
+        help="where events are sent; default: PAGERDUTY_URL of the environment, otherwise the sandbox",
     )
     serve_parser.add_argument(
         "--service",
@@ -102,9 +108,16 @@ def _parser() -> argparse.ArgumentParser:
         "--token",
         type=_token,
         default=os.environ.get("WEBHOOK_TOKEN") or LOCAL_TOKEN,
-        help="the shared secret of the callers; see below for a real one",
+        help="the shared secret of the callers, at least 16 characters; default: WEBHOOK_TOKEN of the environment, "
+        "otherwise one that everybody knows. See below for a real one",
     )
-    serve_parser.add_argument("--delivery", choices=["direct", "queued"], default="direct", help="default: direct")
+    serve_parser.add_argument(
+        "--delivery",
+        choices=["direct", "queued"],
+        default="direct",
+        help="when a request with one event is answered. direct: once PagerDuty has taken it; queued: as soon as it is "
+        "in the queue. Default: direct",
+    )
     serve_parser.add_argument(
         "--rate-limit",
         type=int,
@@ -123,9 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         "--stack",
         default=_STACK,
         metavar="NAME",
-        help=f"default: {_STACK}; `{doctor.LOCAL}`: the one that `make serve` keeps up",
+        help=f"the stack's name; default: {_STACK}; `{LOCAL}`: the one that `make serve` keeps up",
     )
-    doctor_parser.set_defaults(command=lambda arguments: doctor.main(arguments.stack))
+    doctor_parser.set_defaults(command=_doctor)
     return parser
 
 
@@ -133,6 +146,8 @@ def _run(arguments: argparse.Namespace) -> int:
     url, services = os.environ.get("PAGERDUTY_URL") or None, _services_of_environment()
     if url and "default" not in services:
         raise argparse.ArgumentTypeError("PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page")
+    from local import run  # noqa: PLC0415 -- takes a second, for which nobody who mistyped should have to wait
+
     return run.main(Options(pagerduty_url=url, services=services), arguments.files)
 
 
@@ -151,7 +166,15 @@ def _serve(arguments: argparse.Namespace) -> int:
         delivery=arguments.delivery,
         rate_limit=arguments.rate_limit,
     )
+    from local import serve  # noqa: PLC0415 -- as above
+
     return serve.main(options)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from local import doctor  # noqa: PLC0415 -- as above
+
+    return doctor.main(arguments.stack)
 
 
 def _services_of_environment() -> dict[str, str]:
@@ -165,9 +188,9 @@ def _services_of_environment() -> dict[str, str]:
 
 
 def _port(text: str) -> int:
-    if text.isdecimal() and int(text) <= 65535:  # noqa: PLR2004 -- the last port there is
+    if text.isdecimal() and int(text) <= _LAST_PORT:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text}: expected a port from 0 to 65535")
+    raise argparse.ArgumentTypeError(f"{text}: expected a port from 0 to {_LAST_PORT}")
 
 
 def _pagerduty_url(text: str) -> str:

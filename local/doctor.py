@@ -14,16 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from urllib3.exceptions import HTTPError
 
-from local.stack import STATE
+from local.options import LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, SERVICE
 
-# The name under which the stack of `make serve` is asked for.
-LOCAL: Final = "local"
-# What `make serve` writes for us while it runs.
-LOCAL_STACK_FILE: Final = STATE / "stack.json"
-
-# As in function/credentials.py and function/webhook.py.
-MIN_SECRET_LENGTH: Final = 16
-SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # https://developer.pagerduty.com/docs/send-alert-event: 32 letters and digits.
 ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
 # Of an event orchestration: https://developer.pagerduty.com/docs/events-api-v2-overview.

@@ -76,7 +76,8 @@ def main(options: Options, files: Sequence[Path]) -> int:
         try:
             events.append((path.name, *_read(path)))
         except (OSError, ValueError) as error:
-            print(f"error: {path}: {error}", file=sys.stderr)
+            reason = error.strerror if isinstance(error, OSError) else error
+            print(f"error: {path}: {reason}", file=sys.stderr)
             return 2
 
     began = time.monotonic()

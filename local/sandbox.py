@@ -51,8 +51,7 @@ DEDUP_KEY_CHARACTERS = 255
 ROUTING_KEY = r"[A-Za-z0-9]{32}"
 # https://developer.pagerduty.com/docs/events-api-v2-overview says "512 KB"; decimal is the reading that is always safe.
 EVENT_BYTES = 512_000
-# https://github.com/PagerDuty/developer-docs/blob/main/docs/events-API-v2/05-Rate-Limits.md: per integration key.
-RATE_LIMIT = 120
+# Seconds in which RATE_LIMIT of local/options.py counts; its source says "per minute".
 RATE_WINDOW = 60.0
 # RFC 3339 (OpenAPI's `date-time`), and the offset without a colon of PagerDuty's own example; a leap second is one.
 TIMESTAMP = re.compile(
@@ -582,6 +581,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+    _status_is_out = False
 
     def do_POST(self) -> None:
         sandbox = self.server.sandbox

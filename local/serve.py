@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
-from local.doctor import LOCAL_STACK_FILE
+from local.options import LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
 from local.runtime import emulator
 from local.sandbox import Received
-from local.stack import LOCAL_TOKEN, PREFIX, STATE, LocalStack, Options
+from local.stack import LocalStack
 
 if TYPE_CHECKING:
     from flask import Request, Response

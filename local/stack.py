@@ -7,49 +7,34 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from local import gateway
 from local.aws import Aws
 from local.event_source import EventSource
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, STATE, Delivery, Options
 from local.runtime import Function, Runtime
-from local.sandbox import RATE_LIMIT, Received, Sandbox, ca_file
+from local.sandbox import Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
     from flask import Request, Response
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+# What can be chosen is imported from here as well: it is part of what a stack is.
+__all__ = [
+    "LOCAL_ROUTING_KEY",
+    "LOCAL_TOKEN",
+    "PREFIX",
+    "ROOT",
+    "STATE",
+    "TEMPLATE",
+    "Delivery",
+    "LocalStack",
+    "Options",
+]
+
 TEMPLATE: Final = ROOT / "template.yaml"
-# Where `serve` leaves word of itself; the tests have a place of their own, so as not to disturb one that is running.
-STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
-# Nobody's secrets: they open nothing but this machine's own loopback.
-LOCAL_TOKEN: Final = "local-webhook-token"  # noqa: S105
-LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"
-PREFIX: Final = "/rudderstack-pagerduty"
 # As many workers at once as this machine bears; on AWS it is QueueConcurrency.
 WORKERS: Final = 2
-
-Delivery = Literal["direct", "queued"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What can be chosen: the port of the API (0: the system picks), the secrets, and which PagerDuty.
-
-    Without `pagerduty_url` PagerDuty is the sandbox, which takes `rate_limit` calls a minute and routing key (None: any
-    number), and service `default` has a routing key that it takes. `speed` is how many times faster time passes for
-    events that were put off.
-    """
-
-    port: int = 0
-    token: str = LOCAL_TOKEN
-    services: Mapping[str, str] = field(default_factory=dict)
-    pagerduty_url: str | None = None
-    delivery: Delivery = "direct"
-    rate_limit: int | None = RATE_LIMIT
-    speed: float = 1.0
 
 
 class LocalStack:

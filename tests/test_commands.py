@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import urllib3
 
 import local.__main__
 from local import serve
-from local.doctor import LOCAL_STACK_FILE
+from local.options import LOCAL_STACK_FILE
 from local.run import EVENTS, EXPECTED, read_event
 from local.sandbox import Sandbox
 from local.stack import LOCAL_TOKEN, ROOT, STATE, Options
@@ -220,7 +221,10 @@ def test_serve_says_that_its_port_is_taken(run: Callable[..., int], capsys: pyte
         port = taken.getsockname()[1]
         code = run("serve", "--port", str(port))
 
-    assert (code, capsys.readouterr().err) == (1, f"error: port {port} is taken; choose another one with --port\n")
+    assert (code, capsys.readouterr().err) == (
+        1,
+        f"error: port {port} is taken; take another one: make serve PORT={port + 1}\n",
+    )
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
@@ -232,6 +236,13 @@ def test_run_refuses_a_file_that_is_no_event(
 
     assert run("run", str(file)) == 2
     assert capsys.readouterr().err.startswith(f"error: {file}: ")
+
+
+def test_run_names_a_file_that_is_not_there_once(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert (run("run", "/nowhere/event.json"), capsys.readouterr().err) == (
+        2,
+        "error: /nowhere/event.json: No such file or directory\n",
+    )
 
 
 def test_run_fails_when_an_event_does_not_turn_out_as_expected(
@@ -247,6 +258,15 @@ def test_run_fails_when_an_event_does_not_turn_out_as_expected(
         "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, got 400 action_unknown"
         in capsys.readouterr().out
     )
+
+
+def test_a_wrong_argument_is_answered_before_anything_large_is_loaded() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "local", "serve", "--port", "x"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 -- our own command
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+    assert done.returncode == 2
+    assert loaded & {"boto3", "moto", "samcli", "urllib3", "trustme"} == set()
 
 
 # -- in processes of their own ---------------------------------------------------------------------------------------
@@ -289,6 +309,11 @@ class Command:
         # Not communicate(), which would miss what read_until() has in its buffer.
         return self.process.stdout.read()
 
+    def kill(self) -> None:
+        """End it in any case; harmless when it has ended already."""
+        self.process.kill()
+        self.process.communicate()
+
     def left_behind(self) -> list[str]:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -310,8 +335,26 @@ def start() -> Iterator[Callable[..., Command]]:
 
     yield start
     for each in started:
-        each.process.kill()
-        each.process.communicate()
+        each.kill()
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A `serve` that several tests look at, and its URL."""
+
+    command: Command
+    url: str
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[Serving]:
+    """Lend one `serve` to the tests that only look; it found what an earlier version left behind."""
+    for name in ("env.json", "stack.json"):
+        (STATE / name).write_text("left behind by a stack of an earlier version")
+        (STATE / name).chmod(0o644)
+    command = Command("serve", "--port", "0", environment={})
+    yield Serving(command, command.wait_until_listening())
+    command.kill()
 
 
 def post(url: str, content: object, token: str = LOCAL_TOKEN) -> str:
@@ -379,11 +422,10 @@ def test_run_sends_every_event_file_and_all_turn_out_as_expected(start: Callable
     assert command.left_behind() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_serve_ends_when_told_and_leaves_nothing_behind(start: Callable[..., Command], number: signal.Signals) -> None:
+def test_serve_ends_when_told_and_leaves_nothing_behind(start: Callable[..., Command]) -> None:
     command = start("serve", "--port", "0")
     result = post(command.wait_until_listening(), track())
-    output = command.end(number)
+    output = command.end(signal.SIGINT)
 
     assert result == "delivered"
     assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
@@ -395,7 +437,7 @@ def test_serve_ends_whichever_of_its_threads_takes_the_signal(start: Callable[..
     command.wait_until_listening()
     pid = command.process.pid
     other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
-    ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM)
+    ctypes.CDLL(None).tgkill(pid, other, signal.SIGHUP)
     output, _ = command.process.communicate(timeout=20)
 
     assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
@@ -441,9 +483,7 @@ def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
     assert f"curl -i {url}/events -H 'Authorization: Bearer SECRET'" in output
 
 
-def test_serve_tells_sam_how_its_containers_reach_the_stack(start: Callable[..., Command]) -> None:
-    command = start("serve", "--port", "0")
-    command.wait_until_listening()
+def test_serve_tells_sam_how_its_containers_reach_the_stack(serving: Serving) -> None:
     variables = json.loads((STATE / "env.json").read_text())
 
     assert variables["ApiFunction"] == variables["WorkerFunction"]
@@ -452,13 +492,7 @@ def test_serve_tells_sam_how_its_containers_reach_the_stack(start: Callable[...,
     )
 
 
-def test_what_serve_writes_is_for_this_user_alone(start: Callable[..., Command]) -> None:
-    for name in ("env.json", "stack.json"):
-        (STATE / name).write_text("left behind by a stack of an earlier version")
-        (STATE / name).chmod(0o644)
-    command = start("serve", "--port", "0")
-    command.wait_until_listening()
-
+def test_what_serve_writes_is_for_this_user_alone(serving: Serving) -> None:
     assert LOCAL_STACK_FILE.parent == STATE
     assert {file.name: oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")} == {
         "env.json": "0o600",

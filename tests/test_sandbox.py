@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from local.sandbox import RATE_LIMIT, Fault, Incident, Received, Sandbox, ca_file, violations
+from local.options import RATE_LIMIT
+from local.sandbox import Fault, Incident, Received, Sandbox, ca_file, violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
