@@ -1,22 +1,19 @@
 """AWS for one machine: moto's server for SSM and SQS, with FIFO queues that keep SQS's rules; fails when told to.
 
-moto answers every call but those about the messages of FIFO queues. Its own FIFO queues forget a deduplication id with
-the message and ignore its scope, take any id, receive count and late receipt handle, hand out the second message of a
-group before the first once both have come back, and need a second per call while a thousand messages wait. Here those
-calls are answered instead, one at a time. Left out are delays, retention, throughput quotas, message system attributes
-and the redrive API. Standard queues are moto's, unchecked: the stack has none.
+moto answers every call but those about messages. Its own FIFO queues forget a deduplication id with the message and
+ignore its scope, take any id, receive count and late receipt handle, hand out the second message of a group before the
+first once both have come back, and need a second per call while a thousand messages wait. Here those calls are answered
+instead, one at a time, as far as the functions and the event source make them. What is not modelled is refused.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import itertools
 import json
 import re
 import socket
-import struct
 import threading
 import time
 import uuid
@@ -28,13 +25,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, overload
 import boto3
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import run_wsgi_app
 
-from local.guard import guarded
+from local.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
     from typing import Self
 
     from mypy_boto3_sqs import SQSClient
@@ -53,20 +49,23 @@ CONTENT: Final = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 BATCH_BYTES: Final = 1_048_576
 BATCH_ENTRIES: Final = 10
-ENTRY_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,80}")
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html
-MESSAGE_ATTRIBUTES: Final = 10
-ATTRIBUTE_NAME: Final = re.compile(r"(?!(?i:aws|amazon)\.)(?!\.)(?!.*\.\.)[a-zA-Z0-9_.-]{1,256}(?<!\.)")
-ATTRIBUTE_TYPE: Final = re.compile(r"(?=.{1,256}\Z)(?:String|Number|Binary)(?:\..+)?")
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
-RECEIVED_MESSAGES: Final = range(1, 11)
-WAIT_SECONDS: Final = range(21)
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
-VISIBILITY_SECONDS: Final = range(43_201)
+VISIBILITY_SECONDS: Final = 43_200
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
 RECEIVE_COUNTS: Final = range(1, 1001)
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
-FIFO_SUFFIX: Final = ".fifo"
+
+# What is modelled. Of a queue, moto keeps the other attributes, which change nothing about messages here.
+QUEUE_CALLS: Final = {"CreateQueue", "DeleteQueue", "GetQueueAttributes", "ListQueues", "ListDeadLetterSourceQueues"}
+NOT_MODELLED: Final = {"ContentBasedDeduplication", "DelaySeconds", "ReceiveMessageWaitTimeSeconds"}
+MESSAGE: Final = {"Id", "MessageBody", "MessageGroupId", "MessageDeduplicationId", "MessageAttributes", "QueueUrl"}
+RECEIVE: Final = {
+    "QueueUrl",
+    "MaxNumberOfMessages",
+    "VisibilityTimeout",
+    "MessageSystemAttributeNames",
+    "MessageAttributeNames",
+}
+STRING: Final = {"DataType", "StringValue"}
 
 # The codes of SQS that a query client sees; the part after the last dot is the name of the error in botocore.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
@@ -77,7 +76,6 @@ SQS_PREFIX: Final = "AWS.SimpleQueueService."
 # SQS's sequence numbers have 20 digits and only ever increase.
 _SEQUENCE: Final = itertools.count(18_850_000_000_000_000_000, 256)
 _SENDER_ID: Final = "AIDALOCALLOCALLOCALLO"
-_LOOK_AGAIN_SECONDS: Final = 0.05
 
 
 class SqsError(Exception):
@@ -140,8 +138,7 @@ class Aws:
         self.fail: Callable[[str, Json], Failure | None] | None = None
         self._application = _Application(self, _Sqs(clock, speed))
         self._port = 0
-        self._server: BaseWSGIServer | None = None
-        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
 
     @property
     def url(self) -> str:
@@ -178,28 +175,16 @@ class Aws:
         if self._server:
             raise RuntimeError(f"It already listens at {self.url}")
         self._application.stopping.clear()
-        # Bound here and handed over: werkzeug would end the process if it found the port taken.
-        with socket.create_server(("127.0.0.1", self._port), backlog=128) as listening:
-            self._port = listening.getsockname()[1]
-            self._server = make_server(
-                "127.0.0.1",
-                self._port,
-                guarded(self._application),
-                threaded=True,
-                request_handler=_QuietHandler,
-                fd=listening.fileno(),
-            )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_AGAIN_SECONDS,), daemon=True)
-        self._thread.start()
+        self._server = Server(self._application, self._port)
+        self._port = self._server.port
+        self._server.start()
 
     def stop(self) -> None:
         """Take no more calls, and end the ones that wait without an answer; harmless when stopped already."""
         server, self._server = self._server, None
-        if server is None or self._thread is None:
-            return
         self._application.stopping.set()
-        server.shutdown()
-        self._thread.join()
+        if server:
+            server.stop()
 
 
 class _Answer(NamedTuple):
@@ -261,11 +246,9 @@ class _Application:
         if service != "AmazonSQS":
             return moto(action, request)
         try:
-            return self._sqs.call(action, request, moto, self.stopping)
+            return self._sqs.call(action, request, moto)
         except SqsError as error:
             return _refusal(HTTPStatus.BAD_REQUEST, error.code, str(error))
-        except _MotoRefused as refused:
-            return refused.answer
 
     def _ask_moto(self, environ: Json, body: bytes) -> _Answer:
         environ = {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
@@ -273,85 +256,52 @@ class _Application:
         return _Answer(int(status.split()[0]), b"".join(parts), list(headers))
 
 
-class _MotoRefused(Exception):
-    """moto did not say what a queue's attributes are: there is no such queue."""
-
-    def __init__(self, answer: _Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
 class _Sqs:
-    """The calls of SQS, one at a time: those about messages of FIFO queues are answered here, the others by moto."""
+    """The calls of SQS, one at a time: those about messages are answered here, those about queues by moto."""
 
     def __init__(self, clock: Callable[[], float], speed: float) -> None:
         self._clock = clock
         self._speed = speed
-        self._turn = threading.Condition()
+        self._turn = threading.Lock()
         self._queues: dict[str, _FifoQueue] = {}
 
-    def call(self, action: str, request: Json, moto: Moto, stopping: threading.Event) -> _Answer:
-        """Answer one call. Raises SqsError, _MotoRefused."""
+    def call(self, action: str, request: Json, moto: Moto) -> _Answer:
+        """Answer one call. Raises SqsError."""
         with self._turn:
-            if action == "CreateQueue":
-                _check_queue_name(request["QueueName"], request.get("Attributes", {}))
-            if action in ("CreateQueue", "SetQueueAttributes"):
-                _check_queue_attributes(request.get("Attributes", {}))
-            name = str(request.get("QueueUrl", "")).rpartition("/")[2]
-            if not name.endswith(FIFO_SUFFIX):
-                return moto(action, request)
-            queue = self._queue(name, moto)
-            if action == "ReceiveMessage":
-                return _json_answer(self._receive(queue, request, stopping))
             if action in _MESSAGE_CALLS:
-                return _json_answer(_MESSAGE_CALLS[action](queue, request))
-            return self._ask_moto_about(queue, action, request, moto)
-
-    def _receive(self, queue: _FifoQueue, request: Json, stopping: threading.Event) -> Json:
-        """Receive; without a message, wait as long as the request or else the queue says, letting others take turns."""
-        seconds = request.get("WaitTimeSeconds", int(queue.attributes["ReceiveMessageWaitTimeSeconds"]))
-        _check_range("WaitTimeSeconds", seconds, WAIT_SECONDS)
-        give_up = time.monotonic() + seconds
-        while True:
-            messages = queue.receive(request)
-            if messages or time.monotonic() >= give_up or stopping.is_set():
-                return {"Messages": messages} if messages else {}
-            self._turn.wait(_LOOK_AGAIN_SECONDS)
-
-    def _ask_moto_about(self, queue: _FifoQueue, action: str, request: Json, moto: Moto) -> _Answer:
-        answer = moto(action, request)
-        if answer.status != HTTPStatus.OK:
+                queue = self._queue(request["QueueUrl"].rpartition("/")[2], moto)
+                # moto says it of a queue that is not there.
+                return _json_answer(_MESSAGE_CALLS[action](queue, request)) if queue else moto(action, request)
+            if action not in QUEUE_CALLS:
+                raise _not_modelled(action)
+            if action == "CreateQueue":
+                _check_queue_attributes(request.get("Attributes", {}))
+            answer = moto(action, request)
+            if action == "DeleteQueue":
+                self._queues.pop(request["QueueUrl"].rpartition("/")[2], None)
+            if action == "GetQueueAttributes" and answer.status == HTTPStatus.OK:
+                return self._with_counts(request["QueueUrl"].rpartition("/")[2], answer, moto)
             return answer
-        if action == "SetQueueAttributes":
-            self._configure(queue, moto)
-        elif action == "DeleteQueue":
-            del self._queues[queue.name]
-        elif action == "GetQueueAttributes":
-            known = json.loads(answer.body or b"{}").get("Attributes", {})
-            counts = {name: count for name, count in queue.counts().items() if name in known}
-            return _json_answer({"Attributes": known | counts} if known else {})
-        return answer
 
-    def _queue(self, name: str, moto: Moto) -> _FifoQueue:
+    def _with_counts(self, name: str, answer: _Answer, moto: Moto) -> _Answer:
+        """Put our counts of the messages in the place of moto's."""
+        queue = self._queue(name, moto)
+        known = json.loads(answer.body or b"{}").get("Attributes", {})
+        counts = queue.counts() if queue else {}
+        known |= {name: count for name, count in counts.items() if name in known}
+        return _json_answer({"Attributes": known} if known else {})
+
+    def _queue(self, name: str, moto: Moto) -> _FifoQueue | None:
         """Find a queue; one that was not used before starts empty, with the attributes that moto knows."""
-        queue = self._queues.get(name)
-        if queue is None:
-            queue = _FifoQueue(name, self._clock, self._speed)
-            self._configure(queue, moto)
-        return queue
-
-    def _configure(self, queue: _FifoQueue, moto: Moto) -> None:
-        answer = moto("GetQueueAttributes", {"QueueUrl": queue.name, "AttributeNames": ["All"]})
-        if answer.status != HTTPStatus.OK:
-            raise _MotoRefused(answer)
-        self._queues[queue.name] = queue
-        queue.attributes = json.loads(answer.body)["Attributes"]
-        policy = json.loads(queue.attributes.get("RedrivePolicy", "null"))
-        if policy:
-            queue.max_receives = int(policy["maxReceiveCount"])
-            queue.dead_letters = self._queue(policy["deadLetterTargetArn"].rpartition(":")[2], moto)
-        else:
-            queue.max_receives, queue.dead_letters = None, None
+        if name not in self._queues:
+            answer = moto("GetQueueAttributes", {"QueueUrl": name, "AttributeNames": ["All"]})
+            if answer.status != HTTPStatus.OK:
+                return None
+            attributes = json.loads(answer.body)["Attributes"]
+            policy = json.loads(attributes.get("RedrivePolicy", "{}"))
+            dead_letters = self._queue(policy["deadLetterTargetArn"].rpartition(":")[2], moto) if policy else None
+            self._queues[name] = _FifoQueue(attributes, policy, dead_letters, self._clock, self._speed)
+        return self._queues[name]
 
 
 def _timestamp() -> int:
@@ -373,12 +323,11 @@ class _Message:
     received: float = float("-inf")
     receives: int = 0
     hidden_until: float = float("-inf")
-    source: str = ""  # ARN of the queue that gave it up
 
     def system_attributes(self, speed: float) -> dict[str, str]:
         """List what SQS tells about a message."""
         now = _timestamp()
-        attributes = {
+        return {
             "SenderId": _SENDER_ID,
             "SentTimestamp": str(now - round(speed * (now - self.sent))),
             "ApproximateReceiveCount": str(self.receives),
@@ -387,7 +336,6 @@ class _Message:
             "MessageGroupId": self.group,
             "MessageDeduplicationId": self.deduplication_id,
         }
-        return attributes | ({"DeadLetterQueueSourceArn": self.source} if self.source else {})
 
 
 class _Accepted(NamedTuple):
@@ -404,13 +352,19 @@ class _FifoQueue:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
     """
 
-    def __init__(self, name: str, clock: Callable[[], float], speed: float) -> None:
-        self.name = name
-        self._speed = speed
-        self.attributes: dict[str, str] = {}
-        self.max_receives: int | None = None
-        self.dead_letters: _FifoQueue | None = None
+    def __init__(
+        self,
+        attributes: Mapping[str, str],
+        policy: Json,
+        dead_letters: _FifoQueue | None,
+        clock: Callable[[], float],
+        speed: float,
+    ) -> None:
+        self._attributes = attributes
+        self._max_receives = int(policy.get("maxReceiveCount", 0))
+        self._dead_letters = dead_letters
         self._clock = clock
+        self._speed = speed
         self._groups: dict[str, list[_Message]] = {}
         self._messages: dict[str, _Message] = {}
         self._accepted: OrderedDict[tuple[str | None, str], _Accepted] = OrderedDict()
@@ -436,19 +390,21 @@ class _FifoQueue:
             self._check(entry)
         return {"Successful": [{"Id": entry["Id"], **self._accept(entry)} for entry in entries]}
 
-    def receive(self, request: Json) -> list[Json]:
+    def receive(self, request: Json) -> Json:
         """Hand out messages of groups that have none in flight: the oldest group first, as many of it as possible."""
-        count = request.get("MaxNumberOfMessages", 1)
-        seconds = request.get("VisibilityTimeout", int(self.attributes["VisibilityTimeout"]))
-        _check_range("MaxNumberOfMessages", count, RECEIVED_MESSAGES)
-        _check_range("VisibilityTimeout", seconds, VISIBILITY_SECONDS)
-        received = list(itertools.islice(self._available(), count))
+        _refuse_all_but(RECEIVE, request)
+        with_system, with_own = (
+            _wants_all(request, name) for name in ("MessageSystemAttributeNames", "MessageAttributeNames")
+        )
+        seconds = request.get("VisibilityTimeout", int(self._attributes["VisibilityTimeout"]))
+        received = list(itertools.islice(self._available(), request.get("MaxNumberOfMessages", 1)))
         for message in received:
             message.receives += 1
             message.first_received = message.first_received or _timestamp()
             message.received = self._clock()
             message.hidden_until = message.received + seconds
-        return [self._shown(message, request) for message in received]
+        shown = [self._shown(message, with_system=with_system, with_own=with_own) for message in received]
+        return {"Messages": shown} if shown else {}
 
     def delete(self, request: Json) -> Json:
         """Delete a message that is in flight; one that is gone already stays gone."""
@@ -463,23 +419,16 @@ class _FifoQueue:
     def change_visibility(self, request: Json) -> Json:
         """Hide a message that is in flight for another while, or show it again at once."""
         handle, seconds = request["ReceiptHandle"], request["VisibilityTimeout"]
-        _check_range("VisibilityTimeout", seconds, VISIBILITY_SECONDS)
         message = self._find(handle)
         if message is None:
             raise _invalid("ReceiptHandle", handle, "Message does not exist.")
         if not self._is_in_flight(message, handle):
             raise SqsError(f"{SQS_PREFIX}MessageNotInflight", "The specified message isn't in flight.")
         hidden_until = self._clock() + seconds / self._speed
-        if hidden_until > message.received + VISIBILITY_SECONDS[-1]:
-            limit = "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]"
+        if hidden_until > message.received + VISIBILITY_SECONDS:
+            limit = f"Total VisibilityTimeout for the message is beyond the limit [{VISIBILITY_SECONDS} seconds]"
             raise _invalid("VisibilityTimeout", seconds, limit)
         message.hidden_until = hidden_until
-        return {}
-
-    def purge(self, _: Json) -> Json:
-        """Delete every message; what was accepted is still remembered."""
-        self._groups.clear()
-        self._messages.clear()
         return {}
 
     def counts(self) -> dict[str, str]:
@@ -494,40 +443,43 @@ class _FifoQueue:
 
     def _check(self, entry: Json) -> None:
         """Refuse what SQS does not take. Raises SqsError."""
+        _refuse_all_but(MESSAGE, entry)
         _check_body(entry["MessageBody"])
-        _check_message_attributes(entry.get("MessageAttributes", {}))
-        if "MessageGroupId" not in entry:
-            raise SqsError(MISSING_PARAMETER, "The request must contain the parameter MessageGroupId.")
-        if "MessageDeduplicationId" not in entry and self.attributes["ContentBasedDeduplication"] != "true":
-            raise SqsError(INVALID_PARAMETER, "MessageDeduplicationId is missing: deduplication is not by content.")
+        for name, value in entry.get("MessageAttributes", {}).items():
+            _refuse_all_but(STRING, value)
+            if value["DataType"] != "String":
+                raise _not_modelled(f"message attributes of type {value['DataType']}")
+            if not value["StringValue"] or not CONTENT.fullmatch(value["StringValue"]):
+                raise SqsError(INVALID_PARAMETER, f"The message attribute '{name}' must contain a valid value.")
         for name in ("MessageGroupId", "MessageDeduplicationId"):
-            _check_identifier(name, entry.get(name))
-        if entry.get("DelaySeconds"):
-            raise _invalid("DelaySeconds", entry["DelaySeconds"], "Not valid for this queue type.")
-        maximum = int(self.attributes["MaximumMessageSize"])
+            if name not in entry:
+                raise SqsError(MISSING_PARAMETER, f"The request must contain the parameter {name}.")
+            if not IDENTIFIER.fullmatch(entry[name]):
+                raise _invalid(name, entry[name], "Only alphanumeric and punctuation characters, 1 to 128 in length.")
+        maximum = int(self._attributes["MaximumMessageSize"])
         if _size(entry) > maximum:
             text = f"One or more parameters are invalid. Reason: Message must be shorter than {maximum} bytes."
             raise SqsError(INVALID_PARAMETER, text)
 
     def _accept(self, entry: Json) -> Json:
         """Take a message in, unless its deduplication id is remembered: then answer as for the first one."""
-        body, group, attributes = entry["MessageBody"], entry["MessageGroupId"], entry.get("MessageAttributes", {})
-        deduplication_id = entry.get("MessageDeduplicationId") or hashlib.sha256(body.encode()).hexdigest()
-        key = (group if self.attributes["DeduplicationScope"] == "messageGroup" else None, deduplication_id)
+        body, group, deduplication_id = (
+            entry[name] for name in ("MessageBody", "MessageGroupId", "MessageDeduplicationId")
+        )
+        key = (group if self._attributes["DeduplicationScope"] == "messageGroup" else None, deduplication_id)
         now = self._clock()
         while self._accepted and now - next(iter(self._accepted.values())).at >= DEDUPLICATION_SECONDS:
             self._accepted.popitem(last=False)
         if key not in self._accepted:
-            message = _Message(body, attributes, group, deduplication_id)
+            message = _Message(body, entry.get("MessageAttributes", {}), group, deduplication_id)
             self._accepted[key] = _Accepted(now, message.id, message.sequence)
             self._add(message)
         first = self._accepted[key]
-        answer = {
+        return {
             "MessageId": first.message_id,
             "SequenceNumber": str(first.sequence),
             "MD5OfMessageBody": _md5(body.encode()),
         }
-        return answer | ({"MD5OfMessageAttributes": _md5_of_attributes(attributes)} if attributes else {})
 
     def _available(self) -> Iterable[_Message]:
         """Go through what may be handed out; what was received too often goes to the dead-letter queue instead."""
@@ -536,15 +488,14 @@ class _FifoQueue:
             if any(message.hidden_until > now for message in group):
                 continue
             for message in list(group):
-                if self.dead_letters and self.max_receives and message.receives >= self.max_receives:
+                if self._dead_letters and message.receives >= self._max_receives:
                     self._remove(message)
-                    self.dead_letters.bury(message, self.attributes["QueueArn"])
+                    self._dead_letters.bury(message)
                 else:
                     yield message
 
-    def bury(self, message: _Message, source: str) -> None:
+    def bury(self, message: _Message) -> None:
         """Take a message that another queue gave up."""
-        message.source = source
         message.sequence = next(_SEQUENCE)
         message.hidden_until = float("-inf")
         self._add(message)
@@ -559,38 +510,26 @@ class _FifoQueue:
         if not self._groups[message.group]:
             del self._groups[message.group]
 
-    def _shown(self, message: _Message, request: Json) -> Json:
-        names = {*request.get("AttributeNames", []), *request.get("MessageSystemAttributeNames", [])}
-        system = {name: text for name, text in message.system_attributes(self._speed).items() if names & {name, "All"}}
-        attributes = _chosen(message.attributes, request.get("MessageAttributeNames", []))
+    def _shown(self, message: _Message, *, with_system: bool, with_own: bool) -> Json:
         shown: Json = {
             "MessageId": message.id,
-            "ReceiptHandle": self._handle(message),
+            "ReceiptHandle": _handle(message),
             "MD5OfBody": _md5(message.body.encode()),
             "Body": message.body,
         }
-        if system:
-            shown["Attributes"] = system
-        if attributes:
-            shown |= {"MessageAttributes": attributes, "MD5OfMessageAttributes": _md5_of_attributes(attributes)}
+        if with_system:
+            shown["Attributes"] = message.system_attributes(self._speed)
+        if with_own and message.attributes:
+            shown["MessageAttributes"] = message.attributes
         return shown
 
-    def _handle(self, message: _Message) -> str:
-        return base64.b64encode(f"{self.name} {message.id} {message.receives}".encode()).decode()
-
     def _find(self, handle: str) -> _Message | None:
-        """Find the message that a receipt handle was given for; None when it is gone. Raises SqsError."""
-        try:
-            name, message_id, _ = base64.b64decode(handle, validate=True).decode().split(" ")
-        except ValueError:
-            name, message_id = "", ""
-        if name != self.name:
-            raise SqsError("ReceiptHandleIsInvalid", f'"{handle}" is not a receipt handle of this queue.')
-        return self._messages.get(message_id)
+        """Find the message that a receipt handle was given for; None when it is gone."""
+        return self._messages.get(handle.partition(" ")[0])
 
     def _is_in_flight(self, message: _Message, handle: str) -> bool:
         """Tell whether the message is hidden, and the handle its latest one."""
-        return message.hidden_until > self._clock() and handle == self._handle(message)
+        return message.hidden_until > self._clock() and handle == _handle(message)
 
 
 def _one_by_one(call: Callable[[_FifoQueue, Json], Json]) -> Callable[[_FifoQueue, Json], Json]:
@@ -614,11 +553,11 @@ def _one_by_one(call: Callable[[_FifoQueue, Json], Json]) -> Callable[[_FifoQueu
 _MESSAGE_CALLS: Final[dict[str, Callable[[_FifoQueue, Json], Json]]] = {
     "SendMessage": _FifoQueue.send,
     "SendMessageBatch": _FifoQueue.send_batch,
+    "ReceiveMessage": _FifoQueue.receive,
     "DeleteMessage": _FifoQueue.delete,
     "DeleteMessageBatch": _one_by_one(_FifoQueue.delete),
     "ChangeMessageVisibility": _FifoQueue.change_visibility,
     "ChangeMessageVisibilityBatch": _one_by_one(_FifoQueue.change_visibility),
-    "PurgeQueue": _FifoQueue.purge,
 }
 
 
@@ -630,30 +569,34 @@ def _invalid(name: str, value: object, reason: str) -> SqsError:
     return SqsError(INVALID_PARAMETER, f"Value {value} for parameter {name} is invalid. Reason: {reason}")
 
 
-def _check_queue_name(name: str, attributes: Json) -> None:
-    fifo = str(attributes.get("FifoQueue", "")).lower() == "true"
-    if fifo != name.endswith(FIFO_SUFFIX):
-        raise SqsError(INVALID_PARAMETER, f"The name of a FIFO queue, and of no other one, ends with {FIFO_SUFFIX}")
+def _not_modelled(what: str) -> SqsError:
+    """Build the refusal of something that SQS has and the product does not use."""
+    return SqsError(f"{SQS_PREFIX}UnsupportedOperation", f"The local SQS does not model {what}; see local/aws.py")
+
+
+def _refuse_all_but(known: Container[str], request: Json) -> None:
+    others = sorted(name for name, value in request.items() if value and name not in known)
+    if others:
+        raise _not_modelled(", ".join(others))
+
+
+def _wants_all(request: Json, name: str) -> bool:
+    """Tell whether all attributes are asked for, or none. Raises SqsError when only some are."""
+    names = request.get(name, [])
+    if names not in ([], ["All"]):
+        raise _not_modelled(f"{name} but All")
+    return bool(names)
 
 
 def _check_queue_attributes(attributes: Json) -> None:
-    seconds = str(attributes.get("VisibilityTimeout", 0))
-    if not (seconds.isdecimal() and int(seconds) in VISIBILITY_SECONDS):
-        raise SqsError("InvalidAttributeValue", "Invalid value for the parameter VisibilityTimeout.")
+    if attributes.get("FifoQueue") != "true":
+        raise _not_modelled("standard queues")
+    others = sorted(name for name in NOT_MODELLED if attributes.get(name, "0") not in ("0", "false"))
+    if others:
+        raise _not_modelled(", ".join(others))
     policy = attributes.get("RedrivePolicy")
-    count = str(json.loads(policy).get("maxReceiveCount", "")) if policy else "1"
-    if not (count.isdecimal() and int(count) in RECEIVE_COUNTS):
-        raise _invalid("RedrivePolicy", policy, f"Invalid value for maxReceiveCount: {count}, must be 1 to 1000.")
-
-
-def _check_range(name: str, value: int, allowed: range) -> None:
-    if value not in allowed:
-        raise _invalid(name, value, f"Must be between {allowed[0]} and {allowed[-1]}, if provided.")
-
-
-def _check_identifier(name: str, value: str | None) -> None:
-    if value is not None and not IDENTIFIER.fullmatch(value):
-        raise _invalid(name, value, "Only alphanumeric and punctuation characters, 1 to 128 in length.")
+    if policy and int(json.loads(policy)["maxReceiveCount"]) not in RECEIVE_COUNTS:
+        raise _invalid("RedrivePolicy", policy, "Invalid value for maxReceiveCount, must be 1 to 1000.")
 
 
 def _check_body(body: str) -> None:
@@ -663,34 +606,14 @@ def _check_body(body: str) -> None:
         raise SqsError("InvalidMessageContents", "Invalid characters found.")
 
 
-def _check_message_attributes(attributes: Json) -> None:
-    if len(attributes) > MESSAGE_ATTRIBUTES:
-        text = f"Number of message attributes [{len(attributes)}] exceeds the allowed maximum [{MESSAGE_ATTRIBUTES}]."
-        raise SqsError(INVALID_PARAMETER, text)
-    for name, value in attributes.items():
-        kind = value["DataType"]
-        content = value.get("BinaryValue" if kind.startswith("Binary") else "StringValue")
-        if not ATTRIBUTE_NAME.fullmatch(name):
-            raise SqsError(INVALID_PARAMETER, f"The message attribute name '{name}' is invalid.")
-        if not ATTRIBUTE_TYPE.fullmatch(kind):
-            raise SqsError(INVALID_PARAMETER, f"The message attribute '{name}' has an invalid type: {kind}.")
-        if not content or not CONTENT.fullmatch(content):
-            raise SqsError(INVALID_PARAMETER, f"The message attribute '{name}' must contain a valid value.")
-
-
 def _check_batch(entries: Sequence[Json]) -> None:
-    ids = [entry["Id"] for entry in entries]
-    repeated = next((each for each in ids if ids.count(each) > 1), None)
-    if not ids:
+    if not entries:
         raise SqsError(f"{SQS_PREFIX}EmptyBatchRequest", "There should be at least one entry in the request.")
-    if len(ids) > BATCH_ENTRIES:
-        text = f"Maximum number of entries per request are {BATCH_ENTRIES}. You have sent {len(ids)}."
+    if len(entries) > BATCH_ENTRIES:
+        text = f"Maximum number of entries per request are {BATCH_ENTRIES}. You have sent {len(entries)}."
         raise SqsError(f"{SQS_PREFIX}TooManyEntriesInBatchRequest", text)
-    if not all(ENTRY_ID.fullmatch(each) for each in ids):
-        text = "Only alphanumeric characters, hyphens and underscores, at most 80."
-        raise SqsError(f"{SQS_PREFIX}InvalidBatchEntryId", text)
-    if repeated is not None:
-        raise SqsError(f"{SQS_PREFIX}BatchEntryIdsNotDistinct", f"Id {repeated} repeated.")
+    if len({entry["Id"] for entry in entries}) < len(entries):
+        raise SqsError(f"{SQS_PREFIX}BatchEntryIdsNotDistinct", "Two or more batch entries have the same Id.")
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -700,51 +623,18 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _md5_of_attributes(attributes: Json) -> str:
-    """Digest message attributes as SQS does.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html
-    """
-    content = b""
-    for name, value in sorted(attributes.items()):
-        content += _with_length(name.encode()) + _with_length(value["DataType"].encode())
-        content += b"\x02" if "BinaryValue" in value else b"\x01"
-        content += _with_length(_value(value))
-    return _md5(content)
-
-
-def _with_length(content: bytes) -> bytes:
-    return struct.pack("!I", len(content)) + content
-
-
-def _value(attribute: Json) -> bytes:
-    """Return an attribute's value as bytes; on the wire a binary one is base64."""
-    if "BinaryValue" in attribute:
-        return base64.b64decode(attribute["BinaryValue"])
-    return _utf8(attribute.get("StringValue", ""))
-
-
-def _utf8(text: str) -> bytes:
-    """Encode, also what is refused later: JSON can name half a character."""
-    return text.encode("utf-8", "surrogatepass")
+def _handle(message: _Message) -> str:
+    """Make the receipt handle of the latest time that a message was received."""
+    return f"{message.id} {message.receives}"
 
 
 def _size(entry: Json) -> int:
     """Count the bytes of a message: its body and its attributes' names, types and values."""
-    attributes = entry.get("MessageAttributes", {}).items()
-    return len(_utf8(entry["MessageBody"])) + sum(
-        len(_utf8(name)) + len(_utf8(value["DataType"])) + len(_value(value)) for name, value in attributes
-    )
-
-
-def _chosen(attributes: Json, names: Sequence[str]) -> Json:
-    """Pick message attributes by name, by a prefix and `.*`, or all."""
-    prefixes = tuple(name.removesuffix("*").removesuffix(".") for name in names if name.endswith(".*"))
-    if "All" in names:
-        return attributes
-    return {
-        name: value for name, value in attributes.items() if name in names or (prefixes and name.startswith(prefixes))
-    }
+    texts = [entry["MessageBody"]]
+    for name, value in entry.get("MessageAttributes", {}).items():
+        texts += [name, value["DataType"], value["StringValue"]]
+    # Half a character, which JSON can name, is refused later.
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 # -- the wire ----------------------------------------------------------------------------------------------------------
@@ -776,10 +666,3 @@ def _without_failed_entries(request: Json, failure: Failure) -> tuple[Json, list
 
 def _failed_entry(entry_id: str, code: str, message: str, *, sender_fault: bool) -> Json:
     return {"Id": entry_id, "SenderFault": sender_fault, "Code": code, "Message": message}
-
-
-class _QuietHandler(WSGIRequestHandler):
-    disable_nagle_algorithm = True
-
-    def log(self, *_: Any) -> None:
-        """Say nothing: a call that fails is its caller's to tell."""

@@ -7,7 +7,6 @@ starts at full concurrency, and does not slow down after errors.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import threading
@@ -17,21 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import (
         ChangeMessageVisibilityBatchRequestEntryTypeDef,
         DeleteMessageBatchRequestEntryTypeDef,
-        MessageAttributeValueOutputTypeDef,
         MessageTypeDef,
     )
 
-# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-parameters.html
-BATCH_SIZES: Final = range(1, 11)
-# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
-CONCURRENCIES: Final = range(2, 1001)
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: of a synchronous invocation.
 PAYLOAD_BYTES: Final = 6 * 1024 * 1024
 
@@ -47,7 +41,7 @@ class EventSource:
     Up to `max_concurrency` batches of up to `batch_size` messages run at once. A message that fails, or that could not
     be deleted, stays in the queue, and comes again when the worker said so to SQS, or after the queue's visibility
     timeout. Those of an invocation that failed outright are put off by `retry_seconds`, when that is given: a test need
-    not wait for the visibility timeout then. Raises ValueError for numbers that Lambda would not take.
+    not wait for the visibility timeout then.
     """
 
     def __init__(  # noqa: PLR0913 -- what a mapping is configured with
@@ -60,8 +54,6 @@ class EventSource:
         max_concurrency: int = 2,
         retry_seconds: int | None = None,
     ) -> None:
-        if batch_size not in BATCH_SIZES or max_concurrency not in CONCURRENCIES:
-            raise ValueError(f"batch size {batch_size} or concurrency {max_concurrency} out of range")
         self.batches = 0  # invocations
         self.messages = 0  # handed to the worker, each time that they were
         self.failures = 0  # messages that stayed in the queue, each time that they did
@@ -135,7 +127,6 @@ class EventSource:
                 MaxNumberOfMessages=self._batch_size,
                 MessageSystemAttributeNames=["All"],
                 MessageAttributeNames=["All"],
-                WaitTimeSeconds=0,
             )
         except (BotoCoreError, ClientError):
             # SQS is down or refuses: the next poll asks again.
@@ -234,32 +225,26 @@ def _event(records: Iterator[str]) -> str:
 
 def _record(message: MessageTypeDef, queue_arn: str) -> str:
     """Write one record of the event: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
-    record: dict[str, Any] = {
+    record = {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
         "attributes": message["Attributes"],
-        "messageAttributes": _message_attributes(message.get("MessageAttributes", {})),
+        "messageAttributes": {
+            name: {
+                "stringValue": value["StringValue"],
+                "stringListValues": [],
+                "binaryListValues": [],
+                "dataType": value["DataType"],
+            }
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
         "md5OfBody": message["MD5OfBody"],
         "eventSource": "aws:sqs",
         "eventSourceARN": queue_arn,
         "awsRegion": queue_arn.split(":")[3],
     }
-    if "MD5OfMessageAttributes" in message:
-        record["md5OfMessageAttributes"] = message["MD5OfMessageAttributes"]
     return json.dumps(record)
-
-
-def _message_attributes(attributes: Mapping[str, MessageAttributeValueOutputTypeDef]) -> dict[str, Any]:
-    records = {}
-    for name, value in attributes.items():
-        record: dict[str, Any] = {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
-        if "StringValue" in value:
-            record["stringValue"] = value["StringValue"]
-        if "BinaryValue" in value:
-            record["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
-        records[name] = record
-    return records
 
 
 def _group(message: MessageTypeDef) -> str:

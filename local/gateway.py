@@ -5,8 +5,6 @@ what an unknown route, a request that is too large and a function that fails are
 """
 
 import json
-import socket
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +19,9 @@ from samcli.local.apigw.event_constructor import construct_v2_event_http
 from samcli.local.apigw.local_apigw_service import LocalApigwService
 from samcli.local.apigw.path_converter import PathConverter
 from samcli.local.apigw.route import Route
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from local.guard import guarded
 from local.runtime import Function
+from local.server import Server
 
 # HTTP APIs pass these on as text, everything else as base64.
 _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "application/xml", ""})
@@ -32,9 +29,6 @@ _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "a
 # Lambda's limit; the emulator would cut the event there.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MAX_PAYLOAD: Final = 6 * 1024 * 1024
-
-# How long a stop may take to be noticed.
-_POLL_SECONDS: Final = 0.05
 
 Invoke = Callable[[str, str], str]
 
@@ -74,28 +68,16 @@ class Gateway:
         service.create()
         if on_answer:
             service.notify(on_answer)
-        # Bound here and handed over: werkzeug would end the process if it found the port taken.
-        with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
-            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            self._server: BaseWSGIServer = make_server(
-                "127.0.0.1",
-                port,
-                guarded(service.wsgi),
-                threaded=True,
-                request_handler=_QuietHandler,
-                fd=listening.fileno(),
-            )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
+        self._server = Server(service.wsgi, port)
+        self.url = self._server.url
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        self._server.start()
 
     def close(self) -> None:
         """Take no more requests."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
 
 class _Runner:
@@ -182,8 +164,3 @@ def _error(status: int, message: str) -> str:
 
 def _not_found(_: Exception) -> tuple[Response, int]:
     return jsonify({"message": "Not Found"}), 404
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log(self, *_: Any) -> None:
-        """Say nothing: the stack reports each request itself."""

@@ -49,6 +49,7 @@ def _greet(stack: LocalStack) -> None:
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Lambda      {lambda_runtime}\n"
+        f"  Workers     {stack.workers} at once, as this machine bears; on AWS up to {stack.queue_concurrency}\n"
         f"  Queue       {stack.queue_url}\n"
         f"  Dead        {stack.dead_letter_queue_url}\n"
         "\nOpen an incident:\n"

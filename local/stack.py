@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 TEMPLATE: Final = ROOT / "template.yaml"
-# As many workers at once as this machine bears; on AWS it is QueueConcurrency.
-WORKERS: Final = 2
+# Each worker is a process. On AWS there are up to QueueConcurrency of them, here no more than this machine bears.
+MOST_WORKERS: Final = max(2, os.cpu_count() or 2)
 
 
 class LocalStack:
@@ -59,6 +59,8 @@ class LocalStack:
         self.worker: Runtime
         self.event_source: EventSource
         self.sandbox: Sandbox | None = None
+        self.workers = 0  # at once, at most
+        self.queue_concurrency = 0  # of the template
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self._on_answer = on_answer
@@ -114,12 +116,16 @@ class LocalStack:
         if self.sandbox:
             environment["SSL_CERT_FILE"] = str(ca_file())
         self.worker = self._run(starting, functions["WorkerFunction"], environment)
+        events = stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"]
+        self.queue_concurrency = events["ScalingConfig"]["MaximumConcurrency"]
+        self.workers = min(self.queue_concurrency, MOST_WORKERS)
         self.event_source = starting.enter_context(
             EventSource(
                 self.aws.client("sqs"),
                 self.queue_url,
                 self.worker.invoke,
-                max_concurrency=WORKERS,
+                batch_size=events["BatchSize"],
+                max_concurrency=self.workers,
                 retry_seconds=None if options.speed == 1 else self._visibility_timeout,
             )
         )

@@ -1,0 +1,56 @@
+"""A server for a WSGI application on 127.0.0.1, for programs on this machine alone."""
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from local.guard import guarded
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# Seconds that a stop may take to be noticed.
+_POLL_SECONDS: Final = 0.05
+
+
+class Server:
+    """Takes its port at once (0: the system picks one; OSError when it is taken), and answers once it is started."""
+
+    def __init__(self, application: "WSGIApplication", port: int = 0) -> None:
+        # Bound here and handed over: werkzeug would end the process if it found the port taken.
+        with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
+            self.port: int = listening.getsockname()[1]
+            self._server = make_server(
+                "127.0.0.1",
+                self.port,
+                guarded(application),
+                threaded=True,
+                request_handler=_QuietHandler,
+                fd=listening.fileno(),
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more requests, and give the port back."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    disable_nagle_algorithm = True
+
+    def log(self, *_: Any) -> None:
+        """Say nothing: the stack reports each request itself."""
