@@ -398,6 +398,49 @@ def test_run_shows_what_becomes_of_ones_own_events_by_the_settings_of_the_enviro
     assert "one.json    200 delivered  alert trigger       triggered" in output
 
 
+# The tests that only look come first: the others' stacks leave word of themselves in the same place.
+
+
+def test_serve_shows_each_event_as_it_passes_also_what_the_worker_does(serving: Serving) -> None:
+    post(serving.url, track(messageId="m-1"))
+    post(serving.url, [track(messageId="m-2", properties={"action": "resolve"})])
+    output = serving.command.read_until("  worker ")
+
+    assert [line[10:] for line in output.splitlines() if line[2:3] == line[5:6] == ":"] == [
+        "  PagerDuty 202  alert trigger disk-full",
+        "POST /events  200 delivered PagerDuty took the event",
+        "POST /events  200 queued 1 events: 1 queued",
+        "  PagerDuty 202  alert resolve disk-full",
+        "  worker       delivered resolve default disk-full m-2",
+    ]
+
+
+def test_serve_tells_sam_how_its_containers_reach_the_stack(serving: Serving) -> None:
+    variables = json.loads((STATE / "env.json").read_text())
+
+    assert variables["ApiFunction"] == variables["WorkerFunction"]
+    assert {name: urllib3.util.parse_url(url)[:3:2] for name, url in variables["ApiFunction"].items()} == dict.fromkeys(
+        ("AWS_ENDPOINT_URL", "PAGERDUTY_URL", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL"), ("http", "host.docker.internal")
+    )
+
+
+def test_what_serve_writes_is_for_this_user_alone(serving: Serving) -> None:
+    assert LOCAL_STACK_FILE.parent == STATE
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")} == {
+        "env.json": "0o600",
+        "stack.json": "0o600",
+    }
+
+
+def test_the_doctor_finds_the_stack_that_serve_keeps_up_well(
+    serving: Serving, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run("doctor", "--stack", "local")
+    findings = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+
+    assert (code, findings) == (0, ["ok"] * 7 + ["Nothing"])
+
+
 def test_run_sends_every_event_file_and_all_turn_out_as_expected(start: Callable[..., Command]) -> None:
     command = start("run")
     output, _ = command.process.communicate(timeout=60)
@@ -429,7 +472,7 @@ def test_serve_ends_when_told_and_leaves_nothing_behind(start: Callable[..., Com
 
     assert result == "delivered"
     assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
-    assert command.left_behind() == []
+    assert (command.left_behind(), LOCAL_STACK_FILE.exists()) == ([], False)
 
 
 def test_serve_ends_whichever_of_its_threads_takes_the_signal(start: Callable[..., Command]) -> None:
@@ -451,22 +494,6 @@ def test_serve_leaves_nothing_behind_when_it_is_killed(start: Callable[..., Comm
     wait_until(lambda: command.left_behind() == [])
 
 
-def test_serve_shows_each_event_as_it_passes_also_what_the_worker_does(start: Callable[..., Command]) -> None:
-    command = start("serve", "--port", "0")
-    url = command.wait_until_listening()
-    post(url, track(messageId="m-1"))
-    post(url, [track(messageId="m-2", properties={"action": "resolve"})])
-    output = command.read_until("  worker ") + command.end()
-
-    assert [line[10:] for line in output.splitlines() if line[2:3] == line[5:6] == ":"] == [
-        "  PagerDuty 202  alert trigger disk-full",
-        "POST /events  200 delivered PagerDuty took the event",
-        "POST /events  200 queued 1 events: 1 queued",
-        "  PagerDuty 202  alert resolve disk-full",
-        "  worker       delivered resolve default disk-full m-2",
-    ]
-
-
 def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
     start: Callable[..., Command], sandbox: Sandbox
 ) -> None:
@@ -481,20 +508,3 @@ def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
     assert {received.event["routing_key"] for received in sandbox.received} == {KEY, OTHER_KEY}
     assert [secret for secret in (KEY, OTHER_KEY, TOKEN) if secret in output] == []
     assert f"curl -i {url}/events -H 'Authorization: Bearer SECRET'" in output
-
-
-def test_serve_tells_sam_how_its_containers_reach_the_stack(serving: Serving) -> None:
-    variables = json.loads((STATE / "env.json").read_text())
-
-    assert variables["ApiFunction"] == variables["WorkerFunction"]
-    assert {name: urllib3.util.parse_url(url)[:3:2] for name, url in variables["ApiFunction"].items()} == dict.fromkeys(
-        ("AWS_ENDPOINT_URL", "PAGERDUTY_URL", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL"), ("http", "host.docker.internal")
-    )
-
-
-def test_what_serve_writes_is_for_this_user_alone(serving: Serving) -> None:
-    assert LOCAL_STACK_FILE.parent == STATE
-    assert {file.name: oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")} == {
-        "env.json": "0o600",
-        "stack.json": "0o600",
-    }

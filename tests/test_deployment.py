@@ -1,5 +1,6 @@
 """What `sam deploy` makes of samconfig.toml and of its command line, by SAM's own code, and what it may do in CI."""
 
+import functools
 import importlib
 import json
 import os
@@ -232,17 +233,18 @@ def allowed() -> set[str]:
     return {action for statement in statements() for action in listed(statement["Action"])}
 
 
-def handled() -> set[str]:
+@functools.cache
+def handled() -> frozenset[str]:
     """Return what CloudFormation may call for the resource types of the template, by their schemas."""
     kinds = {entry["Type"] for entry in transform()["Resources"].values()}
     handlers = [PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"] for kind in kinds]
-    return {
+    return frozenset(
         # Some schemas write getObject.
         re.sub(r":([a-z])", lambda found: f":{found[1].upper()}", action)
         for handler in handlers
         for operation in ("create", "read", "update", "delete")
         for action in handler.get(operation, {}).get("permissions", [])
-    }
+    )
 
 
 def test_nothing_is_named_as_not_ours_that_cloudformation_would_not_call() -> None:

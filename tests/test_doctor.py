@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ import pytest
 from local import doctor
 from local.aws import Failure
 from local.doctor import Finding, Stack
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, LocalStack
+from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, LocalStack
 
 SECRETS = (LOCAL_TOKEN, LOCAL_ROUTING_KEY, "a-secret-that-opens-nothing", "k" * 32, "tooshort")
 
@@ -418,13 +416,14 @@ STALE = json.dumps({"outputs": OUTPUTS, "aws": {"endpoint_url": "http://127.0.0.
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "{}", "[]", '{"outputs": {}, "aws": {}}', STALE],
+    [None, "{", "{}", "[]", '{"outputs": {}, "aws": {}}', STALE],
 )
-def test_what_a_killed_stack_left_behind_is_no_stack(
-    ask: Callable[[str], tuple[int, str]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, content: str
+def test_without_word_of_a_stack_and_with_that_of_a_killed_one_there_is_none(
+    ask: Callable[[str], tuple[int, str]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
     file = tmp_path / "stack.json"
-    file.write_text(content)
+    if content is not None:
+        file.write_text(content)
     monkeypatch.setattr(doctor, "LOCAL_STACK_FILE", file)
     code, output = ask("local")
 
@@ -544,18 +543,3 @@ def test_a_finding_is_a_line_and_below_it_what_to_do() -> None:
 )
 def test_the_verdict_sums_up(levels: list[Any], verdict: str) -> None:
     assert doctor.verdict([Finding(level, "something") for level in levels]) == verdict
-
-
-def test_the_stack_that_make_serve_keeps_up_is_well(ask: Callable[[str], tuple[int, str]]) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "local", "serve", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as serve:
-        assert serve.stdout is not None
-        serve.stdout.readline()
-        code, output = ask("local")
-        serve.terminate()
-        serve.communicate(timeout=20)
-    gone, said = ask("local")
-
-    assert (code, levels(output)) == (0, ["ok"] * 7)
-    assert (gone, said.splitlines()[0]) == (1, "FIX   the local stack: not running")
