@@ -34,8 +34,8 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000 (PORT=, DELIVER
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended (STACK=name; STACK=local: that of make serve)
 	@$(BIN)/python -m local doctor --stack $(STACK)
 
-test: $(READY) ## Run the whole test suite, on every processor
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+test: $(READY) ## Run the whole test suite on every processor, and measure what it covers of function/
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov=function
 
 chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count (EVENTS=2000 SEED=1)
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
