@@ -46,11 +46,13 @@ bench: $(READY) ## Measure how fast it is, as ratios against baselines of the sa
 storm: $(READY) ## Simulate storms: how late pages are, and how long the backlog takes (SEED=1)
 	@PYTHONPATH=function $(BIN)/python -m benchmarks.storm --seed $(SEED)
 
-check: $(READY) ## Lint, type-check and validate the template
+check: $(READY) ## Lint, type-check, and validate the template and the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sam validate --lint
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/deploy-workflow.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
