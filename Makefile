@@ -1,20 +1,32 @@
 # `make run` and `make test` are all that a newcomer needs; each sets up .venv first, once.
 
-# The newest Python from 3.11 on, the runtime's own version first. Another one: make PYTHON=python3.12 ...
+# What two #s begin, `make help` shows.
+## PYTHON  all: the Python of the .venv, from 3.11 on; default: the newest, the runtime's 3.13 first
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+## FILES  run: the events to send; default: every file of events/
+## PORT  serve: where to listen; default: 3000
 PORT ?= 3000
+## DELIVERY  serve: direct or queued; default: direct
 DELIVERY ?= direct
+## STACK  doctor: the name of the stack, or local; default: rudderstack-pagerduty
 STACK ?= rudderstack-pagerduty
+## ENV  deploy: the environment of samconfig.toml; default: default
 # Not ?=, because some shells have a variable of that name.
 ENV := default
+## EVENTS  chaos: how many are sent in all; default: 2000
 EVENTS ?= 2000
+## SEED  chaos: decides what is sent and what fails; default: 1
 SEED ?= 1
 
 # Read by `python -m local`. Give secrets in the environment, `ROUTING_KEY=... make run`: `ps` shows make's arguments.
+## PAGERDUTY_URL  run, serve: a real PagerDuty instead of the sandbox, such as https://events.pagerduty.com
+## ROUTING_KEY  run, serve: the routing key of service default, in the environment: ROUTING_KEY=... make run
+## ROUTING_KEYS  run, serve: those of more services, in the environment: ROUTING_KEYS="checkout=... payments=..."
+## WEBHOOK_TOKEN  serve: the callers' secret, in the environment
 export PAGERDUTY_URL ROUTING_KEY ROUTING_KEYS WEBHOOK_TOKEN
 export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -22,22 +34,24 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help run serve doctor test chaos bench storm check format lock build deploy clean
 
-help: ## List the commands
+help: ## List the commands, and the variables that they take
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo
+	@grep -E '^## [A-Z_]+  ' $(MAKEFILE_LIST) | sed -E 's/^## //; s/  +/\t/' | expand -t 16
 
 run: $(READY) ## Send every file of events/ through the local stack and show what PagerDuty received
 	@$(BIN)/python -m local run $(FILES)
 
-serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000 (PORT=, DELIVERY=queued)
+serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT
 	@exec $(BIN)/python -m local serve --port $(PORT) --delivery $(DELIVERY)
 
-doctor: $(READY) ## Look at a deployed stack and say what has to be mended (STACK=name; STACK=local: that of make serve)
+doctor: $(READY) ## Look at a deployed stack and say what has to be mended
 	@$(BIN)/python -m local doctor --stack $(STACK)
 
 test: $(READY) ## Run the whole test suite on every processor, and measure what it covers of function/
 	@$(BIN)/python -m pytest -n auto --dist loadfile --cov=function
 
-chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count (EVENTS=2000 SEED=1)
+chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
 
 bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
@@ -67,7 +81,7 @@ lock: $(READY) ## Write both requirements.txt files anew from their .in files
 build: $(READY) ## Build what is deployed, under .aws-sam/build
 	$(BIN)/sam build
 
-deploy: build ## Deploy with the settings of samconfig.toml (ENV=prod: those of production)
+deploy: build ## Deploy with the settings of samconfig.toml
 	$(BIN)/sam deploy --config-env $(ENV)
 
 clean: ## Remove everything that the other commands made
@@ -80,5 +94,5 @@ $(READY): requirements-dev.txt function/requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. Install it, or name it: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON); this takes a minute or two, once."
 	@$(PYTHON) -m venv --clear $(VENV) || { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.txt
+	@$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check --no-deps -r requirements-dev.txt
 	@touch $@

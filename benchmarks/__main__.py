@@ -11,6 +11,7 @@ from benchmarks.figures import Figure
 from benchmarks.packed import packed
 from benchmarks.surroundings import surroundings
 from local.runtime import emulator
+from local.terminal import painted, progress
 
 _RESULTS = Path(__file__).with_name("results.json")
 _ROW = "{:<42} {:>10} {:>10} {:>7} {:>7}  {}"
@@ -22,7 +23,12 @@ def main() -> int:
     print(f"{python}. Building the package with bytecode for it.", flush=True)
     print(_ROW.format("figure", "ours", "baseline", "ratio", "target", ""))
     measured = []
-    for figure in _measure():
+    figures_to_come = _measure()
+    while True:
+        with progress("measuring"):
+            figure = next(figures_to_come, None)
+        if figure is None:
+            break
         measured.append(figure)
         print(_line(figure), flush=True)
     _RESULTS.write_text(json.dumps([figure.as_dict() for figure in measured], indent=2) + "\n")
@@ -51,7 +57,14 @@ def _line(figure: Figure) -> str:
     value = f"{figure.value:.3g} {figure.unit}"
     baseline = "" if figure.baseline is None else f"{figure.baseline:.3g} {figure.unit}"
     measured = "" if figure.baseline is None else f"{figure.measured:.2f}"
-    return _ROW.format(figure.name, value, baseline, measured, f"{figure.target:g}", "met" if figure.met else "NOT MET")
+    return _ROW.format(
+        figure.name,
+        value,
+        baseline,
+        measured,
+        f"{figure.target:g}",
+        painted("met", "green") if figure.met else painted("NOT MET", "red"),
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from chaos.plan import MODES
 from chaos.run import run
+from local.terminal import painted, progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = 0
     for name in chosen.mode:
         print(f"{name}: {chosen.events // parts} events ...", flush=True)
-        result = run(MODES[name], events=chosen.events // parts, incidents=incidents // parts, seed=chosen.seed)
-        print("\n".join(result.lines()), flush=True)
+        with progress(name):
+            result = run(MODES[name], events=chosen.events // parts, incidents=incidents // parts, seed=chosen.seed)
+        for line in result.lines():
+            print(painted(line, "red") if line.startswith("  PROBLEM") else line, flush=True)
         problems += len(result.problems)
     return 1 if problems else 0
 

@@ -14,7 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from urllib3.exceptions import HTTPError
 
-from local.options import LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, SERVICE
+from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, SERVICE
+from local.terminal import Colour, painted
 
 # https://developer.pagerduty.com/docs/send-alert-event: 32 letters and digits.
 ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
@@ -45,6 +46,9 @@ _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 
 Level = Literal["ok", "warn", "FIX"]
+_COLOURS: Final[Mapping[Level, Colour]] = {"ok": "green", "warn": "yellow", "FIX": "red"}
+# Columns of the widest.
+_LEVEL: Final = 4
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,16 @@ def main(name: str) -> int:
     found = []
     for finding in itertools.chain(findings, examine(stack) if stack else ()):
         found.append(finding)
-        print("\n".join(lines(finding)), flush=True)
+        head, *below = lines(finding)
+        level = painted(head[:_LEVEL], _COLOURS[finding.level])
+        print("\n".join([level + head[_LEVEL:], *below]), flush=True)
     print(f"\n{verdict(found)}")
     return 1 if any(finding.level == "FIX" for finding in found) else 0
 
 
 def lines(finding: Finding) -> list[str]:
     """Lay a finding out as text: a line, and below it what to do."""
-    return [f"{finding.level:<4}  {finding.what}", *(f"      {line}" for line in finding.todo.splitlines())]
+    return [f"{finding.level:<{_LEVEL}}  {finding.what}", *(f"      {line}" for line in finding.todo.splitlines())]
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -279,7 +285,7 @@ def _preview(url: str, token: str, tokens: Sequence[str]) -> tuple[int, dict[str
             f"{url}?preview=true",
             json=SAMPLE,
             # As the bytes that the function compares: a secret need not be Latin-1, as HTTP's text is.
-            headers={"Authorization": f"Bearer {token}".encode().decode("latin-1")},
+            headers={"Authorization": f"Bearer {token}".encode().decode("latin-1"), "User-Agent": DOCTOR},
             timeout=PATIENCE,
             retries=False,
         )
@@ -315,7 +321,7 @@ def _pagerduty(url: str) -> Finding:
     """Tell whether there is PagerDuty: any answer will do, since no event is sent."""
     what = f"{url}: from this machine"
     try:
-        urllib3.request("GET", f"{url}/", timeout=PAGERDUTY_PATIENCE, retries=False)
+        urllib3.request("GET", f"{url}/", headers={"User-Agent": DOCTOR}, timeout=PAGERDUTY_PATIENCE, retries=False)
     except HTTPError as error:
         todo = (
             "Look at status.pagerduty.com, and at proxies between this machine and PagerDuty. The function has a way\n"

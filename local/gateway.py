@@ -61,13 +61,13 @@ class Gateway:
         stacks: list[Stack],
         invoke: Invoke,
         port: int = 0,
+        on_request: Callable[[Request], None] | None = None,
         on_answer: Callable[[Request, Response], None] | None = None,
     ) -> None:
         """Take the port at once, so that a busy one is known before anything else starts. Raises OSError."""
         service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
         service.create()
-        if on_answer:
-            service.notify(on_answer)
+        service.notify(on_request, on_answer)
         self._server = Server(service.wsgi, port)
         self.url = self._server.url
 
@@ -103,13 +103,18 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
     def wsgi(self) -> Any:
         return self._app
 
-    def notify(self, on_answer: Callable[[Request, Response], None]) -> None:
-        def after_request(response: Response) -> Response:
-            from flask import request  # noqa: PLC0415 -- only there while a request is served
+    def notify(
+        self, on_request: Callable[[Request], None] | None, on_answer: Callable[[Request, Response], None] | None
+    ) -> None:
+        from flask import request  # noqa: PLC0415 -- only there while a request is served
 
-            on_answer(request, response)
+        def after_request(response: Response) -> Response:
+            if on_answer:
+                on_answer(request, response)
             return response
 
+        if on_request:
+            self._app.before_request(lambda: on_request(request))
         self._app.after_request(after_request)
 
     def _generate_lambda_event(

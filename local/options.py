@@ -14,6 +14,8 @@ STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
 LOCAL_STACK_FILE: Final = STATE / "stack.json"
 # The name under which `make doctor` is asked for the stack of `make serve`.
 LOCAL: Final = "local"
+# By this, `make serve` tells the requests of `make doctor` from others.
+DOCTOR: Final = "make doctor"
 # Nobody's secrets: they open nothing but this machine's own loopback.
 LOCAL_TOKEN: Final = "local-webhook-token"  # noqa: S105
 LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"

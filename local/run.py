@@ -19,6 +19,7 @@ import urllib3
 from local import metrics
 from local.sandbox import Received
 from local.stack import LOCAL_TOKEN, ROOT, LocalStack, Options
+from local.terminal import fitted, painted, progress
 
 EVENTS: Final = ROOT / "events"
 # They belong to the connection that the event was recorded from.
@@ -83,7 +84,10 @@ def main(options: Options, files: Sequence[Path]) -> int:
     began = time.monotonic()
     log: list[str] = []
     settings = {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
-    with LocalStack(options, on_log=log.append, environment=settings) as stack:
+    with (
+        progress("Sending the events"),
+        LocalStack(options, on_log=log.append, environment=settings) as stack,
+    ):
         started = time.monotonic()
         previews = [(name, _preview(stack, event)) for name, event, is_plain in events if is_plain]
         rows = [_send(stack, name, event) for name, event, _ in events]
@@ -94,13 +98,13 @@ def main(options: Options, files: Sequence[Path]) -> int:
     for name, answer in previews:
         print("\n".join(preview_lines(name, answer)), end="\n\n")
     for line in [*table(rows, seen=options.pagerduty_url is None), "", *metrics_table(log)]:
-        print(line)
+        print(fitted(line))
     problems = [row for row in rows if row.problem]
     print()
     for row in problems:
-        print(f"NOT AS EXPECTED  {row.file}: {row.problem}")
+        print(f"{painted('NOT AS EXPECTED', 'red')}  {row.file}: {row.problem}")
     where = options.pagerduty_url or "the PagerDuty sandbox"
-    verdict = "all as expected" if not problems else f"{len(problems)} not as expected"
+    verdict = painted(f"{len(problems)} not as expected", "red") if problems else painted("all as expected", "green")
     print(
         f"{len(rows)} files sent to {where}: {verdict}. "
         f"The stack started in {started - began:.1f} s, the events took {sent - started:.1f} s."

@@ -4,13 +4,14 @@ import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local.docker import for_containers, reachable_from_containers
-from local.options import LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
+from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
 from local.runtime import emulator
 from local.sandbox import Received
 from local.stack import LocalStack
+from local.terminal import painted
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
 _ENVIRONMENT_FILE = STATE / "env.json"
 _LOOK_UP_SECONDS = 0.2
+# Of a batch of a thousand events, nobody wants to see them all.
+_SHOWN_RESULTS = 20
 
 
 def main(options: Options) -> int:
     """Serve until interrupted; return 0, since being stopped is how this ends well."""
     try:
         with (
-            LocalStack(options, on_answer=_show_answer, on_received=_show_received, on_log=_show_log) as stack,
+            LocalStack(
+                options,
+                on_request=_show_request,
+                on_answer=_show_answer,
+                on_received=_show_received,
+                on_log=_show_log,
+            ) as stack,
             reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
         ):
             _write_environment_file(stack)
@@ -56,7 +65,9 @@ def _greet(stack: LocalStack) -> None:
         f"  curl -i {stack.url}/events -H 'Authorization: Bearer {token}' \\\n"
         "    -H 'Content-Type: application/json' \\\n"
         f"    -d '{_EVENT}'\n"
-        "\nEvents as they pass (Ctrl-C stops):",
+        "\nEvents as they pass (Ctrl-C stops):\n",
+        # In one piece with its end: the first request may come meanwhile.
+        end="",
         flush=True,
     )
 
@@ -99,20 +110,44 @@ def _pagerduty_url(stack: LocalStack) -> str:
     return stack.options.pagerduty_url or (stack.sandbox.plain_url if stack.sandbox else "")
 
 
-def _show_answer(request: "Request", response: "Response") -> None:
+def _show_request(request: "Request") -> None:
+    sender = f"  ({DOCTOR})" if request.user_agent.string == DOCTOR else ""
+    _say(f"{request.method} {request.full_path.rstrip('?')}{sender}")
+
+
+def _show_answer(_: "Request", response: "Response") -> None:
     try:
         answer = json.loads(response.get_data())
     except ValueError:
         answer = {}
     words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
-    _say(f"{request.method} {request.path}  {response.status_code} {words}")
+    lines = [f"  answer     {_status(response.status_code)} {words}"]
+    results = answer.get("results", [])
+    lines += [
+        f"    event {n:<3}  {_event_in_short(result)}" for n, result in enumerate(results[:_SHOWN_RESULTS], start=1)
+    ]
+    if len(results) > _SHOWN_RESULTS:
+        lines.append(f"    and {len(results) - _SHOWN_RESULTS} more")
+    _say(*lines)
+
+
+def _event_in_short(result: dict[str, Any]) -> str:
+    """Tell what became of one event of several: why, when it was not taken."""
+    words = [result.get("code", ""), result.get("dedup_key", "")]
+    if result.get("status") in ("rejected", "deferred"):
+        words.append(result.get("message", ""))
+    return " ".join(str(word) for word in words if word)
 
 
 def _show_received(call: Received) -> None:
     action = call.event.get("event_action", "")
     key = call.event.get("dedup_key", "")
     reasons = f"  {'; '.join(call.errors)}" if call.errors else ""
-    _say(f"  PagerDuty {call.status}  {call.kind} {action} {key}".rstrip() + reasons)
+    _say(f"  PagerDuty  {_status(call.status)} {call.kind} {action} {key}".rstrip() + reasons)
+
+
+def _status(status: int) -> str:
+    return painted(str(status), "green" if status // 100 == 2 else "red")  # noqa: PLR2004 -- 2xx
 
 
 def _show_log(line: str) -> None:
@@ -124,10 +159,12 @@ def _show_log(line: str) -> None:
     if isinstance(content, dict) and "receives" in content:
         names = ("outcome", "code", "kind", "pagerduty_service", "dedup_key", "message_id")
         words = dict.fromkeys(str(content[name]) for name in names if name in content)
-        _say(f"  worker       {' '.join(words)}")
+        _say(f"  worker     {' '.join(words)}")
     elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
-        _say(f"  log: {line}")
+        _say(f"  log        {line}")
 
 
-def _say(text: str) -> None:
-    print(f"{datetime.now().astimezone():%H:%M:%S}  {text}", flush=True)
+def _say(*lines: str) -> None:
+    now = f"{datetime.now().astimezone():%H:%M:%S}"
+    # In one piece, ends included, so that no other thread's lines come between.
+    print("".join(f"{now}  {line}\n" for line in lines), end="", flush=True)

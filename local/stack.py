@@ -40,13 +40,15 @@ MOST_WORKERS: Final = max(2, os.cpu_count() or 2)
 class LocalStack:
     """Everything together, as a context manager: on leaving, no process and no port is left behind.
 
-    `on_answer` is told every answer of the API, `on_received` every call to the sandbox, `on_log` every line of log.
+    `on_request` is told every request to the API, `on_answer` every answer, `on_received` every call to the sandbox,
+    `on_log` every line of log.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the ways to look at it
         self,
         options: Options | None = None,
         *,
+        on_request: "Callable[[Request], None] | None" = None,
         on_answer: "Callable[[Request, Response], None] | None" = None,
         on_received: Callable[[Received], None] | None = None,
         on_log: Callable[[str], None] | None = None,
@@ -63,6 +65,7 @@ class LocalStack:
         self.queue_concurrency = 0  # of the template
         self.queue_url = ""
         self.dead_letter_queue_url = ""
+        self._on_request = on_request
         self._on_answer = on_answer
         self._on_received = on_received
         self._on_log = on_log
@@ -93,7 +96,13 @@ class LocalStack:
         options = self.options
 
         stacks, functions = gateway.load(TEMPLATE, {"DeliveryMode": options.delivery})
-        api = gateway.Gateway(stacks, lambda _, event: self.runtime.invoke(event), options.port, self._on_answer)
+        api = gateway.Gateway(
+            stacks,
+            lambda _, event: self.runtime.invoke(event),
+            options.port,
+            on_request=self._on_request,
+            on_answer=self._on_answer,
+        )
         starting.callback(api.close)
         self.url = api.url
 

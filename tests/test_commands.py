@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -269,6 +270,16 @@ def test_a_wrong_argument_is_answered_before_anything_large_is_loaded() -> None:
     assert loaded & {"boto3", "moto", "samcli", "urllib3", "trustme"} == set()
 
 
+def test_make_help_describes_every_command_and_every_variable() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
+    variables = {*re.findall(r"^([A-Z]+) \?=", makefile, re.MULTILINE), "ENV", "FILES", *VARIABLES}
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607 -- any make
+    described = [line.split()[0] for line in told.splitlines() if len(line.split()) > 1]
+
+    assert sorted(described) == sorted([*commands, *variables])
+
+
 # -- in processes of their own ---------------------------------------------------------------------------------------
 
 
@@ -401,17 +412,27 @@ def test_run_shows_what_becomes_of_ones_own_events_by_the_settings_of_the_enviro
 # The tests that only look come first: the others' stacks leave word of themselves in the same place.
 
 
-def test_serve_shows_each_event_as_it_passes_also_what_the_worker_does(serving: Serving) -> None:
+def test_serve_shows_each_request_what_came_of_it_and_what_the_worker_does(serving: Serving) -> None:
     post(serving.url, track(messageId="m-1"))
-    post(serving.url, [track(messageId="m-2", properties={"action": "resolve"})])
+    post(
+        serving.url,
+        [
+            track(messageId="m-2", properties={"action": "resolve"}),
+            7,
+        ],
+    )
     output = serving.command.read_until("  worker ")
 
     assert [line[10:] for line in output.splitlines() if line[2:3] == line[5:6] == ":"] == [
-        "  PagerDuty 202  alert trigger disk-full",
-        "POST /events  200 delivered PagerDuty took the event",
-        "POST /events  200 queued 1 events: 1 queued",
-        "  PagerDuty 202  alert resolve disk-full",
-        "  worker       delivered resolve default disk-full m-2",
+        "POST /events",
+        "  PagerDuty  202 alert trigger disk-full",
+        "  answer     200 delivered PagerDuty took the event",
+        "POST /events",
+        "  answer     200 queued 2 events: 1 queued, 1 rejected",
+        "    event 1    queued disk-full",
+        "    event 2    event_not_an_object event: expected an object, got 7",
+        "  PagerDuty  202 alert resolve disk-full",
+        "  worker     delivered resolve default disk-full m-2",
     ]
 
 
@@ -438,7 +459,12 @@ def test_the_doctor_finds_the_stack_that_serve_keeps_up_well(
     code = run("doctor", "--stack", "local")
     findings = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
 
+    shown = serving.command.read_until("401 ")
+
     assert (code, findings) == (0, ["ok"] * 7 + ["Nothing"])
+    assert [line[10:] for line in shown.splitlines() if "POST" in line] == [
+        "POST /events?preview=true  (make doctor)"
+    ] * 2
 
 
 def test_run_sends_every_event_file_and_all_turn_out_as_expected(start: Callable[..., Command]) -> None:
