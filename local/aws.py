@@ -27,7 +27,7 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
-from local.server import Server
+from local.server import Server, Startable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -124,7 +124,7 @@ class Failure:
         return cls(takes_effect=takes_effect, hold=threading.TIMEOUT_MAX if seconds is None else seconds, lost=True)
 
 
-class Aws:
+class Aws(Startable):
     """SSM and SQS on 127.0.0.1; a context manager, or start() and stop(), again on the same port and with its messages.
 
     `clock` (seconds) is the time of the FIFO queues: deduplication and visibility. With a `speed` above 1 a message
@@ -162,13 +162,6 @@ class Aws:
             "aws_access_key_id": "local",
             "aws_secret_access_key": "local",
         }
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Listen; OSError when the port was taken meanwhile, RuntimeError when it listens already."""

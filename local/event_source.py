@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.server import Startable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Self
 
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import (
@@ -35,7 +36,7 @@ _IDLE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 3.0
 
 
-class EventSource:
+class EventSource(Startable):
     """Feeds a FIFO queue to `invoke`, which takes an event (JSON) and returns the worker's answer (JSON).
 
     Up to `max_concurrency` batches of up to `batch_size` messages run at once. A message that fails, or that could not
@@ -69,13 +70,6 @@ class EventSource:
         self._poller: threading.Thread | None = None
         self._workers: set[threading.Thread] = set()
         self._queue_arn = ""
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Begin to poll; RuntimeError when it does already, botocore's errors when the queue cannot be reached."""

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 import trustme
 
 from local.guard import REFUSAL, is_for_us
+from local.server import Startable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -321,7 +322,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-class Sandbox:
+class Sandbox(Startable):
     """A PagerDuty on 127.0.0.1; a context manager, or start() and stop(), again on the same port if wanted.
 
     Its port takes TLS and plain HTTP alike. Its certificate is of a CA of its own, which clients find in `ca_file()`.
@@ -379,13 +380,6 @@ class Sandbox:
         """Return the latest incident of a dedup key (None: of any routing key)."""
         with self._lock:
             return self._latest.get((routing_key, dedup_key))
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Listen; OSError when the port is taken, RuntimeError when it listens already."""

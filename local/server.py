@@ -1,8 +1,8 @@
-"""A server for a WSGI application on 127.0.0.1, for programs on this machine alone."""
+"""Servers: what starts and stops, and a WSGI application on 127.0.0.1 for programs on this machine alone."""
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -13,6 +13,25 @@ if TYPE_CHECKING:
 
 # Seconds that a stop may take to be noticed.
 _POLL_SECONDS: Final = 0.05
+
+
+class Startable:
+    """What starts and stops; as a context manager, it runs for as long as that lasts."""
+
+    def start(self) -> None:
+        """Begin; RuntimeError when it runs already."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End; harmless when it has ended already."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 class Server:

@@ -423,7 +423,8 @@ def test_what_could_not_be_deleted_comes_again(mapping: Mapping) -> None:
     assert mapping.count() == 0
 
 
-def test_it_ends_after_the_invocation_that_is_under_way(mapping: Mapping) -> None:
+def start_with_a_busy_worker(mapping: Mapping) -> threading.Event:
+    """Start with a worker in the middle of a message, and return what lets it go on."""
     started, release = threading.Event(), threading.Event()
 
     def answer(_: list[Any]) -> str:
@@ -435,6 +436,11 @@ def test_it_ends_after_the_invocation_that_is_under_way(mapping: Mapping) -> Non
     mapping.send("m")
     mapping.source.start()
     assert started.wait(5)
+    return release
+
+
+def test_it_ends_after_the_invocation_that_is_under_way(mapping: Mapping) -> None:
+    release = start_with_a_busy_worker(mapping)
     ending = threading.Thread(target=mapping.source.stop)
     ending.start()
     mapping.send("too late", "other")
@@ -449,17 +455,7 @@ def test_it_ends_after_the_invocation_that_is_under_way(mapping: Mapping) -> Non
 
 def test_it_does_not_wait_for_an_invocation_that_hangs(mapping: Mapping, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.event_source._STOP_SECONDS", 0.05)
-    started, release = threading.Event(), threading.Event()
-
-    def answer(_: list[Any]) -> str:
-        started.set()
-        release.wait(5)
-        return RESOLVED
-
-    mapping.worker.answer = answer
-    mapping.send("m")
-    mapping.source.start()
-    assert started.wait(5)
+    release = start_with_a_busy_worker(mapping)
     mapping.source.stop()
     assert mapping.source.in_flight == 1
 
