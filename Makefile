@@ -14,6 +14,7 @@ PORT ?= 3000
 DELIVERY ?= direct
 ## STACK  doctor: the name of the stack, or local; default: rudderstack-pagerduty
 STACK ?= rudderstack-pagerduty
+## PAGE  doctor: yes sends one alert of severity info through the stack, and resolves it; default: none is sent
 ## ENV  deploy: the environment of samconfig.toml; default: default
 # Not ?=, because some shells have a variable of that name.
 ENV := default
@@ -46,7 +47,7 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT
 	@exec $(BIN)/python -m local serve --port $(PORT) --delivery $(DELIVERY)
 
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended
-	@$(BIN)/python -m local doctor --stack $(STACK)
+	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(PAGE),--page $(PAGE))
 
 test: $(READY) ## Run the whole test suite on every processor, and measure what it covers of function/
 	@$(BIN)/python -m pytest -n auto --dist loadfile --cov=function

@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor_parser = commands.add_parser(
         "doctor",
-        help="look at a deployed stack from the outside, and say what has to be mended; pages nobody",
+        help="look at a deployed stack from the outside, and say what has to be mended; pages nobody unless asked to",
         epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION).",
     )
     doctor_parser.add_argument(
@@ -137,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         default=_STACK,
         metavar="NAME",
         help=f"the stack's name; default: {_STACK}; `{LOCAL}`: the one that `make serve` keeps up",
+    )
+    doctor_parser.add_argument(
+        "--page",
+        choices=["yes"],
+        help="`yes`: also send one alert of severity info through the stack to service `default`, and resolve it",
     )
     doctor_parser.set_defaults(command=_doctor)
     return parser
@@ -174,7 +179,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from local import doctor  # noqa: PLC0415 -- as above
 
-    return doctor.main(arguments.stack)
+    return doctor.main(arguments.stack, page=arguments.page == "yes")
 
 
 def _services_of_environment() -> dict[str, str]:

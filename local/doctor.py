@@ -1,9 +1,13 @@
-"""`python -m local doctor`: looks at a stack from the outside, and says what has to be mended. Pages nobody."""
+"""`python -m local doctor`: looks at a stack from the outside, and says what has to be mended.
+
+Pages nobody, unless it is asked for a test alert.
+"""
 
 import itertools
 import json
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -31,6 +35,11 @@ SAMPLE: Final = {
     "integrations": {"pagerduty": {"type": "changeEvent"}},
     "properties": {"source": "make doctor"},
 }
+# What is sent when it is asked for by name; its dedup key makes it an alert of its own.
+TEST_ALERT: Final = {"source": "make doctor", "severity": "info", "action": "trigger"}
+# Seconds: until the worker has told in its log what became of an event, and between two looks.
+QUEUE_PATIENCE: Final = 60.0
+LOOK_AGAIN: Final = 0.5
 # Seconds: a cold start on a slow machine takes a few.
 PATIENCE: Final = 30.0
 PAGERDUTY_PATIENCE: Final = 5.0
@@ -73,16 +82,19 @@ class Stack:
         return boto3.client(service, config=_CLIENT_CONFIG, **self.aws)
 
 
-def main(name: str) -> int:
-    """Look at the stack of that name and print what is found; return 0 when nothing has to be mended, otherwise 1."""
+def main(name: str, *, page: bool = False) -> int:
+    """Look at the stack of that name and print what is found; return 0 when nothing has to be mended, otherwise 1.
+
+    With `page` one alert is sent through the stack, and resolved.
+    """
     stack, findings = find(name)
     found = []
-    for finding in itertools.chain(findings, examine(stack) if stack else ()):
+    for finding in itertools.chain(findings, examine(stack, page=page) if stack else ()):
         found.append(finding)
         head, *below = lines(finding)
         level = painted(head[:_LEVEL], _COLOURS[finding.level])
         print("\n".join([level + head[_LEVEL:], *below]), flush=True)
-    print(f"\n{verdict(found)}")
+    print(f"\n{verdict(found, paged=page)}")
     return 1 if any(finding.level == "FIX" for finding in found) else 0
 
 
@@ -91,12 +103,13 @@ def lines(finding: Finding) -> list[str]:
     return [f"{finding.level:<{_LEVEL}}  {finding.what}", *(f"      {line}" for line in finding.todo.splitlines())]
 
 
-def verdict(findings: Sequence[Finding]) -> str:
+def verdict(findings: Sequence[Finding], *, paged: bool = False) -> str:
     """Sum the findings up in a line."""
     levels = [finding.level for finding in findings]
     to_mend = levels.count("FIX")
     warnings = _number(levels.count("warn"), "warning")
-    return f"{f'{to_mend} to mend' if to_mend else 'Nothing to mend'}, {warnings}. Nobody was paged."
+    nobody = "" if paged else " Nobody was paged."
+    return f"{f'{to_mend} to mend' if to_mend else 'Nothing to mend'}, {warnings}.{nobody}"
 
 
 # -- the stack -------------------------------------------------------------------------------------------------------
@@ -167,7 +180,7 @@ def judge(what: str, stack: Stack, status: str) -> tuple[Stack | None, list[Find
 # -- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def examine(stack: Stack) -> Iterator[Finding]:
+def examine(stack: Stack, *, page: bool = False) -> Iterator[Finding]:
     """Look at everything, one after the other; what fails does not keep the rest from being looked at."""
     tokens, findings = _tokens(stack)
     yield from findings
@@ -176,6 +189,8 @@ def examine(stack: Stack) -> Iterator[Finding]:
     yield _pagerduty(stack.outputs["PagerDutyUrl"])
     yield from _dead_letters(stack)
     yield from _concurrency(stack)
+    if page and tokens:
+        yield from _test_alert(stack, tokens)
 
 
 def _tokens(stack: Stack) -> tuple[list[str], list[Finding]]:
@@ -258,7 +273,7 @@ def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
     """Ask for previews: they show who is let in, and send nothing. No alarm counts them."""
     for number, token in enumerate(tokens, 1):
         what = f"{url}: secret {number}"
-        status, answer = _preview(url, token, tokens)
+        status, answer = _ask(f"{url}?preview=true", SAMPLE, token, tokens)
         if (status, answer.get("status")) == (_OK, "preview"):
             yield Finding("ok", f"{what} lets in")
         elif status == _UNAUTHORIZED:
@@ -267,7 +282,7 @@ def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
         else:
             yield _strange(what, status, answer)
     what = f"{url}: a wrong secret"
-    status, answer = _preview(url, secrets.token_hex(24), tokens)
+    status, answer = _ask(f"{url}?preview=true", SAMPLE, secrets.token_hex(24), tokens)
     if status == _UNAUTHORIZED:
         yield Finding("ok", f"{what} does not let in")
     elif status == _OK:
@@ -277,13 +292,13 @@ def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
         yield _strange(what, status, answer)
 
 
-def _preview(url: str, token: str, tokens: Sequence[str]) -> tuple[int, dict[str, Any]]:
-    """Ask for a preview; the status is 0 when there was no answer. None of the tokens is in what is returned."""
+def _ask(url: str, event: object, token: str, tokens: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Send an event; the status is 0 when there was no answer. None of the tokens is in what is returned."""
     try:
         response = urllib3.request(
             "POST",
-            f"{url}?preview=true",
-            json=SAMPLE,
+            url,
+            json=event,
             # As the bytes that the function compares: a secret need not be Latin-1, as HTTP's text is.
             headers={"Authorization": f"Bearer {token}".encode().decode("latin-1"), "User-Agent": DOCTOR},
             timeout=PATIENCE,
@@ -315,6 +330,60 @@ def _strange(what: str, status: int, answer: Mapping[str, Any]) -> Finding:
     told = str(answer.get("message", "the answer is not this function's"))
     todo = f"{told}\ndocs/answers.md: {code}" if code else told
     return Finding("FIX", f"{what}: answered {status} {code or ''}".rstrip(), todo)
+
+
+def _test_alert(stack: Stack, tokens: Sequence[str]) -> Iterator[Finding]:
+    """Send one alert through the stack and resolve it: only PagerDuty knows whether a routing key works."""
+    key = f"make-doctor-{secrets.token_hex(8)}"
+    for action in ("trigger", "resolve"):
+        properties = {**TEST_ALERT, "action": action, "dedupKey": key}
+        event = {"type": "track", "event": "A test by make doctor", "messageId": f"{key}-{action}"}
+        began = time.time()
+        status, answer = _ask(stack.outputs["EventsUrl"], event | {"properties": properties}, tokens[0], tokens)
+        what = f"test alert, {action}"
+        if (status, answer.get("status")) == (_OK, "queued"):
+            yield _out_of_the_queue(stack, what, key, action, began)
+        elif (status, answer.get("status")) == (_OK, "delivered"):
+            yield Finding("ok", f"{what}: PagerDuty took it", _where_to_look(key))
+        else:
+            yield _strange(what, status, answer)
+            return
+
+
+def _out_of_the_queue(stack: Stack, what: str, key: str, action: str, began: float) -> Finding:
+    """Wait until the worker's log tells what became of the event; where there is no log, until the queue is empty."""
+    give_up = time.monotonic() + QUEUE_PATIENCE
+    code = None
+    while code != "delivered" and time.monotonic() < give_up:
+        time.sleep(LOOK_AGAIN)
+        try:
+            code = _worker_said(stack, key, action, began) if "WorkerLogGroup" in stack.outputs else _drained(stack)
+        except _FAILURES as error:
+            return _failed(what, "logs:FilterLogEvents", error)
+        if code == "pagerduty_rejected":
+            break
+    if code == "delivered":
+        return Finding("ok", f"{what}: the queue delivered it to PagerDuty", _where_to_look(key))
+    told = f"docs/answers.md: {code}" if code else "The worker has not tried it yet: see its log, and its trigger."
+    return Finding("FIX", f"{what}: in the queue, and not delivered ({code or 'no line in the log'})", told)
+
+
+def _worker_said(stack: Stack, key: str, action: str, began: float) -> str | None:
+    """Return the code in the latest line that the worker has logged about the event; None when there is none yet."""
+    events = stack.client("logs").filter_log_events(
+        logGroupName=stack.outputs["WorkerLogGroup"], filterPattern=f'"{key}-{action}"', startTime=int(began * 1000)
+    )["events"]
+    return json.loads(events[-1]["message"]).get("code") if events else None
+
+
+def _drained(stack: Stack) -> str | None:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack.outputs["QueueUrl"], AttributeNames=names)
+    return None if any(int(number) for number in answer["Attributes"].values()) else "delivered"
+
+
+def _where_to_look(key: str) -> str:
+    return f"In PagerDuty, look for the alert with the dedup key {key}."
 
 
 def _pagerduty(url: str) -> Finding:

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from local import doctor
 from local.aws import Failure
-from local.doctor import Finding, Stack
+from local.doctor import Finding, Stack, examine, lines
 from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, LocalStack
 
 SECRETS = (LOCAL_TOKEN, LOCAL_ROUTING_KEY, "a-secret-that-opens-nothing", "k" * 32, "tooshort")
@@ -118,6 +120,99 @@ def test_a_stack_in_which_all_is_well_has_nothing_to_mend(
         "",
         "Nothing to mend, 0 warnings. Nobody was paged.",
     ]
+
+
+# -- the test alert --------------------------------------------------------------------------------------------------
+
+
+def paged(stack: Stack) -> list[str]:
+    return [line for finding in examine(stack, page=True) if "test alert" in finding.what for line in lines(finding)]
+
+
+def stack_of(local: LocalStack, **outputs: str) -> Stack:
+    assert local.sandbox is not None
+    known = {
+        "EventsUrl": f"{local.url}/events",
+        "WebhookTokenParameter": f"{PREFIX}/webhook-token",
+        "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
+        "PagerDutyUrl": local.sandbox.plain_url,
+        "QueueUrl": local.queue_url,
+        "DeadLetterQueueUrl": local.dead_letter_queue_url,
+    }
+    return Stack(known | outputs, local.aws.access)
+
+
+def test_unless_asked_for_by_name_nothing_is_sent(local: LocalStack) -> None:
+    assert local.sandbox is not None
+    list(examine(stack_of(local)))
+
+    assert [call.event for call in local.sandbox.received if call.event] == []
+
+
+def test_a_test_alert_is_sent_through_the_stack_and_resolved(local: LocalStack) -> None:
+    assert local.sandbox is not None
+    found = paged(stack_of(local))
+    (incident,) = local.sandbox.incidents
+
+    assert (incident.severity, incident.status) == ("info", "resolved")
+    look = f"      In PagerDuty, look for the alert with the dedup key {incident.dedup_key}."
+    assert found == [
+        "ok    test alert, trigger: PagerDuty took it",
+        look,
+        "ok    test alert, resolve: PagerDuty took it",
+        look,
+    ]
+
+
+def test_a_routing_key_that_does_not_work_shows(local: LocalStack) -> None:
+    assert local.sandbox is not None
+    local.sandbox.known_keys = set()
+    found = paged(stack_of(local))
+    local.sandbox.known_keys = None
+
+    assert found[0] == "FIX   test alert, trigger: answered 503 routing_key_refused"
+
+
+QUEUED = json.dumps({"status": "queued", "code": "queued"}).encode()
+
+
+def test_with_queued_delivery_it_waits_until_the_queue_is_empty(local: LocalStack) -> None:
+    with serving(200, QUEUED) as url:
+        found = paged(stack_of(local, EventsUrl=url))
+
+    assert found[::2] == [
+        "ok    test alert, trigger: the queue delivered it to PagerDuty",
+        "ok    test alert, resolve: the queue delivered it to PagerDuty",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("delivered", "ok    test alert, trigger: the queue delivered it to PagerDuty"),
+        ("pagerduty_rejected", "FIX   test alert, trigger: in the queue, and not delivered (pagerduty_rejected)"),
+        ("routing_key_refused", "FIX   test alert, trigger: in the queue, and not delivered (routing_key_refused)"),
+        (None, "FIX   test alert, trigger: in the queue, and not delivered (no line in the log)"),
+    ],
+)
+def test_what_became_of_it_in_the_queue_is_taken_from_the_workers_log(
+    local: LocalStack, monkeypatch: pytest.MonkeyPatch, code: str | None, line: str
+) -> None:
+    monkeypatch.setattr(doctor, "QUEUE_PATIENCE", 1.0)
+    monkeypatch.setattr("local.doctor.secrets.token_hex", lambda _: "0123")
+    stack = stack_of(local, WorkerLogGroup=f"/aws/lambda/{uuid.uuid4()}")
+    group, logs = stack.outputs["WorkerLogGroup"], stack.client("logs")
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="worker")
+    message = json.dumps({"message": "event", "message_id": "make-doctor-0123-trigger", "code": code})
+    in_a_moment = int(time.time() * 1000) + 60_000
+    if code:
+        event = {"timestamp": in_a_moment, "message": message}
+        logs.put_log_events(logGroupName=group, logStreamName="worker", logEvents=[event])
+    with serving(200, QUEUED) as url:
+        found = paged(replace(stack, outputs={**stack.outputs, "EventsUrl": url}))
+
+    assert found[0] == line
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------
