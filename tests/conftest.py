@@ -6,7 +6,6 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,19 +38,6 @@ from parts import Parts
 from settings import Rules, Settings
 from sqs import Queue
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Run one more than there are processors: many a test waits for another process half of its time."""
-    return (os.cpu_count() or 1) + 1
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure by each module's own tests what they cover of it: others become slower by it, and some watch the time."""
-    units = {f"test_{path.name}" for path in Path(app.__file__).parent.glob("*.py")}
-    for item in items:
-        if item.path.name not in units:
-            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_unconfigure() -> None:
