@@ -9,17 +9,20 @@ instead, one at a time, as far as the functions and the event source make them. 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import itertools
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, overload
 
 import boto3
@@ -180,6 +183,20 @@ class Aws(Startable):
             server.stop()
 
 
+def _load_ssm() -> None:
+    """Load moto's SSM without its EC2, which takes a second and serves it to send commands to instances only."""
+    if "moto.ec2" in sys.modules:
+        return
+    without = ModuleType("moto.ec2")
+    vars(without)["ec2_backends"] = {}
+    sys.modules["moto.ec2"] = without
+    try:
+        importlib.import_module("moto.ssm.models")
+    finally:
+        # Whoever else asks for it gets the real one.
+        del sys.modules["moto.ec2"]
+
+
 class _Answer(NamedTuple):
     """What is answered to one call."""
 
@@ -196,6 +213,7 @@ class _Application:
         self._aws = aws
         self._sqs = sqs
         self._asking = threading.RLock()
+        _load_ssm()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: Json, start_response: Any) -> Iterable[bytes]:
