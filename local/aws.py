@@ -139,7 +139,8 @@ class Aws(Startable):
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
         # Asked for every call with its target ("AmazonSQS.SendMessage") and request, one call at a time; not to block.
         self.fail: Callable[[str, Json], Failure | None] | None = None
-        self._application = _Application(self, _Sqs(clock, speed))
+        self._sqs = _Sqs(clock, speed)
+        self._application = _Application(self, self._sqs)
         self._port = 0
         self._server: Server | None = None
 
@@ -165,6 +166,10 @@ class Aws(Startable):
             "aws_access_key_id": "local",
             "aws_secret_access_key": "local",
         }
+
+    def peek(self, queue_url: str) -> list[Peek]:
+        """Look at the messages of a FIFO queue, in the order in which SQS took them, without receiving them."""
+        return self._sqs.peek(queue_url.rpartition("/")[2])
 
     def start(self) -> None:
         """Listen; OSError when the port was taken meanwhile, RuntimeError when it listens already."""
@@ -195,6 +200,18 @@ def _load_ssm() -> None:
     finally:
         # Whoever else asks for it gets the real one.
         del sys.modules["moto.ec2"]
+
+
+class Peek(NamedTuple):
+    """A message of a FIFO queue, as nobody who calls SQS can see it."""
+
+    group: str
+    body: str
+    attributes: Json  # message attributes, as in the request
+    receives: int
+    hidden_until: float  # seconds of the queue's clock; in the past when it is not hidden
+    is_hidden: bool
+    is_put_off: bool  # hidden because its consumer asked for it, not because somebody is working on it
 
 
 class _Answer(NamedTuple):
@@ -294,6 +311,11 @@ class _Sqs:
                 return self._with_counts(request["QueueUrl"].rpartition("/")[2], answer, moto)
             return answer
 
+    def peek(self, name: str) -> list[Peek]:
+        """Look at the messages of a queue; one that was not used before has none."""
+        with self._turn:
+            return self._queues[name].peek() if name in self._queues else []
+
     def _with_counts(self, name: str, answer: _Answer, moto: Moto) -> _Answer:
         """Put our counts of the messages in the place of moto's."""
         queue = self._queue(name, moto)
@@ -334,6 +356,7 @@ class _Message:
     received: float = float("-inf")
     receives: int = 0
     hidden_until: float = float("-inf")
+    is_put_off: bool = False
 
     def system_attributes(self, speed: float) -> dict[str, str]:
         """List what SQS tells about a message."""
@@ -414,6 +437,7 @@ class _FifoQueue:
             message.first_received = message.first_received or _timestamp()
             message.received = self._clock()
             message.hidden_until = message.received + seconds
+            message.is_put_off = False
         shown = [self._shown(message, with_system=with_system, with_own=with_own) for message in received]
         return {"Messages": shown} if shown else {}
 
@@ -440,7 +464,24 @@ class _FifoQueue:
             limit = f"Total VisibilityTimeout for the message is beyond the limit [{VISIBILITY_SECONDS} seconds]"
             raise _invalid("VisibilityTimeout", seconds, limit)
         message.hidden_until = hidden_until
+        message.is_put_off = True
         return {}
+
+    def peek(self) -> list[Peek]:
+        """Look at every message."""
+        now = self._clock()
+        return [
+            Peek(
+                each.group,
+                each.body,
+                each.attributes,
+                each.receives,
+                each.hidden_until,
+                each.hidden_until > now,
+                each.hidden_until > now and each.is_put_off,
+            )
+            for each in self._messages.values()
+        ]
 
     def counts(self) -> dict[str, str]:
         """Count the messages that wait and the ones in flight."""

@@ -6,9 +6,9 @@ what an unknown route, a request that is too large and a function that fails are
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Request, Response, jsonify
 from samcli.lib.providers.api_provider import ApiProvider
@@ -19,9 +19,13 @@ from samcli.local.apigw.event_constructor import construct_v2_event_http
 from samcli.local.apigw.local_apigw_service import LocalApigwService
 from samcli.local.apigw.path_converter import PathConverter
 from samcli.local.apigw.route import Route
+from werkzeug.test import Client
 
 from local.runtime import Function
 from local.server import Server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 # HTTP APIs pass these on as text, everything else as base64.
 _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "application/xml", ""})
@@ -54,26 +58,37 @@ def _function(found: Any) -> Function:
 
 
 class Gateway:
-    """The HTTP API of the template on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id."""
+    """The HTTP API of the template on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id.
 
-    def __init__(
+    `front` is put in front of it, to answer other paths on the same port.
+    """
+
+    def __init__(  # noqa: PLR0913 -- whom it tells what happens
         self,
         stacks: list[Stack],
         invoke: Invoke,
         port: int = 0,
+        *,
         on_request: Callable[[Request], None] | None = None,
         on_answer: Callable[[Request, Response], None] | None = None,
+        front: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         """Take the port at once, so that a busy one is known before anything else starts. Raises OSError."""
         service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
         service.create()
         service.notify(on_request, on_answer)
-        self._server = Server(service.wsgi, port)
+        self._api = service.wsgi
+        self._server = Server(front(self._api) if front else self._api, port)
         self.url = self._server.url
 
     def start(self) -> None:
         """Begin to answer."""
         self._server.start()
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Answer a request of our own in this thread; return its status and its body."""
+        response = Client(self._api).post(path, self.url, data=body, headers=dict(headers))
+        return response.status_code, response.get_data()
 
     def close(self) -> None:
         """Take no more requests."""

@@ -23,7 +23,7 @@ import time
 import uuid
 from collections import defaultdict, deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import responses
@@ -83,6 +83,13 @@ class Received:
     number: int  # 1, 2, 3... in order of arrival
 
 
+class Change(NamedTuple):
+    """What happened to an incident, and when (seconds since 1970)."""
+
+    what: Literal["triggered", "triggered again", "acknowledged", "resolved"]
+    at: float
+
+
 @dataclass
 class Incident:
     """What PagerDuty holds for a routing key and a dedup key from a first trigger to its resolve."""
@@ -94,6 +101,8 @@ class Incident:
     payload: dict[str, Any]  # of the last trigger: what the alert shows
     status: Literal["triggered", "acknowledged", "resolved"] = "triggered"
     triggers: int = 1  # the first included
+    event: dict[str, Any] = field(default_factory=dict, compare=False)  # the last trigger
+    history: list[Change] = field(default_factory=list, compare=False)
 
 
 @dataclass(frozen=True)
@@ -457,18 +466,21 @@ class Sandbox(Startable):
         key, action = event["routing_key"], event["event_action"]
         incident = self._latest.get((key, dedup_key))
         if incident and incident.status != "resolved":
+            what: Literal["triggered again", "acknowledged", "resolved"] = "triggered again"
             if action == "trigger":
                 # The title and the status stay, an acknowledged one too; a severity never goes down:
                 # https://support.pagerduty.com/main/docs/dynamic-notifications
                 incident.triggers += 1
-                incident.payload = event["payload"]
+                incident.payload, incident.event = event["payload"], event
                 incident.severity = min(incident.severity, event["payload"]["severity"], key=SEVERITIES.index)
             else:
-                incident.status = "acknowledged" if action == "acknowledge" else "resolved"
+                incident.status = what = "acknowledged" if action == "acknowledge" else "resolved"
+            incident.history.append(Change(what, time.time()))
             return True
         if action == "trigger":
             payload = event["payload"]
-            incident = Incident(key, dedup_key, payload["summary"], payload["severity"], payload)
+            incident = Incident(key, dedup_key, payload["summary"], payload["severity"], payload, event=event)
+            incident.history.append(Change("triggered", time.time()))
             self.incidents.append(incident)
             self._latest[key, dedup_key] = self._latest[None, dedup_key] = incident
             return True

@@ -5,8 +5,11 @@ import dataclasses
 import json
 import logging
 import os
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from local import gateway
@@ -17,6 +20,7 @@ from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
     from flask import Request, Response
 
 # What can be chosen is imported from here as well: it is part of what a stack is.
@@ -35,16 +39,18 @@ __all__ = [
 TEMPLATE: Final = ROOT / "template.yaml"
 # Each worker is a process. On AWS there are up to QueueConcurrency of them, here no more than this machine bears.
 MOST_WORKERS: Final = max(2, os.cpu_count() or 2)
+# Functions with settings of a single request that are kept warm.
+_VARIANTS: Final = 3
 
 
 class LocalStack:
     """Everything together, as a context manager: on leaving, no process and no port is left behind.
 
     `on_request` is told every request to the API, `on_answer` every answer, `on_received` every call to the sandbox,
-    `on_log` every line of log.
+    `on_log` every line of log. `front` is put in front of the API, to answer other paths on its port.
     """
 
-    def __init__(  # noqa: PLR0913 -- the ways to look at it
+    def __init__(  # noqa: PLR0913 -- whom a stack tells what happens
         self,
         options: Options | None = None,
         *,
@@ -53,6 +59,7 @@ class LocalStack:
         on_received: Callable[[Received], None] | None = None,
         on_log: Callable[[str], None] | None = None,
         environment: Mapping[str, str] | None = None,
+        front: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         self.options = options or Options()
         self.url = ""
@@ -70,6 +77,12 @@ class LocalStack:
         self._on_received = on_received
         self._on_log = on_log
         self._extra_environment = environment or {}
+        self._front = front
+        self._api: gateway.Gateway
+        self._variants: OrderedDict[frozenset[tuple[str, str]], Runtime] = OrderedDict()
+        self._variants_lock = threading.Lock()
+        # The function that a request of `post` goes to; SAM's API calls it in the same thread.
+        self._chosen: ContextVar[Runtime | None] = ContextVar("chosen", default=None)
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,6 +102,37 @@ class LocalStack:
         )
         return sum(int(number) for number in answer["Attributes"].values())
 
+    def post(self, path: str, body: bytes, settings: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """Send the API a request with the shared secret; return the status and the body of its answer.
+
+        `settings` are environment variables that the function has for this request instead of its own.
+        """
+        chosen = self._chosen.set(self._variant(settings) if settings else None)
+        try:
+            headers = {"Authorization": f"Bearer {self.options.token}", "Content-Type": "application/json"}
+            return self._api.post(path, body, headers)
+        finally:
+            self._chosen.reset(chosen)
+
+    def _variant(self, settings: Mapping[str, str]) -> Runtime:
+        """Find or make the API's function with these settings; the one used longest ago makes room."""
+        name = frozenset(settings.items())
+        with self._variants_lock:
+            if name not in self._variants:
+                if len(self._variants) == _VARIANTS:
+                    self._variants.popitem(last=False)[1].close()
+                self._variants[name] = self._make(self._api_function, {**self._environment, **settings})
+            self._variants.move_to_end(name)
+            return self._variants[name]
+
+    def _close_variants(self) -> None:
+        with self._variants_lock:
+            for runtime in self._variants.values():
+                runtime.close()
+
+    def _invoke(self, _: str, event: str) -> str:
+        return (self._chosen.get() or self.runtime).invoke(event)
+
     def _start(self, starting: contextlib.ExitStack) -> None:
         # werkzeug announces and logs; what is worth showing, the stack shows itself.
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -98,13 +142,14 @@ class LocalStack:
         stacks, functions = gateway.load(TEMPLATE, {"DeliveryMode": options.delivery})
         api = gateway.Gateway(
             stacks,
-            lambda _, event: self.runtime.invoke(event),
+            self._invoke,
             options.port,
             on_request=self._on_request,
             on_answer=self._on_answer,
+            front=self._front,
         )
         starting.callback(api.close)
-        self.url = api.url
+        self._api, self.url = api, api.url
 
         starting.enter_context(self.aws)
         self._put_parameters(starting)
@@ -138,14 +183,20 @@ class LocalStack:
                 retry_seconds=None if options.speed == 1 else self._visibility_timeout,
             )
         )
-        self.runtime = self._run(starting, functions["ApiFunction"], environment)
+        self._api_function = functions["ApiFunction"]
+        self._environment = {**environment, **self._extra_environment}
+        self.runtime = self._run(starting, self._api_function, environment)
+        starting.callback(self._close_variants)
         api.start()
 
     def _run(self, starting: contextlib.ExitStack, function: Function, environment: Mapping[str, str]) -> Runtime:
-        changed = {**function.environment, **environment, **self._extra_environment}
-        runtime = Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
+        runtime = self._make(function, {**environment, **self._extra_environment})
         starting.callback(runtime.close)
         return runtime
+
+    def _make(self, function: Function, environment: Mapping[str, str]) -> Runtime:
+        changed = {**function.environment, **environment}
+        return Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
 
     def _put_parameters(self, starting: contextlib.ExitStack) -> None:
         """Put the secrets into SSM; take them out in the end, since moto keeps them for all stacks of this process."""
