@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from local.docker import for_containers, reachable_from_containers
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
+from local.page import Page
 from local.runtime import emulator
 from local.sandbox import Received
 from local.stack import LocalStack
@@ -27,7 +28,7 @@ def main(options: Options) -> int:
     """Serve until interrupted; return 0, since being stopped is how this ends well."""
     try:
         with (
-            LocalStack(
+            Page(
                 options,
                 on_request=_show_request,
                 on_answer=_show_answer,
@@ -55,6 +56,7 @@ def _greet(stack: LocalStack) -> None:
     lambda_runtime = "AWS's runtime interface emulator" if emulator() else "a stand-in: AWS's emulator needs Linux"
     print(
         f"Listening on {stack.url}\n"
+        f"Look  {stack.url}/\n"
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Lambda      {lambda_runtime}\n"
