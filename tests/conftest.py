@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 
+from local.browser import find_chromium
 from local.sandbox import Sandbox, ca_file
+
+# The run says at its end what it could not test.
+collect_ignore = [] if find_chromium() else ["test_page_in_browser.py"]
 
 _STATE = tempfile.TemporaryDirectory()
 # Before app is imported, which makes its AWS clients then: no test reaches a real account, or a local stack in use.
@@ -47,6 +51,9 @@ def pytest_unconfigure() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not node_is_usable():
         message = "NODE IS NOT ON THIS MACHINE (16.13 or newer, and npm): RudderStack's Node SDK was not tested"
+        terminalreporter.write_line(message, red=True, bold=True)
+    if not find_chromium():
+        message = "CHROMIUM IS NOT ON THIS MACHINE: the page of make serve was not tested in a browser"
         terminalreporter.write_line(message, red=True, bold=True)
 
 

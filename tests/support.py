@@ -1,20 +1,25 @@
 """What the tests share besides fixtures: the function wired to real servers, and the events that they send."""
 
 import functools
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import app
 import worker
 from local.aws import Aws
 from local.sandbox import Sandbox
+from local.stack import ROOT
 from parts import Parts
 
 TOKEN = "a-secret-of-the-tests"
@@ -157,3 +162,22 @@ def node_is_usable() -> bool:
     done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)  # noqa: S607 -- any node
     version = re.match(r"v(\d+)\.(\d+)", done.stdout)
     return version is not None and (int(version[1]), int(version[2])) >= (16, 13)
+
+
+def install_npm_packages(folder: Path) -> Path:
+    """Install what the folder's lock says, once for each lock: below .local, where the next run finds it."""
+    lock = (folder / "package-lock.json").read_bytes()
+    home = ROOT / ".local" / "node" / hashlib.sha256(lock).hexdigest()[:16]
+    if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        # Made beside its place, then moved there: a run that is cut short, or a second one meanwhile, spoils nothing.
+        with tempfile.TemporaryDirectory(dir=home.parent, ignore_cleanup_errors=True) as building:
+            new = shutil.copytree(folder, Path(building, "new"), ignore=shutil.ignore_patterns("node_modules"))
+            command = ["npm", "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(  # noqa: S603 -- npm, and the lock is ours
+                command, cwd=new, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout
+            with suppress(OSError):  # The other run was first.
+                new.rename(home)
+    return home / "node_modules"

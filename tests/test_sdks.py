@@ -5,16 +5,12 @@ The Node SDK only where Node is; `pytest_terminal_summary` in conftest.py says w
 
 import atexit
 import gzip
-import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,7 +21,7 @@ from rudderstack.analytics.client import Client
 from local.aws import Failure
 from local.sandbox import Fault, Received, Sandbox
 from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack, Options
-from support import node_is_usable, wait_until
+from support import install_npm_packages, node_is_usable, wait_until
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -190,22 +186,7 @@ NODE: Final = ROOT / "tests" / "sdk"
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """Install the Node SDK as the lock says, once for each lock: below .local, where the next run finds it."""
-    lock = (NODE / "package-lock.json").read_bytes()
-    home = ROOT / ".local" / "node" / hashlib.sha256(lock).hexdigest()[:16]
-    if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        # Made beside its place, then moved there: a run that is cut short, or a second one meanwhile, spoils nothing.
-        with tempfile.TemporaryDirectory(dir=home.parent, ignore_cleanup_errors=True) as building:
-            new = shutil.copytree(NODE, Path(building, "new"), ignore=shutil.ignore_patterns("node_modules"))
-            command = ["npm", "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(  # noqa: S603 -- npm, and the lock is ours
-                command, cwd=new, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout
-            with suppress(OSError):  # The other run was first.
-                new.rename(home)
-    return home / "node_modules"
+    return install_npm_packages(NODE)
 
 
 @pytest.fixture(scope="module", params=["python", *(["node"] if node_is_usable() else [])])

@@ -116,6 +116,7 @@ class Page:
     def _routes(self) -> Flask:
         application = Flask(__name__, static_folder=None)
         application.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+        application.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider that Flask has by default
 
         @application.before_request
         def only_json() -> None:
