@@ -5,6 +5,7 @@ Not collected where there is no Chromium; the run says so at its end. Each step 
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal
 import pytest
 import urllib3
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+from samcli.cli.types import CfnParameterOverridesType
 
 import local.page
 from local.browser import chromium
@@ -175,11 +177,15 @@ def test_a_refusal_says_where_and_that_it_is_final(seen: Seen, sample: str, word
 def test_a_setting_is_tried_and_written_for_samconfig(seen: Seen) -> None:
     seen.write(track(properties={"source": ""}))
     seen.page.get_by_text("Settings of the mapping").click()
-    seen.page.get_by_label("DefaultSource").fill("web shop")
+    seen.page.get_by_label("DefaultSource").fill('web "shop"')
     seen.click("Preview")
 
-    expect(seen.outcome).to_contain_text('"source": "web shop"')
-    expect(seen.page.get_by_label("Lines for samconfig.toml")).to_contain_text(r'"DefaultSource=\"web shop\"",')
+    expect(seen.outcome).to_contain_text(r'"source": "web \"shop\""')
+    lines = tomllib.loads(seen.page.get_by_label("Lines for samconfig.toml").inner_text())
+    assert CfnParameterOverridesType().convert(lines["parameter_overrides"], None, None) == {
+        "ParameterPrefix": "/rudderstack-pagerduty",
+        "DefaultSource": 'web "shop"',
+    }
 
 
 # -- PagerDuty misbehaves --------------------------------------------------------------------------------------------
