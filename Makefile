@@ -36,18 +36,21 @@ export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve doctor test chaos bench storm check format lock build deploy clean
+.PHONY: help run serve screenshot doctor test chaos bench storm check format lock build deploy clean
 
 help: ## List the commands, and the variables that they take
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@grep -E '^## [A-Z_]+  ' $(MAKEFILE_LIST) | sed -E 's/^## //; s/  +/\t/' | expand -t 16
 
 run: $(READY) ## Send every file of events/ through the local stack and show what PagerDuty received
 	@$(BIN)/python -m local run $(FILES)
 
-serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT
+serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, with a page to try events on
 	@exec $(BIN)/python -m local serve --port $(PORT) --delivery $(DELIVERY)
+
+screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
+	@$(BIN)/python -m local.screenshot
 
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(PAGE),--page $(PAGE))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PICTURE: Final = ROOT / "docs" / "page.png"
 # Minutes of a storm in seconds.
 _SPEED: Final = 6.0
+# About as wide as the README is shown.
+_SCALE: Final = 0.7
 _PATIENCE_MILLISECONDS: Final = 120_000
 
 
@@ -22,7 +24,7 @@ def main() -> int:
     """Take the picture; return 0, or 1 where there is no browser."""
     try:
         with chromium() as browser, Page(Options(speed=_SPEED, services={"checkout": "checkout" * 4})) as stack:
-            tab = browser.new_page(viewport={"width": 1320, "height": 980})
+            tab = browser.new_page(viewport={"width": 1600, "height": 1120}, device_scale_factor=_SCALE)
             tab.set_default_timeout(_PATIENCE_MILLISECONDS)
             _play(tab, stack)
             tab.screenshot(path=PICTURE)
