@@ -501,6 +501,19 @@ def test_serve_ends_when_told_and_leaves_nothing_behind(start: Callable[..., Com
     assert (command.left_behind(), LOCAL_STACK_FILE.exists()) == ([], False)
 
 
+def test_serve_says_where_its_page_is_and_ends_while_a_browser_listens(start: Callable[..., Command]) -> None:
+    command = start("serve", "--port", "0")
+    url = command.wait_until_listening()
+    line = command.read_until("Look")
+    with urllib3.request("GET", f"{url}/page/updates", preload_content=False) as updates:
+        first = next(iter(updates))
+        output = command.end()
+
+    assert (line, first) == (f"Look  {url}/\n", b"retry: 1000\n")
+    assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
+    assert command.left_behind() == []
+
+
 def test_serve_ends_whichever_of_its_threads_takes_the_signal(start: Callable[..., Command]) -> None:
     command = start("serve", "--port", "0")
     command.wait_until_listening()

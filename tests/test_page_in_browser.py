@@ -23,6 +23,9 @@ from local.stack import LOCAL_ROUTING_KEY, ROOT, LocalStack, Options
 from support import install_npm_packages, node_is_usable, track
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}
+# A host of the tests: what is asked of it, the browser answers itself.
+IMAGES: Final = "https://images.example/"
+SVG: Final = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 NARROW: Final[ViewportSize] = {"width": 380, "height": 800}
 
@@ -89,8 +92,10 @@ def seen(browser: Browser, stack: LocalStack, sandbox: Sandbox) -> Iterator[Seen
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
-        "request", lambda request: complaints.append(request.url) if not request.url.startswith(stack.url) else None
+        "request",
+        lambda request: complaints.append(request.url) if not request.url.startswith((stack.url, IMAGES)) else None,
     )
+    page.route(f"{IMAGES}**", lambda route: route.fulfill(status=200, content_type="image/svg+xml", body=SVG))
     page.goto(f"{stack.url}/")
     expect(page.locator("#path")).to_have_text("POST /events")
     yield Seen(page)
@@ -132,6 +137,32 @@ def test_a_change_event_has_a_list_of_its_own(seen: Seen) -> None:
 
     expect(seen.page.locator("#change-list > li").first).to_contain_text("Version 2.14.0 deployed")
     expect(seen.incidents).to_have_count(0)
+
+
+def test_an_incident_opens_to_what_pagerduty_would_show_of_it(seen: Seen) -> None:
+    seen.write(
+        track(
+            properties={
+                "component": "postgres",
+                "group": "storage",
+                "class": "disk",
+                "client": "Monitor",
+                "clientUrl": "https://monitor.example/",
+                "linkURLs": {"href": "https://wiki.example/", "text": "Runbook"},
+                "imageURLs": {"src": f"{IMAGES}load.svg", "alt": "Load of the disk"},
+                "customDetails": {"free": "0 %"},
+            }
+        )
+    )
+    seen.click("Send")
+    seen.incidents.locator("summary").click()
+
+    expect(seen.incidents.locator("dd")).to_have_text(["disk-full", "db-1", "storage", "disk", "postgres"])
+    expect(seen.incidents.get_by_role("link")).to_have_text(["Monitor", "Runbook"])
+    image = seen.incidents.get_by_role("img", name="Load of the disk")
+    expect(image).to_have_attribute("loading", "lazy")
+    expect(image).to_have_attribute("referrerpolicy", "no-referrer")
+    expect(seen.incidents.get_by_label("Custom details")).to_have_text('{ "free": "0 %" }')
 
 
 def test_each_event_of_a_batch_has_its_answer(seen: Seen) -> None:

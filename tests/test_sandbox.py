@@ -525,6 +525,13 @@ def test_an_incident_is_acknowledged_and_resolved(sandbox: Sandbox, call: Caller
 
     assert statuses == ["triggered", "acknowledged", "acknowledged", "acknowledged", "resolved"]
     assert [one.triggers for one in sandbox.incidents] == [2]
+    assert [change.what for change in sandbox.incidents[0].history] == [
+        "triggered",
+        "acknowledged",
+        "acknowledged",
+        "triggered again",
+        "resolved",
+    ]
     assert all(one.accepted for one in sandbox.received)
 
 

@@ -131,11 +131,11 @@ function showSamconfig() {
     ...["ParameterPrefix=/rudderstack-pagerduty", ...quoted].map((line) => `  ${JSON.stringify(line)},`), "]"].join("\n");
 }
 
-async function tryIt(send) {
+async function tryIt(send, changed = changedSettings()) {
   if (busy) return;
   busy = true;
   $("result").setAttribute("aria-busy", "true");
-  const settings = Object.fromEntries(changedSettings().map((each) => [each.name, each.value]));
+  const settings = Object.fromEntries(changed.map((each) => [each.name, each.value]));
   if ($("delivery").value !== start.delivery) settings.DELIVERY_MODE = $("delivery").value;
   try {
     const body = $("event").value;
@@ -288,7 +288,7 @@ function act(incident, action) {
     properties: { action, dedupKey: incident.dedup_key },
   };
   edit(JSON.stringify(event, null, 2), `/events/${incident.service}`);
-  tryIt(true);
+  tryIt(true, []);
 }
 
 // -- incidents and change events ------------------------------------------------------------------------------------
