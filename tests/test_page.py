@@ -135,6 +135,34 @@ def test_only_settings_of_the_mapping_can_be_tried(post: Callable[..., Any]) -> 
     assert answer["answer"]["content"]["code"] == "delivered"
 
 
+@pytest.mark.parametrize(
+    ("mode", "codes"),
+    [
+        ("fine", ["delivered", "delivered"]),
+        ("limits", ["delivered", "pagerduty_rate_limited"]),
+        ("fails", ["pagerduty_unavailable", "pagerduty_unavailable"]),
+        ("refuses the key", ["routing_key_refused", "routing_key_refused"]),
+        ("refuses events", ["pagerduty_rejected", "pagerduty_rejected"]),
+    ],
+)
+def test_pagerduty_misbehaves_as_told(stack: LocalStack, post: Callable[..., Any], mode: str, codes: list[str]) -> None:
+    assert stack.sandbox is not None
+    stack.sandbox.clear()
+    post("/page/pagerduty", {"mode": mode, "limit": 1})
+    answers = [post("/page/try", tried(track())).json()["answer"]["content"]["code"] for _ in range(2)]
+    post("/page/pagerduty", {"mode": "fine", "limit": 1})
+
+    assert answers == codes
+
+
+def test_pagerduty_is_silent_when_told(stack: LocalStack, post: Callable[..., Any]) -> None:
+    assert stack.sandbox is not None
+    post("/page/pagerduty", {"mode": "silent", "limit": 1})
+    with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+        urllib3.request("POST", f"{stack.sandbox.plain_url}/v2/enqueue", json={}, timeout=0.3, retries=False)
+    post("/page/pagerduty", {"mode": "fine", "limit": 1})
+
+
 @pytest.mark.parametrize("content", [{"mode": "sulks", "limit": 1}, {"mode": "limits", "limit": 0}])
 def test_pagerduty_misbehaves_in_ways_that_are_known(post: Callable[..., Any], content: dict[str, Any]) -> None:
     assert post("/page/pagerduty", content).status == 400

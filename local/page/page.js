@@ -57,7 +57,7 @@ async function post(path, content) {
 // -- try an event ---------------------------------------------------------------------------------------------------
 
 let path = "/events";
-let busy = false;
+let trying = Promise.resolve();
 
 function fillForm() {
   const groups = new Map();
@@ -131,21 +131,23 @@ function showSamconfig() {
     ...["ParameterPrefix=/rudderstack-pagerduty", ...quoted].map((line) => `  ${JSON.stringify(line)},`), "]"].join("\n");
 }
 
-async function tryIt(send, changed = changedSettings()) {
-  if (busy) return;
-  busy = true;
-  $("result").setAttribute("aria-busy", "true");
+// What is clicked while an answer is awaited comes after it.
+function tryIt(send, changed = changedSettings()) {
   const settings = Object.fromEntries(changed.map((each) => [each.name, each.value]));
   if ($("delivery").value !== start.delivery) settings.DELIVERY_MODE = $("delivery").value;
+  const wanted = { path, service: $("service").value, body: $("event").value, settings, send };
+  if (send) renewIds();
+  trying = trying.then(() => answer(wanted));
+}
+
+async function answer(wanted) {
+  $("result").setAttribute("aria-busy", "true");
   try {
-    const body = $("event").value;
-    showResult(await post("/page/try", { path, service: $("service").value, body, settings, send }), body);
-    if (send) renewIds();
+    showResult(await post("/page/try", wanted), wanted.body);
   } catch (error) {
     $("verdict").replaceChildren(el("p", { class: "empty" }, `The stack did not answer (${error.message}).`));
     $("outcome").replaceChildren();
   } finally {
-    busy = false;
     $("result").removeAttribute("aria-busy");
   }
 }
@@ -200,7 +202,8 @@ function complaint(kind, words, line, isNews) {
 
 function oneResult(row, place, complaints, event) {
   const listed = complaints.filter(Boolean);
-  const parts = [place ? el("h3", {}, `${place}. ${row.status} `, el("span", { class: "quiet" }, row.code)) : null];
+  const parts = [place ? el("h3", {}, `${place}. ${row.status} `,
+    row.code === row.status ? "" : el("span", { class: "quiet" }, row.code)) : null];
   if (listed.length) parts.push(el("ul", { class: "complaints" }, ...listed));
   if (!event) parts.push(el("p", { class: "empty" }, "PagerDuty gets nothing of it."));
   if (event) {
