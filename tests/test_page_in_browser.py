@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import pytest
 import urllib3
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+from playwright.sync_api import Locator, Page, ViewportSize, expect
 from samcli.cli.types import CfnParameterOverridesType
 
 import local.page
@@ -50,12 +50,6 @@ def sandbox(stack: LocalStack) -> Iterator[Sandbox]:
     urllib3.request("POST", f"{stack.url}/page/pagerduty", json={"mode": "fine", "limit": 1})
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
 class Seen:
     """The page as a user sees it."""
 
@@ -84,24 +78,39 @@ class Seen:
         return self.page.locator("#gutter b")
 
 
+@pytest.fixture(scope="module")
+def complaints() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def tab(stack: LocalStack, complaints: list[str]) -> Iterator[Page]:
+    """Open one tab for all tests, and note what the browser writes to its console, and what is asked of others."""
+
+    def note_request(url: str) -> None:
+        if not url.startswith((stack.url, IMAGES)):
+            complaints.append(url)
+
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: note_request(request.url))
+        page.route(f"{IMAGES}**", lambda route: route.fulfill(status=200, content_type="image/svg+xml", body=SVG))
+        yield page
+
+
 @pytest.fixture
-def seen(browser: Browser, stack: LocalStack, sandbox: Sandbox) -> Iterator[Seen]:
-    """Open the page; nothing may be written to the browser's console, which is where a refused script shows."""
-    page = browser.new_page(viewport=WIDE)
-    complaints: list[str] = []
-    page.set_default_timeout(15_000)
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda request: complaints.append(request.url) if not request.url.startswith((stack.url, IMAGES)) else None,
-    )
-    page.route(f"{IMAGES}**", lambda route: route.fulfill(status=200, content_type="image/svg+xml", body=SVG))
-    page.goto(f"{stack.url}/")
-    expect(page.locator("#path")).to_have_text("POST /events")
-    yield Seen(page)
-    page.close()
-    assert complaints == []
+def seen(tab: Page, complaints: list[str], stack: LocalStack, sandbox: Sandbox) -> Iterator[Seen]:
+    """Load the page anew; a script that was refused or failed, or a request to anybody else, fails the test."""
+    tab.set_viewport_size(WIDE)
+    tab.goto(f"{stack.url}/")
+    expect(tab.locator("#path")).to_have_text("POST /events")
+    yield Seen(tab)
+    noted = complaints[:]
+    complaints.clear()
+    assert noted == []
 
 
 # -- try an event ----------------------------------------------------------------------------------------------------
