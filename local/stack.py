@@ -102,6 +102,11 @@ class LocalStack:
         )
         return sum(int(number) for number in answer["Attributes"].values())
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment variables of the API's function."""
+        return {**self._api_function.environment, **self._environment}
+
     def post(self, path: str, body: bytes, settings: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         """Send the API a request with the shared secret; return the status and the body of its answer.
 

@@ -187,11 +187,13 @@ def test_every_way_to_misbehave_can_be_chosen() -> None:
     assert [mode for mode in MISBEHAVIOUR if f'value="{mode}"' not in page] == []
 
 
-def test_the_settings_are_those_of_the_template() -> None:
-    assert [(each["name"], each["parameter"], each["default"]) for each in settings()][:3] == [
-        ("DEDUP_KEY_FIELD", "DedupKeyField", "properties.dedupKey"),
-        ("DEFAULT_SEVERITY", "DefaultSeverity", "critical"),
-        ("DEFAULT_SOURCE", "DefaultSource", ""),
+def test_the_settings_are_those_of_the_template_with_the_values_of_the_stack(stack: LocalStack) -> None:
+    found = settings({**stack.settings, "DEFAULT_SEVERITY": "info"})
+
+    assert [[each[name] for name in ("name", "parameter", "default", "value")] for each in found][:3] == [
+        ["DEDUP_KEY_FIELD", "DedupKeyField", "properties.dedupKey", "properties.dedupKey"],
+        ["DEFAULT_SEVERITY", "DefaultSeverity", "critical", "info"],
+        ["DEFAULT_SOURCE", "DefaultSource", "", ""],
     ]
 
 

@@ -154,7 +154,7 @@ class Page:
             samples=samples(),
             services=list({"default": "", **options.services}),
             delivery=options.delivery,
-            settings=settings(),
+            settings=settings(self.stack.settings),
             is_real=options.pagerduty_url is not None,
             rate_limit=options.rate_limit or RATE_LIMIT,
             shown_incidents=SHOWN_INCIDENTS,
@@ -203,7 +203,7 @@ class Page:
         if not 1 <= size <= _MAX_STORM:
             abort(HTTPStatus.BAD_REQUEST)
         self._storms += 1
-        begun = Storm(f"storm-{self._storms}", {"pages": _PAGES, "others": size})
+        begun = Storm(f"storm-{self._storms}-", {"pages": _PAGES, "others": size})
         self._watch.storm = begun
         threading.Thread(target=self._send_storm, args=(begun,), name="storm", daemon=True).start()
         return jsonify(events=size)
@@ -251,8 +251,8 @@ class Page:
             self._stopping.wait(_LOOK_SECONDS)
 
 
-def settings() -> list[dict[str, Any]]:
-    """List the settings that can be tried, as the template describes them."""
+def settings(current: Mapping[str, str]) -> list[dict[str, Any]]:
+    """List the settings that can be tried, as the template describes them, with the values of the stack."""
     template: Any = yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
     variables = template["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
     described = []
@@ -265,6 +265,7 @@ def settings() -> list[dict[str, Any]]:
                     "name": name,
                     "parameter": parameter,
                     "default": about["Default"],
+                    "value": current[name],
                     "choices": about.get("AllowedValues", []),
                     "description": about["Description"],
                 }

@@ -75,7 +75,7 @@ function fillForm() {
     const input = setting.choices.length
       ? el("select", { id }, ...setting.choices.map((choice) => el("option", {}, choice)))
       : el("input", { id, type: "text", autocomplete: "off", spellcheck: "false" });
-    input.value = setting.default;
+    input.value = setting.value;
     $("setting-fields").append(el("label", { title: setting.description }, setting.parameter, " ", input));
   }
   showSamconfig();
@@ -117,13 +117,14 @@ function renewIds() {
   if (after !== before) $("event").value = after;
 }
 
-function changedSettings() {
-  const changed = start.settings.filter((each) => $(`setting-${each.name}`).value !== each.default);
-  return changed.map((each) => ({ ...each, value: $(`setting-${each.name}`).value }));
+// The settings that are not as they are by default, or as in the stack: their names and values.
+function settingsUnlike(usual, called) {
+  const now = start.settings.map((each) => [each, $(`setting-${each.name}`).value]);
+  return now.filter(([each, value]) => value !== each[usual]).map(([each, value]) => [each[called], value]);
 }
 
 function showSamconfig() {
-  const lines = changedSettings().map((each) => [each.parameter, each.value]);
+  const lines = settingsUnlike("default", "parameter");
   if ($("delivery").value !== "direct") lines.push(["DeliveryMode", $("delivery").value]);
   const quoted = lines.map(([name, value]) => /^[\w./-]+$/.test(value)
     ? `${name}=${value}` : `${name}="${value.replace(/["\\]/g, "\\$&")}"`);
@@ -132,8 +133,8 @@ function showSamconfig() {
 }
 
 // What is clicked while an answer is awaited comes after it.
-function tryIt(send, changed = changedSettings()) {
-  const settings = Object.fromEntries(changed.map((each) => [each.name, each.value]));
+function tryIt(send, changed = settingsUnlike("value", "name")) {
+  const settings = Object.fromEntries(changed);
   if ($("delivery").value !== start.delivery) settings.DELIVERY_MODE = $("delivery").value;
   const wanted = { path, service: $("service").value, body: $("event").value, settings, send };
   if (send) renewIds();

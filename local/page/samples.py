@@ -104,11 +104,11 @@ def storm(name: str, size: int) -> list[list[Json]]:
 
 
 def _warning(name: str, host: int) -> Json:
-    properties = {"source": f"web-{host}", "severity": "warning", "dedupKey": f"{name}-web-{host}"}
+    properties = {"source": f"web-{host}", "severity": "warning", "dedupKey": f"{name}web-{host}"}
     return _track(f"Disk is filling up on web-{host}", properties)
 
 
 def page(name: str, number: int) -> Json:
     """Make a critical event that comes during a storm, of an incident of its own."""
-    properties = {"source": f"region-{number}", "severity": "critical", "dedupKey": f"{name}-page-{number}"}
+    properties = {"source": f"region-{number}", "severity": "critical", "dedupKey": f"{name}page-{number}"}
     return _track(f"Checkout is down in region {number}", properties)
