@@ -157,7 +157,7 @@ class LocalStack:
         self._api, self.url = api, api.url
 
         starting.enter_context(self.aws)
-        self._put_parameters(starting)
+        self._put_parameters()
 
         pagerduty_url = options.pagerduty_url
         if pagerduty_url is None:
@@ -203,17 +203,19 @@ class LocalStack:
         changed = {**function.environment, **environment}
         return Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
 
-    def _put_parameters(self, starting: contextlib.ExitStack) -> None:
-        """Put the secrets into SSM; take them out in the end, since moto keeps them for all stacks of this process."""
+    def _put_parameters(self) -> None:
+        """Put the secrets into SSM, and take out what an earlier stack of this process left there: moto keeps it."""
         ssm = self.aws.client("ssm")
         services = dict(self.options.services)
         if self.options.pagerduty_url is None:
             services.setdefault("default", LOCAL_ROUTING_KEY)
         parameters = {f"{PREFIX}/webhook-token": self.options.token}
         parameters |= {f"{PREFIX}/routing-keys/{name}": key for name, key in services.items()}
+        found = ssm.get_paginator("get_parameters_by_path").paginate(Path=PREFIX, Recursive=True)
+        for left in {each["Name"] for page in found for each in page["Parameters"]} - parameters.keys():
+            ssm.delete_parameter(Name=left)
         for name, value in parameters.items():
             ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
-            starting.callback(ssm.delete_parameter, Name=name)
 
     def _create_queues(self, resources: Mapping[str, Any]) -> None:
         """Create both queues with the properties of the template, under names of this stack alone."""
