@@ -547,3 +547,12 @@ def test_serve_sends_to_the_pagerduty_that_it_is_told_and_shows_no_secret(
     assert {received.event["routing_key"] for received in sandbox.received} == {KEY, OTHER_KEY}
     assert [secret for secret in (KEY, OTHER_KEY, TOKEN) if secret in output] == []
     assert f"curl -i {url}/events -H 'Authorization: Bearer SECRET'" in output
+
+
+def test_nothing_is_played_with_the_real_pagerduty(start: Callable[..., Command], sandbox: Sandbox) -> None:
+    command = start("serve", "--port", "0", PAGERDUTY_URL=sandbox.plain_url, ROUTING_KEY=KEY)
+    url = command.wait_until_listening()
+    wanted = {"/page/storm": {"events": 100}, "/page/pagerduty": {"mode": "fails", "limit": 1}}
+    statuses = [urllib3.request("POST", url + path, json=content).status for path, content in wanted.items()]
+
+    assert (statuses, sandbox.received) == ([409, 409], [])

@@ -10,7 +10,6 @@ from samcli.yamlhelper import yaml_parse
 
 from local.page import MISBEHAVIOUR, Page, settings
 from local.page.samples import samples
-from local.sandbox import Sandbox
 from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, TEMPLATE, LocalStack, Options
 from support import track
 
@@ -83,17 +82,6 @@ def test_it_shows_whose_an_incident_is_and_no_secret(stack: LocalStack, post: Ca
 
     assert [incident["service"] for incident in update["incidents"]] == ["default", "checkout"]
     assert [secret for secret in (LOCAL_TOKEN, LOCAL_ROUTING_KEY, KEY) for text in shown if secret in text] == []
-
-
-def test_nothing_is_played_with_the_real_pagerduty(sandbox: Sandbox) -> None:
-    with Page(Options(pagerduty_url=sandbox.plain_url, services={"default": KEY})) as stack:
-        wanted: dict[str, dict[str, Any]] = {
-            "/page/storm": {"events": 100},
-            "/page/pagerduty": {"mode": "fails", "limit": 1},
-        }
-        statuses = [urllib3.request("POST", stack.url + path, json=content).status for path, content in wanted.items()]
-
-    assert (statuses, sandbox.received) == ([409, 409], [])
 
 
 # -- it is part of the stack -----------------------------------------------------------------------------------------
