@@ -114,14 +114,14 @@ def test_every_resource_is_tagged_with_what_it_belongs_to(environment: str) -> N
 
 
 def test_make_deploys_the_environment_that_it_is_told() -> None:
-    command = ["make", "--dry-run", "deploy", "ENV=prod"]
+    command = ["make", "--no-print-directory", "--dry-run", "deploy", "ENV=prod"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603 -- ours
 
     assert printed.splitlines()[-1] == ".venv/bin/sam deploy --config-env prod"
 
 
 def test_make_takes_no_environment_from_the_shell() -> None:
-    command = ["make", "--dry-run", "deploy"]
+    command = ["make", "--no-print-directory", "--dry-run", "deploy"]
     shell = {**os.environ, "ENV": "/etc/shinit"}
     printed = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=True).stdout  # noqa: S603 -- ours
 
