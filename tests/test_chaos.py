@@ -18,7 +18,7 @@ from chaos.run import run
 from local.sandbox import Sandbox
 from support import ROUTING_KEY
 
-STORM_EVENTS = int(os.environ.get("STORM_EVENTS", "200"))
+STORM_EVENTS = int(os.environ.get("STORM_EVENTS", "100"))
 
 
 def test_a_storm_arrives_once_and_in_order_through_limits_and_outages() -> None:

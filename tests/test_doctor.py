@@ -198,7 +198,8 @@ def test_with_queued_delivery_it_waits_until_the_queue_is_empty(local: LocalStac
 def test_what_became_of_it_in_the_queue_is_taken_from_the_workers_log(
     local: LocalStack, monkeypatch: pytest.MonkeyPatch, code: str | None, line: str
 ) -> None:
-    monkeypatch.setattr(doctor, "QUEUE_PATIENCE", 1.0)
+    monkeypatch.setattr(doctor, "QUEUE_PATIENCE", 0.1)
+    monkeypatch.setattr(doctor, "LOOK_AGAIN", 0.05)
     monkeypatch.setattr("local.doctor.secrets.token_hex", lambda _: "0123")
     stack = stack_of(local, WorkerLogGroup=f"/aws/lambda/{uuid.uuid4()}")
     group, logs = stack.outputs["WorkerLogGroup"], stack.client("logs")

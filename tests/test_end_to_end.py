@@ -25,7 +25,8 @@ BUSY_KEYS = ("1" * 32, "2" * 32)
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    with LocalStack(Options(services={"checkout": CHECKOUT_KEY, "busy": ",".join(BUSY_KEYS)})) as running:
+    services = {"checkout": CHECKOUT_KEY, "busy": ",".join(BUSY_KEYS)}
+    with LocalStack(Options(services=services, speed=30)) as running:
         yield running
 
 
