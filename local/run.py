@@ -207,8 +207,10 @@ def preview_lines(name: str, answer: dict[str, Any]) -> list[str]:
 
 def _describe(call: Received) -> str:
     words = [call.kind, str(call.event.get("event_action", ""))]
-    if not call.accepted:
+    if call.errors:
         words.append(f"(refused with {call.status}: {'; '.join(call.errors)})")
+    elif not call.accepted:
+        words.append("(dropped: no incident is open)")
     return " ".join(word for word in words if word)
 
 

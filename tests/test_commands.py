@@ -383,7 +383,9 @@ def test_run_shows_what_becomes_of_ones_own_events_by_the_settings_of_the_enviro
     one.write_text(json.dumps(trigger))
     many.write_text(json.dumps([trigger, refused]))
     batch.write_text(json.dumps({"batch": [trigger]}))
-    command = start("run", str(one), str(many), str(batch), SUMMARY_TEMPLATE="{event}: {properties.n}")
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text(json.dumps(trigger | {"properties": {"action": "resolve", "dedupKey": "no-such"}}))
+    command = start("run", str(one), str(many), str(batch), str(nothing), SUMMARY_TEMPLATE="{event}: {properties.n}")
     output, _ = command.process.communicate(timeout=60)
     event = """\
   warning: properties.dedupKey: found as "dedup_key"; write it as dedupKey
@@ -407,7 +409,9 @@ def test_run_shows_what_becomes_of_ones_own_events_by_the_settings_of_the_enviro
         'got "reslove"; not sent, since a misspelt resolve must not page\n\n'
         f"batch.json: {becomes}{event}\n"
     )
-    assert "one.json    200 delivered  alert trigger       triggered" in output
+    rows = {row[0]: row[1:] for line in output.splitlines() if (row := re.split("  +", line)) and len(row) == 4}
+    assert rows["one.json"] == ["200 delivered", "alert trigger", "triggered"]
+    assert rows["nothing.json"] == ["200 delivered", "alert resolve (dropped: no incident is open)", "-"]
 
 
 # The tests that only look come first: the others' stacks leave word of themselves in the same place.
