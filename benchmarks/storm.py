@@ -326,7 +326,12 @@ class Simulation:
             for number, message in enumerate(batch):
                 if message.group in put_off:
                     continue
-                code = "merged" if number in superfluous else (yield from self._try(process, message))
+                if number in superfluous:
+                    code = "merged"
+                elif self._may_go(process, message):
+                    code = yield from self._call(process, message)
+                else:
+                    code = "not_its_turn"
                 self.counts[code] += 1
                 if code in {"delivered", "merged"}:
                     done[message.group] += 1
@@ -337,12 +342,15 @@ class Simulation:
             process.ahead = 0.0
             self._answer(done, put_off)
 
-    def _try(self, process: Process, message: Message) -> Generator[float, None, str]:
-        """Call PagerDuty if the rules say so."""
-        key, now = message.group.key, self.now + process.ahead
-        if not self._rules.may_go(message.event, now - message.sent_at, process.paces[key], now):
-            return "not_its_turn"
-        code = self._pagerduty.answer(key, now)
+    def _may_go(self, process: Process, message: Message) -> bool:
+        now = self.now + process.ahead
+        pace = process.paces[message.group.key]
+        return bool(self._rules.may_go(message.event, now - message.sent_at, pace, now))
+
+    def _call(self, process: Process, message: Message) -> Generator[float, None, str]:
+        """Call PagerDuty; return the code of its answer."""
+        key = message.group.key
+        code = self._pagerduty.answer(key, self.now + process.ahead)
         if code == "delivered" and process.ahead:
             yield process.ahead
             process.ahead = 0.0
