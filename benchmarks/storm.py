@@ -10,6 +10,7 @@ import heapq
 import itertools
 import json
 import math
+import multiprocessing
 import random
 import sys
 from collections import Counter, defaultdict, deque
@@ -454,7 +455,8 @@ def simulate_all(storms: Sequence[Storm], seed: int) -> Results:
     jobs = [(storm, rules) for storm in storms for rules in RULES]
     jobs.sort(key=lambda job: sum(1 for _ in job[0].arrivals()) + job[0].outage[1], reverse=True)
     results: Results = {}
-    with ProcessPoolExecutor() as executor:
+    # Not forked: what the parent is to tidy up at its end, a fork of it would tidy up too.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as executor:
         futures = {executor.submit(simulate, storm, rules, seed): (storm.name, rules) for storm, rules in jobs}
         for future in as_completed(futures):
             results[futures[future]] = future.result()
