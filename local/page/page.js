@@ -595,6 +595,8 @@ async function main() {
   setInterval(() => document.querySelectorAll("[data-due]").forEach(tick), 1000);
   new ResizeObserver(() => chart && showChart()).observe($("chart"));
   listen();
+  // Before that, a click would have been lost.
+  for (const id of ["preview", "send", "storm"]) $(id).disabled = false;
 }
 
 main();
