@@ -155,6 +155,8 @@ def wrong_ends(
 def wrong_incidents(plan: Plan, sandbox: Sandbox) -> Iterator[str]:
     """Each incident is opened once, whatever was repeated, and resolved in the end."""
     opened = Counter(incident.dedup_key for incident in sandbox.incidents)
+    poison = set(plan.ids("poison"))
+    refused = {job.event["properties"]["dedupKey"] for job in plan.jobs if job.event["messageId"] in poison}
     for key in plan.lives:
         if opened[key] != 1:
             yield f"{key} was opened {opened[key]} times"
@@ -162,7 +164,8 @@ def wrong_incidents(plan: Plan, sandbox: Sandbox) -> Iterator[str]:
         if incident and incident.status != "resolved":
             yield f"{key} is left {incident.status}"
         last = [each for each in plan.lives[key] if each not in plan.ends.values()][-1]
-        if incident and incident.payload["custom_details"]["id"] != last:
+        # Of triggers that waited together, those before one that PagerDuty refused for good were merged with it.
+        if key not in refused and incident and incident.payload["custom_details"]["id"] != last:
             yield f"{key} does not show what its last trigger said"
 
 
