@@ -115,13 +115,13 @@ def test_an_incident_is_opened_once_and_resolved(
 
 
 def test_an_incident_shows_what_its_last_trigger_said(sandbox: Sandbox) -> None:
-    alone = replace(PLAN, lives={"incident-0": PLAN.lives["incident-0"]})
+    alone = replace(PLAN, lives={"incident-1": PLAN.lives["incident-1"]})
     payload = {"summary": "s", "source": "s", "severity": "error", "custom_details": {"id": "event-000999"}}
     for action in ("trigger", "resolve"):
-        event = {"routing_key": ROUTING_KEY, "event_action": action, "dedup_key": "incident-0", "payload": payload}
+        event = {"routing_key": ROUTING_KEY, "event_action": action, "dedup_key": "incident-1", "payload": payload}
         urllib3.request("POST", f"{sandbox.url}/v2/enqueue", json=event, retries=False)
 
-    assert list(wrong_incidents(alone, sandbox)) == ["incident-0 does not show what its last trigger said"]
+    assert list(wrong_incidents(alone, sandbox)) == ["incident-1 does not show what its last trigger said"]
 
 
 def test_any_problem_is_an_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
