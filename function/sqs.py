@@ -171,8 +171,8 @@ class Queue:
             )
         except aws.Failure as problem:
             raise _failed("put the events off", problem) from None
-        for failed in answer.get("Failed", []):
-            raise _failed("put an event off", failed["Code"])
+        if failed := answer.get("Failed"):
+            raise _failed("put an event off", failed[0]["Code"])
 
     def in_flight(self, deadline: float) -> int:
         """Tell how many messages were received and not deleted, those put off included; asks SQS every ten seconds.

@@ -111,8 +111,8 @@ class _Batch:
             routing_key = choose(has.credentials.routing_keys(event.service, deadline), event)
         except NotSentError as error:
             return error.outcome
-        # The wall clock, since a process that is frozen must not think that no time has passed.
         pace = has.paces[routing_key]
+        # The wall clock, since a process that is frozen must not think that no time has passed.
         if not pacing.may_go(event, _waited(record), pace, time.time()):
             return Outcome("not_its_turn", "PagerDuty limits the rate of this routing key; it stays in the queue")
         outcome = post(event, routing_key, has.credentials, has.pagerduty, deadline)

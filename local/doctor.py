@@ -36,7 +36,7 @@ SAMPLE: Final = {
     "properties": {"source": "make doctor"},
 }
 # What is sent when it is asked for by name; its dedup key makes it an alert of its own.
-TEST_ALERT: Final = {"source": "make doctor", "severity": "info", "action": "trigger"}
+TEST_ALERT: Final = {"source": "make doctor", "severity": "info"}
 # Seconds: until the worker has told in its log what became of an event, and between two looks.
 QUEUE_PATIENCE: Final = 60.0
 LOOK_AGAIN: Final = 0.5

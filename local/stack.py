@@ -174,7 +174,8 @@ class LocalStack:
         }
         if self.sandbox:
             environment["SSL_CERT_FILE"] = str(ca_file())
-        self.worker = self._run(starting, functions["WorkerFunction"], environment)
+        self._environment = {**environment, **self._extra_environment}
+        self.worker = self._run(starting, functions["WorkerFunction"])
         events = stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"]
         self.queue_concurrency = events["ScalingConfig"]["MaximumConcurrency"]
         self.workers = min(self.queue_concurrency, MOST_WORKERS)
@@ -189,13 +190,12 @@ class LocalStack:
             )
         )
         self._api_function = functions["ApiFunction"]
-        self._environment = {**environment, **self._extra_environment}
-        self.runtime = self._run(starting, self._api_function, environment)
+        self.runtime = self._run(starting, self._api_function)
         starting.callback(self._close_variants)
         api.start()
 
-    def _run(self, starting: contextlib.ExitStack, function: Function, environment: Mapping[str, str]) -> Runtime:
-        runtime = self._make(function, {**environment, **self._extra_environment})
+    def _run(self, starting: contextlib.ExitStack, function: Function) -> Runtime:
+        runtime = self._make(function, self._environment)
         starting.callback(runtime.close)
         return runtime
 

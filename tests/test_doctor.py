@@ -37,20 +37,25 @@ def local(running: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loca
     running.aws.fail = None
 
 
+def outputs_of(local: LocalStack) -> dict[str, str]:
+    """Tell what a deployed stack would tell by its outputs, as far as the doctor asks."""
+    assert local.sandbox is not None
+    return {
+        "EventsUrl": f"{local.url}/events",
+        "WebhookTokenParameter": f"{PREFIX}/webhook-token",
+        "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
+        "PagerDutyUrl": local.sandbox.url,
+        "QueueUrl": local.queue_url,
+        "DeadLetterQueueUrl": local.dead_letter_queue_url,
+    }
+
+
 @pytest.fixture
 def deploy(local: LocalStack) -> Callable[..., str]:
     """Create a stack in CloudFormation with these parameters, and these outputs besides those of a healthy one."""
 
     def create(parameters: dict[str, str] | None = None, **changes: str | None) -> str:
-        assert local.sandbox is not None
-        outputs = {
-            "EventsUrl": f"{local.url}/events",
-            "WebhookTokenParameter": f"{PREFIX}/webhook-token",
-            "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
-            "PagerDutyUrl": local.sandbox.url,
-            "DeadLetterQueueUrl": local.dead_letter_queue_url,
-            **changes,
-        }
+        outputs = {**outputs_of(local), **changes}
         name = f"stack-{uuid.uuid4()}"
         template = {
             "Parameters": {each: {"Type": "String", "Default": value} for each, value in (parameters or {}).items()},
@@ -130,16 +135,7 @@ def paged(stack: Stack) -> list[str]:
 
 
 def stack_of(local: LocalStack, **outputs: str) -> Stack:
-    assert local.sandbox is not None
-    known = {
-        "EventsUrl": f"{local.url}/events",
-        "WebhookTokenParameter": f"{PREFIX}/webhook-token",
-        "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
-        "PagerDutyUrl": local.sandbox.plain_url,
-        "QueueUrl": local.queue_url,
-        "DeadLetterQueueUrl": local.dead_letter_queue_url,
-    }
-    return Stack(known | outputs, local.aws.access)
+    return Stack(outputs_of(local) | outputs, local.aws.access)
 
 
 def test_unless_asked_for_by_name_nothing_is_sent(local: LocalStack) -> None:
