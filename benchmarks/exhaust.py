@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from local.options import LOCAL_TOKEN, Options
 from local.runtime import Instance, emulator
-from local.stack import LOCAL_TOKEN, LocalStack, Options
+from local.stack import LocalStack
 
 MEMORY_MB: Final = 512
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: 1,769 MB have one processor.

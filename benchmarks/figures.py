@@ -23,8 +23,8 @@ import urllib3
 
 from benchmarks.packed import BASELINES, Packed
 from benchmarks.surroundings import ROOT, Context, Surroundings, request
+from local.options import LOCAL_ROUTING_KEY
 from local.runtime import Function, Runtime
-from local.stack import LOCAL_ROUTING_KEY
 
 MILLISECONDS: Final = 1000.0
 _REPORT: Final = re.compile(r"REPORT RequestId: .*\tDuration: ([0-9.]+) ms")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import botocore
 
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # Mozilla's list, as any system has it: reading it is a part of every cold start.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from chaos.router import Event, Job
-from local.stack import Delivery
+from local.options import Delivery
 
 # Requests at once, at most. rudder-server sends up to 64; here all of Lambda runs on one machine, which starts no more
 # than ten instances, and the limit of ten seconds is to measure the functions and not the wait for a processor.

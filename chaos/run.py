@@ -16,8 +16,9 @@ from chaos.plan import Mode, Plan, plan
 from chaos.reckoning import Reckoning, reckon
 from chaos.router import BATCH_SIZE, Job, Router, Rules
 from chaos.weather import EVENT_ID, Failing, Weather, caller_of, sandbox_of
+from local.options import LOCAL_TOKEN, Options
 from local.runtime import Runtime
-from local.stack import LOCAL_TOKEN, LocalStack, Options
+from local.stack import LocalStack
 
 # The router's waiting times are divided by this: 10 to 300 seconds become 0.1 to 3, its three hours become 108 s.
 SPEED: Final = 100.0

@@ -17,8 +17,9 @@ from typing import Any, Final
 import urllib3
 
 from local import metrics
+from local.options import LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Received
-from local.stack import LOCAL_TOKEN, ROOT, LocalStack, Options
+from local.stack import LocalStack
 from local.terminal import fitted, painted, progress
 
 EVENTS: Final = ROOT / "events"

@@ -5,9 +5,10 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from local.browser import chromium
+from local.options import ROOT, Options
 from local.page import Page
 from local.sandbox import RATE_WINDOW
-from local.stack import ROOT, LocalStack, Options
+from local.stack import LocalStack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -15,26 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from local import gateway
 from local.aws import Aws
 from local.event_source import EventSource
-from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, STATE, Delivery, Options
+from local.options import LOCAL_ROUTING_KEY, PREFIX, ROOT, Options
 from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from flask import Request, Response
-
-# What can be chosen is imported from here as well: it is part of what a stack is.
-__all__ = [
-    "LOCAL_ROUTING_KEY",
-    "LOCAL_TOKEN",
-    "PREFIX",
-    "ROOT",
-    "STATE",
-    "TEMPLATE",
-    "Delivery",
-    "LocalStack",
-    "Options",
-]
 
 TEMPLATE: Final = ROOT / "template.yaml"
 # Each worker is a process. On AWS there are up to QueueConcurrency of them, here no more than this machine bears.

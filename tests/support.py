@@ -18,8 +18,8 @@ from typing import Any
 import app
 import worker
 from local.aws import Aws
+from local.options import ROOT
 from local.sandbox import Sandbox
-from local.stack import ROOT
 from parts import Parts
 
 TOKEN = "a-secret-of-the-tests"

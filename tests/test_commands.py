@@ -19,10 +19,9 @@ import urllib3
 
 import local.__main__
 from local import serve
-from local.options import LOCAL_STACK_FILE
+from local.options import LOCAL_STACK_FILE, LOCAL_TOKEN, ROOT, STATE, Options
 from local.run import EVENTS, EXPECTED, read_event
 from local.sandbox import Sandbox
-from local.stack import LOCAL_TOKEN, ROOT, STATE, Options
 from support import track, wait_until
 
 KEY: Final = "c" * 32

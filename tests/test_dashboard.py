@@ -15,8 +15,9 @@ import access_log
 from dashboard import Shown, draw, label_of, metrics_of, substitute
 from infrastructure import deployed, of_type, transform
 from local.metrics import Metric, read_all
+from local.options import LOCAL_TOKEN, Options
 from local.sandbox import Fault, Received
-from local.stack import LOCAL_TOKEN, LocalStack, Options
+from local.stack import LocalStack
 from support import track, wait_until
 
 DRAWING: Final = Path(__file__).parent / "dashboard.txt"

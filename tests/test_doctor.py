@@ -16,7 +16,8 @@ import pytest
 from local import doctor
 from local.aws import Failure
 from local.doctor import Finding, Stack, examine, lines
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, LocalStack
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
+from local.stack import LocalStack
 
 SECRETS = (LOCAL_TOKEN, LOCAL_ROUTING_KEY, "a-secret-that-opens-nothing", "k" * 32, "tooshort")
 

@@ -14,8 +14,9 @@ import pytest
 import urllib3
 
 import local.runtime
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, Options
 from local.sandbox import Fault, Sandbox
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, LocalStack, Options
+from local.stack import LocalStack
 from support import track, wait_until
 
 AUTHORIZED = {"Authorization": f"Bearer {LOCAL_TOKEN}", "Content-Type": "application/json"}

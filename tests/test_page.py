@@ -8,9 +8,10 @@ import pytest
 import urllib3
 from samcli.yamlhelper import yaml_parse
 
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.page import MISBEHAVIOUR, Page, settings
 from local.page.samples import samples
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, TEMPLATE, LocalStack, Options
+from local.stack import TEMPLATE, LocalStack
 from support import track
 
 KEY = "checkout0checkout0checkout0check"

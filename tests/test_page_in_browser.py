@@ -18,8 +18,9 @@ from samcli.cli.types import CfnParameterOverridesType
 
 import local.page
 from local.browser import chromium
+from local.options import LOCAL_ROUTING_KEY, ROOT, Options
 from local.sandbox import Sandbox
-from local.stack import LOCAL_ROUTING_KEY, ROOT, LocalStack, Options
+from local.stack import LocalStack
 from support import install_npm_packages, node_is_usable, track
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}

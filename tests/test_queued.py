@@ -9,8 +9,9 @@ import pytest
 import urllib3
 
 from local.aws import Failure
+from local.options import LOCAL_TOKEN, Options
 from local.sandbox import Fault, Received, Sandbox
-from local.stack import LOCAL_TOKEN, LocalStack, Options
+from local.stack import LocalStack
 from support import track, wait_until
 
 SEND = "AmazonSQS.SendMessageBatch"

@@ -19,8 +19,9 @@ import pytest
 from rudderstack.analytics.client import Client
 
 from local.aws import Failure
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Fault, Received, Sandbox
-from local.stack import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, LocalStack, Options
+from local.stack import LocalStack
 from support import install_npm_packages, node_is_usable, wait_until
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from urllib.parse import quote
 from flask import Flask, Response, abort, jsonify, request
 from samcli.yamlhelper import yaml_parse
 
-from local.options import RATE_LIMIT
+from local.options import RATE_LIMIT, Options
 from local.page.samples import page, samples, storm
 from local.page.watch import SHOWN_INCIDENTS, Storm, Watch
 from local.sandbox import Fault, Received, Sandbox
-from local.stack import TEMPLATE, LocalStack, Options
+from local.stack import TEMPLATE, LocalStack
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from local import metrics
 from local.aws import Peek
+from local.options import LOCAL_ROUTING_KEY
 from local.sandbox import Incident, Received
-from local.stack import LOCAL_ROUTING_KEY, LocalStack
+from local.stack import LocalStack
 
 Json = dict[str, Any]
 
