@@ -5,12 +5,13 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Final, ParamSpec, TypeVar
 
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from deadline import call_until
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +25,6 @@ Failure = (BotoCoreError, ClientError, TimeoutError)
 
 # At DEBUG botocore logs whole responses, and with them the secrets; at INFO, what nobody asked for.
 logging.getLogger("botocore").setLevel(logging.WARNING)
-
 
 _this_thread = threading.local()
 
@@ -41,24 +41,17 @@ def _refuse_late(**_: object) -> None:
 
 
 def call(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a client's method and return its answer, at the latest at the deadline (seconds of the monotonic clock).
+    """Call a client's method and return its answer, at the latest at the deadline; TimeoutError past that.
 
-    The call is made in a thread of its own, since a look-up of a name or an answer that trickles in knows no time-out;
-    past the deadline TimeoutError is raised, and nobody looks at what the thread still does. With a `bounded` client
-    it sends nothing more: Lambda freezes the process after its answer, and what was sent when that goes on, an hour
-    later, SQS would take for new.
+    With a `bounded` client, what is then given up sends nothing more: Lambda freezes the process after its answer, and
+    what was sent when that goes on, an hour later, SQS would take for new.
     """
-    answer: Future[T] = Future()
 
-    def run() -> None:
+    def run() -> T:
         _this_thread.deadline = deadline
-        try:
-            answer.set_result(function(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
-            answer.set_exception(error)
+        return function(*args, **kwargs)
 
-    threading.Thread(target=run, name="aws", daemon=True).start()
-    return answer.result(max(0.0, deadline - time.monotonic()))
+    return call_until(deadline, run)
 
 
 def reason_of(failure: Exception) -> str:

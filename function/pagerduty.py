@@ -10,26 +10,24 @@ import random
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
-from threading import Thread
 from typing import Any, Final
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from deadline import SHORTEST_CALL, call_until
 from event import Event, Kind
 from outcome import Call, Outcome
 
 PATHS: Final[dict[Kind, str]] = {"alert": "/v2/enqueue", "change": "/v2/change/enqueue"}
 # Seconds for each address. A connection that is not there after one will not be there after two.
 CONNECT_TIMEOUT: Final = 1.0
-# Seconds. With less than this left until the deadline, a call is not begun.
-SHORTEST_CALL: Final = 0.25
 # Seconds from the status line to the end of the reply, which come together.
 REPLY_TIMEOUT: Final = 1.0
 # One call and at most two quick retries; the long ones are RudderStack's, or the queue's.
@@ -104,9 +102,8 @@ class Client:
     def _exchange(self, path: str, body: bytes, deadline: float) -> tuple[int, bytes | None]:
         """Post once; return the status, and the reply, which is None unless it was read to its end.
 
-        The work is done in a thread, since a look-up of a name or an answer that trickles in knows no time-out. Past
-        the deadline its connection is cut off, and it posts nothing any more. Once the line with the status was read,
-        that counts, whatever becomes of the rest. Raises TimeoutError, and what _Broken names.
+        Past the deadline the connection is cut off, and nothing is posted any more. Once the line with the status was
+        read, that counts, whatever becomes of the rest. Raises TimeoutError, and what _Broken names.
         """
         connection, self._connection = self._connection or self._new_connection(), None
         if not connection.is_connected:
@@ -118,12 +115,11 @@ class Client:
             return answers[-1][1]
 
         connection.response_class = make_response  # type: ignore[assignment]  # what makes one is as good as the class
-        reply: Future[bytes] = Future()
-        Thread(target=_converse, args=(connection, path, body, deadline, reply), name="pagerduty", daemon=True).start()
+        given_up = threading.Event()
         try:
-            content = reply.result(max(0.0, deadline - time.monotonic()))
+            content = call_until(deadline, _converse, connection, path, body, deadline, given_up)
         except Exception:
-            reply.cancel()
+            given_up.set()
             sock, response = answers[-1] if answers else (connection.sock, None)
             # http.client sets it once it has read the line of a final status; to cut that off would end it too.
             status: int | None = getattr(response, "code", None)
@@ -136,31 +132,29 @@ class Client:
 
     def _new_connection(self) -> HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
-        if self._tls is None:
-            return HTTPConnection(host, port)
-        return HTTPSConnection(host, port, ssl_context=self._tls)
+        connection = (
+            HTTPConnection(host, port) if self._tls is None else HTTPSConnection(host, port, ssl_context=self._tls)
+        )
+        connection.auto_open = 0  # One that was cut off is not opened again, to post what was given up.
+        return connection
 
 
-def _converse(connection: HTTPConnection, path: str, body: bytes, deadline: float, reply: Future[bytes]) -> None:
-    """Post once over the connection, and tell the reply, or what went wrong."""
-    try:
-        if connection.is_closed:
-            _connect(connection)
-        # To connect may have taken longer than anybody waits for it. The event is then sent again by its sender, and
-        # must not be sent from here as well: a trigger that comes after its resolve opens the incident again.
-        if not reply.set_running_or_notify_cancel():
-            _cut_off(connection, connection.sock)
-            return
-        # The response takes the socket away from a connection that is not to be kept alive.
-        sock = connection.sock
-        connection.timeout = max(SHORTEST_CALL, deadline - time.monotonic())
-        connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
-        with connection.getresponse() as response:
-            sock.settimeout(REPLY_TIMEOUT)
-            reply.set_result(_read(response, sock, time.monotonic() + REPLY_TIMEOUT))
-    except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
-        with suppress(InvalidStateError):  # Nobody waits any more.
-            reply.set_exception(error)
+def _converse(connection: HTTPConnection, path: str, body: bytes, deadline: float, given_up: threading.Event) -> bytes:
+    """Post once over the connection, and return the reply."""
+    if connection.is_closed:
+        _connect(connection)
+    # To connect may have taken longer than anybody waits for it. The event is then sent again by its sender, and
+    # must not be sent from here as well: a trigger that comes after its resolve opens the incident again.
+    if given_up.is_set():
+        _cut_off(connection, connection.sock)
+        raise TimeoutError("given up while connecting")
+    # The response takes the socket away from a connection that is not to be kept alive.
+    sock = connection.sock
+    connection.timeout = max(SHORTEST_CALL, deadline - time.monotonic())
+    connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
+    with connection.getresponse() as response:
+        sock.settimeout(REPLY_TIMEOUT)
+        return _read(response, sock, time.monotonic() + REPLY_TIMEOUT)
 
 
 def _connect(connection: HTTPConnection) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import aws
+from deadline import SHORTEST_CALL
 from event import ACTIONS, SERVICE, Action, Event, Kind
 from outcome import NotSentError, Outcome
 
@@ -33,8 +34,6 @@ MAX_BATCH_ENTRIES: Final = 10
 MAX_BATCH_BYTES: Final = 1_048_576
 # Leaves room for the attributes that a message gets on its way to the dead-letter queue.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
-# Seconds. With less than this left until the deadline, no call is begun.
-SHORTEST_CALL: Final = 0.25
 # Seconds for which the number of messages in flight is taken to be what it was.
 COUNTED_EVERY: Final = 10.0
 _MAX_REASON_CHARACTERS: Final = 1000

@@ -4,8 +4,10 @@ import functools
 import io
 import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
     os.environ.pop(name, None)
 
 import app
+import deadline
 import telemetry
 import worker
 from credentials import Credentials
@@ -41,7 +44,7 @@ from pagerduty import Client
 from parts import Parts
 from settings import Rules, Settings
 from sqs import Queue
-from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable
+from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable, wait_until
 
 
 def pytest_unconfigure() -> None:
@@ -108,6 +111,24 @@ def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def calls_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Wait until the calls that the function made have ended, also those for which it did not wait itself."""
+    name = "call of this test"
+
+    def renew() -> None:
+        monkeypatch.setattr("deadline._THREADS", ThreadPoolExecutor(10, thread_name_prefix=name))
+
+    def end() -> None:
+        deadline._THREADS.shutdown(wait=False)  # noqa: SLF001 -- the pool of this test
+        wait_until(lambda: not any(thread.name.startswith(name) for thread in threading.enumerate()))
+        renew()
+
+    renew()
+    yield end
+    end()
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from urllib3.connection import HTTPSConnection
 
 from local.aws import Failure
 from local.sandbox import Fault
-from support import Answer, Endpoint, track, wait_until
+from support import Answer, Endpoint, track
 
 # Of the function's time limit; half a second less than that is the deadline here, as it is eight seconds on Lambda.
 MILLISECONDS = 1500
@@ -21,7 +22,7 @@ RESOLVE = {"action": "resolve"}
 LOOK_UP = socket.getaddrinfo
 
 Make = Callable[..., Endpoint]
-Hang = Callable[[Make, pytest.MonkeyPatch], Endpoint]
+CallsEnd = Callable[[], None]
 
 
 def timed(endpoint: Endpoint, content: object) -> tuple[Answer, float]:
@@ -143,17 +144,34 @@ def test_secrets_that_were_read_before_serve_on_while_ssm_hangs(
 
 
 def test_an_event_that_was_given_up_while_connecting_is_never_posted(
-    make_endpoint: Make, sandbox: Any, hang_look_ups: threading.Event
+    make_endpoint: Make, sandbox: Any, hang_look_ups: threading.Event, calls_end: CallsEnd
 ) -> None:
     endpoint = make_endpoint(sandbox.url.replace("127.0.0.1", "localhost"))
-    before = threading.active_count()
     timed(endpoint, track())
     hang_look_ups.set()
-    wait_until(lambda: threading.active_count() <= before)
+    calls_end()
     endpoint.post(track(properties=RESOLVE))
 
     assert [call.event["event_action"] for call in sandbox.received] == ["resolve"]
     assert sandbox.incidents == []
+
+
+def test_an_event_that_was_given_up_once_connected_is_not_posted_over_another_connection(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd
+) -> None:
+    go_on = threading.Event()
+    putrequest = HTTPSConnection.putrequest
+
+    def wait_and_put(*args: Any, **more: Any) -> None:
+        go_on.wait(30)
+        putrequest(*args, **more)
+
+    monkeypatch.setattr(HTTPSConnection, "putrequest", wait_and_put)
+    timed(endpoint, track())
+    go_on.set()
+    calls_end()
+
+    assert endpoint.sandbox.received == []
 
 
 def test_the_next_request_does_not_wait_for_what_was_given_up(endpoint: Endpoint, log: io.StringIO) -> None:
@@ -167,16 +185,15 @@ def test_the_next_request_does_not_wait_for_what_was_given_up(endpoint: Endpoint
     assert [json.loads(line)["code"] for line in log.getvalue().splitlines()] == ["pagerduty_timeout", "delivered"]
 
 
-def test_what_was_given_up_ends_soon(endpoint: Endpoint) -> None:
+def test_what_was_given_up_ends_soon(endpoint: Endpoint, calls_end: CallsEnd) -> None:
     endless = iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", None)
     endpoint.sandbox.misbehave = lambda _: Fault.raw(endless, pause=0.001)
-    before = threading.active_count()
 
     answer, seconds = timed(endpoint, track())
 
     assert (answer.status, answer.content["code"]) == (504, "pagerduty_timeout")
     assert seconds < DEADLINE + 0.5
-    wait_until(lambda: threading.active_count() <= before)
+    calls_end()
 
 
 def test_the_worker_counts_the_time_that_ssm_took(make_endpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from event import Event
 from local.aws import Aws, Failure
 from outcome import NotSentError, Outcome
 from parts import parts
-from support import wait_until
 
 HEX = set("0123456789abcdef")
 REFUSED = Outcome("pagerduty_rejected", "no")
@@ -256,16 +254,15 @@ def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> 
 
 
 def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(
-    fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch
+    fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None]
 ) -> None:
     for name, value in (("AWS_ENDPOINT_URL", aws.url), ("QUEUE_URL", fifo.url), ("DEAD_LETTER_QUEUE_URL", fifo.url)):
         monkeypatch.setenv(name, value)
     queue = parts.__wrapped__().queue  # As on Lambda, and nobody else's.
     fifo.failure = Failure.hang()
-    before = set(threading.enumerate())
     outcomes = queue.enqueue([event()], time.monotonic() + 0.3)
     fifo.failure = None
-    wait_until(lambda: not [each for each in set(threading.enumerate()) - before if each.name == "aws"])
+    calls_end()
 
     assert codes(outcomes) == ["queue_unavailable"]
     assert (len(fifo.calls), fifo.count()) == (1, 0)
