@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
+from chaos.faults import Failure, Fault, fail
 from chaos.plan import POISON, Mode, Plan
 from chaos.router import worker_of
-from local.aws import Failure
 from local.runtime import Runtime, emulator
-from local.sandbox import Fault, Received, Sandbox
+from local.sandbox import Received, Sandbox
 from local.stack import LocalStack
 
 # PagerDuty's limit of 120 calls a minute and key, the minute compressed to two seconds.
@@ -111,7 +111,7 @@ class Weather:
     def begin(self) -> None:
         """Let it fail from now on."""
         self._sandbox.misbehave = self._at_call
-        self._stack.aws.fail = self._at_aws_call
+        fail(self._stack.aws, self._at_aws_call)
 
     def end(self) -> None:
         """Wait until no strike is under way, and end PagerDuty.

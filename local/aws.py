@@ -1,4 +1,4 @@
-"""AWS for one machine: moto's server for SSM and SQS, with FIFO queues that keep SQS's rules; fails when told to.
+"""AWS for one machine: moto's server for SSM and SQS, with FIFO queues that keep SQS's rules.
 
 moto answers every call but those about messages. Its own FIFO queues forget a deduplication id with the message and
 ignore its scope, take any id, receive count and late receipt handle, hand out the second message of a group before the
@@ -14,7 +14,6 @@ import io
 import itertools
 import json
 import re
-import socket
 import sys
 import threading
 import time
@@ -34,13 +33,13 @@ from local.server import Server, Startable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-    from typing import Self
 
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
 
     Json = dict[str, Any]
-    Moto = Callable[[str, Json], "_Answer"]  # the call's name and its request → moto's answer
+    Moto = Callable[[str, Json], "Answer"]  # the call's name and its request → moto's answer
 
 REGION: Final = "us-east-1"
 
@@ -89,44 +88,6 @@ class SqsError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True)
-class Failure:
-    """How one call goes wrong; the named constructors are the usual ways, `dataclasses.replace` combines them."""
-
-    takes_effect: bool = True  # False: nothing but the answer happens
-    hold: float = 0.0  # seconds between the effect and the answer
-    status: int = 0  # answered with `code` and `message` instead of what the rules say; 0: no
-    code: str = ""
-    message: str = ""
-    failed_entries: tuple[str, ...] = ()  # ids of a batch's entries that fail with `code`; the others take effect
-    lost: bool = False  # close the connection instead of answering
-
-    @classmethod
-    def answer(cls, status: int, code: str, message: str = "Told to fail") -> Self:
-        """Answer this status and AWS error code; nothing happens."""
-        return cls(takes_effect=False, status=status, code=code, message=message)
-
-    @classmethod
-    def entries(cls, *ids: str, code: str = "InternalError", message: str = "Told to fail") -> Self:
-        """Put these entries of a batch on its list of failed ones, as SQS's fault; the others take effect."""
-        return cls(failed_entries=ids, code=code, message=message)
-
-    @classmethod
-    def lose_answer(cls) -> Self:
-        """Let the call take effect and close the connection."""
-        return cls(lost=True)
-
-    @classmethod
-    def delay(cls, seconds: float) -> Self:
-        """Let the call take effect and answer it late."""
-        return cls(hold=seconds)
-
-    @classmethod
-    def hang(cls, seconds: float | None = None, *, takes_effect: bool = False) -> Self:
-        """Never answer: hold the connection for these seconds (None: until the server stops), then close it."""
-        return cls(takes_effect=takes_effect, hold=threading.TIMEOUT_MAX if seconds is None else seconds, lost=True)
-
-
 class Aws(Startable):
     """SSM and SQS on 127.0.0.1; a context manager, or start() and stop(), again on the same port and with its messages.
 
@@ -137,10 +98,11 @@ class Aws(Startable):
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
-        # Asked for every call with its target ("AmazonSQS.SendMessage") and request, one call at a time; not to block.
-        self.fail: Callable[[str, Json], Failure | None] | None = None
+        # Put in front of every call; chaos/faults.py lets calls fail with it.
+        self.front: Callable[[WSGIApplication], WSGIApplication] | None = None
+        self.stopping = threading.Event()
         self._sqs = _Sqs(clock, speed)
-        self._application = _Application(self, self._sqs)
+        self._application = _Application(self._sqs)
         self._port = 0
         self._server: Server | None = None
 
@@ -175,17 +137,21 @@ class Aws(Startable):
         """Listen; OSError when the port was taken meanwhile, RuntimeError when it listens already."""
         if self._server:
             raise RuntimeError(f"It already listens at {self.url}")
-        self._application.stopping.clear()
-        self._server = Server(self._application, self._port)
+        self.stopping.clear()
+        self._server = Server(self._answer, self._port)
         self._port = self._server.port
         self._server.start()
 
     def stop(self) -> None:
         """Take no more calls, and end the ones that wait without an answer; harmless when stopped already."""
         server, self._server = self._server, None
-        self._application.stopping.set()
+        self.stopping.set()
         if server:
             server.stop()
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        application = self.front(self._application) if self.front else self._application
+        return application(environ, start_response)
 
 
 def _load_ssm() -> None:
@@ -214,7 +180,7 @@ class Peek(NamedTuple):
     is_put_off: bool  # hidden because its consumer asked for it, not because somebody is working on it
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """What is answered to one call."""
 
     status: int
@@ -222,66 +188,41 @@ class _Answer(NamedTuple):
     headers: list[tuple[str, str]]
 
 
-class _Application:
-    """The WSGI application: lets a call fail, answers it with SQS's rules, or hands it to moto."""
+def ask(application: WSGIApplication, environ: WSGIEnvironment, body: bytes) -> Answer:
+    """Hand a call to an application, with this body."""
+    environ = {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+    parts, status, headers = run_wsgi_app(application, environ)
+    return Answer(int(status.split()[0]), b"".join(parts), list(headers))
 
-    def __init__(self, aws: Aws, sqs: _Sqs) -> None:
-        self.stopping = threading.Event()
-        self._aws = aws
+
+class _Application:
+    """The WSGI application: answers a call with SQS's rules, or hands it to moto."""
+
+    def __init__(self, sqs: _Sqs) -> None:
         self._sqs = sqs
-        self._asking = threading.RLock()
         _load_ssm()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
-    def __call__(self, environ: Json, start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         target = environ.get("HTTP_X_AMZ_TARGET", "")
-        request = json.loads(body) if target else {}
-        failure = self._failure(target, request)
-
-        answer = self._answer(environ, target, request, failure) if target else self._ask_moto(environ, body)
-        if self.stopping.wait(min(failure.hold, threading.TIMEOUT_MAX)) or failure.lost:
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            raise ConnectionAbortedError  # which werkzeug passes over, as if the client had gone away
+        answer = self._answer_by_rules(environ, target, json.loads(body)) if target else ask(self._moto, environ, body)
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
         return [answer.body]
 
-    def _failure(self, target: str, request: Json) -> Failure:
-        with self._asking:
-            return (self._aws.fail and self._aws.fail(target, request)) or Failure()
-
-    def _answer(self, environ: Json, target: str, request: Json, failure: Failure) -> _Answer:
-        if not failure.takes_effect:
-            return _refusal(failure.status or HTTPStatus.SERVICE_UNAVAILABLE, failure.code, failure.message)
-        spared, failed = _without_failed_entries(request, failure)
-        if failed and not spared["Entries"]:
-            return _json_answer({"Failed": failed})
-        answer = self._answer_by_rules(environ, target, spared)
-        if failure.status:
-            return _refusal(failure.status, failure.code, failure.message)
-        if failed and answer.status == HTTPStatus.OK:
-            content = json.loads(answer.body)
-            return _json_answer({**content, "Failed": [*content.get("Failed", []), *failed]})
-        return answer
-
-    def _answer_by_rules(self, environ: Json, target: str, request: Json) -> _Answer:
+    def _answer_by_rules(self, environ: Json, target: str, request: Json) -> Answer:
         service, _, action = target.partition(".")
 
-        def moto(action: str, request: Json) -> _Answer:
+        def moto(action: str, request: Json) -> Answer:
             changed = {**environ, "HTTP_X_AMZ_TARGET": f"{service}.{action}"}
-            return self._ask_moto(changed, json.dumps(request).encode())
+            return ask(self._moto, changed, json.dumps(request).encode())
 
         if service != "AmazonSQS":
             return moto(action, request)
         try:
             return self._sqs.call(action, request, moto)
         except SqsError as error:
-            return _refusal(HTTPStatus.BAD_REQUEST, error.code, str(error))
-
-    def _ask_moto(self, environ: Json, body: bytes) -> _Answer:
-        environ = {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
-        parts, status, headers = run_wsgi_app(self._moto, environ)
-        return _Answer(int(status.split()[0]), b"".join(parts), list(headers))
+            return refusal(HTTPStatus.BAD_REQUEST, error.code, str(error))
 
 
 class _Sqs:
@@ -293,13 +234,13 @@ class _Sqs:
         self._turn = threading.Lock()
         self._queues: dict[str, _FifoQueue] = {}
 
-    def call(self, action: str, request: Json, moto: Moto) -> _Answer:
+    def call(self, action: str, request: Json, moto: Moto) -> Answer:
         """Answer one call. Raises SqsError."""
         with self._turn:
             if action in _MESSAGE_CALLS:
                 queue = self._queue(request["QueueUrl"].rpartition("/")[2], moto)
                 # moto says it of a queue that is not there.
-                return _json_answer(_MESSAGE_CALLS[action](queue, request)) if queue else moto(action, request)
+                return json_answer(_MESSAGE_CALLS[action](queue, request)) if queue else moto(action, request)
             if action not in QUEUE_CALLS:
                 raise _not_modelled(action)
             if action == "CreateQueue":
@@ -316,13 +257,13 @@ class _Sqs:
         with self._turn:
             return self._queues[name].peek() if name in self._queues else []
 
-    def _with_counts(self, name: str, answer: _Answer, moto: Moto) -> _Answer:
+    def _with_counts(self, name: str, answer: Answer, moto: Moto) -> Answer:
         """Put our counts of the messages in the place of moto's."""
         queue = self._queue(name, moto)
         known = json.loads(answer.body or b"{}").get("Attributes", {})
         counts = queue.counts() if queue else {}
         known |= {name: count for name, count in counts.items() if name in known}
-        return _json_answer({"Attributes": known} if known else {})
+        return json_answer({"Attributes": known} if known else {})
 
     def _queue(self, name: str, moto: Moto) -> _FifoQueue | None:
         """Find a queue; one that was not used before starts empty, with the attributes that moto knows."""
@@ -595,7 +536,7 @@ def _one_by_one(call: Callable[[_FifoQueue, Json], Json]) -> Callable[[_FifoQueu
                 call(queue, entry)
                 answer.setdefault("Successful", []).append({"Id": entry["Id"]})
             except SqsError as error:
-                failed = _failed_entry(entry["Id"], error.code, str(error), sender_fault=True)
+                failed = failed_entry(entry["Id"], error.code, str(error), sender_fault=True)
                 answer.setdefault("Failed", []).append(failed)
         return answer
 
@@ -692,11 +633,12 @@ def _size(entry: Json) -> int:
 # -- the wire ----------------------------------------------------------------------------------------------------------
 
 
-def _json_answer(content: Json) -> _Answer:
-    return _Answer(HTTPStatus.OK, json.dumps(content).encode(), [("Content-Type", "application/x-amz-json-1.0")])
+def json_answer(content: Json) -> Answer:
+    """Build AWS's answer to a call that succeeded, at least in part."""
+    return Answer(HTTPStatus.OK, json.dumps(content).encode(), [("Content-Type", "application/x-amz-json-1.0")])
 
 
-def _refusal(status: int, code: str, message: str) -> _Answer:
+def refusal(status: int, code: str, message: str) -> Answer:
     """Build an AWS error; SQS's older codes travel in a header of their own.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-json-faqs.html
@@ -704,17 +646,9 @@ def _refusal(status: int, code: str, message: str) -> _Answer:
     fault = "Sender" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Receiver"
     headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-query-error", f"{code};{fault}")]
     body = {"__type": code.rpartition(".")[2], "message": message}
-    return _Answer(status, json.dumps(body).encode(), headers)
+    return Answer(status, json.dumps(body).encode(), headers)
 
 
-def _without_failed_entries(request: Json, failure: Failure) -> tuple[Json, list[Json]]:
-    """Split a batch into what goes through and the answers to the entries that are told to fail."""
-    ids = [entry["Id"] for entry in request.get("Entries", []) if entry["Id"] in failure.failed_entries]
-    if not ids:
-        return request, []
-    spared = {**request, "Entries": [entry for entry in request["Entries"] if entry["Id"] not in ids]}
-    return spared, [_failed_entry(each, failure.code, failure.message, sender_fault=False) for each in ids]
-
-
-def _failed_entry(entry_id: str, code: str, message: str, *, sender_fault: bool) -> Json:
+def failed_entry(entry_id: str, code: str, message: str, *, sender_fault: bool) -> Json:
+    """Build what a batch call says of an entry that failed."""
     return {"Id": entry_id, "SenderFault": sender_fault, "Code": code, "Message": message}

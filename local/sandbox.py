@@ -1,8 +1,4 @@
-"""A PagerDuty for one machine: enforces the documented rules, keeps incidents by dedup key, and fails when told to.
-
-It judges events from PagerDuty's documentation alone and shares no code with the function, so that a mistake in the
-function's idea of PagerDuty shows. Where the documentation is silent it is strict, and says so in a comment.
-"""
+"""A PagerDuty for one machine: enforces the documented rules, keeps incidents by dedup key, and fails when told to."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ import re
 import socket
 import socketserver
 import ssl
-import struct
 import sys
 import tempfile
 import threading
@@ -24,41 +19,26 @@ import uuid
 from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import trustme
 
 from local.guard import REFUSAL, is_for_us
+from local.rules import ROUTING_KEY, SEVERITIES, violations
 from local.server import Startable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
-
-    Ending = Literal["keep", "close", "reset", "hold"]  # what becomes of the connection after an answer
-    Rule = Callable[[str, Any], list[str]]  # the name of a field and its value → what is wrong with it
 
 PATHS = {"/v2/enqueue": "alert", "/v2/change/enqueue": "change"}
 
-# https://developer.pagerduty.com/docs/send-alert-event and https://developer.pagerduty.com/docs/send-change-event
-SUMMARY_CHARACTERS = 1024
-SEVERITIES = ("critical", "error", "warning", "info")
-DEDUP_KEY_CHARACTERS = 255
-ROUTING_KEY = r"[A-Za-z0-9]{32}"
-# https://developer.pagerduty.com/docs/events-api-v2-overview says "512 KB"; decimal is the reading that is always safe.
-EVENT_BYTES = 512_000
 # Seconds in which RATE_LIMIT of local/options.py counts; its source says "per minute".
 RATE_WINDOW = 60.0
-# RFC 3339 (OpenAPI's `date-time`), and the offset without a colon of PagerDuty's own example; a leap second is one.
-TIMESTAMP = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):([0-5]\d|60)(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)",
-    re.ASCII | re.IGNORECASE,
-)
 
 # Below the ephemeral ports of Linux and macOS: while the sandbox is stopped, no client's own connection takes its port.
 PORTS = range(20_000, 30_000)
@@ -107,24 +87,16 @@ class Incident:
 
 @dataclass(frozen=True)
 class Fault:
-    """How one call goes wrong; the named constructors are the usual ways, `dataclasses.replace` combines them."""
+    """How one call goes wrong: by what is answered instead of what the rules say. More ways are in chaos/faults.py."""
 
-    wait: float = 0.0  # seconds before the rules are applied
     takes_effect: bool = True  # False: the rules are not applied, and nothing but the answer happens
-    hold: float = 0.0  # seconds between the effect and the answer
-    reply: bytes | Iterable[bytes] | None = None  # written instead of what the rules say, as a whole or in pieces
+    reply: bytes | None = None  # sent instead of what the rules say; None: that
     status: int = 0  # of the reply, for the record
-    pause: float = 0.0  # seconds before each piece, and with it a whole answer is written a byte at a time
-    ending: Ending = "keep"  # hold: wait until the client hangs up
+    is_silent: bool = False  # nothing is answered, and the client waits until it hangs up
 
     @classmethod
     def answer(
-        cls,
-        status: int,
-        body: Mapping[str, Any] | str | None = None,
-        *,
-        takes_effect: bool | None = None,
-        headers: Mapping[str, str] | None = None,
+        cls, status: int, body: Mapping[str, Any] | str | None = None, *, takes_effect: bool | None = None
     ) -> Self:
         """Answer this status and body (an object as JSON); the event takes effect if told so, else if it is a 2xx."""
         if takes_effect is None:
@@ -132,45 +104,17 @@ class Fault:
         if body is None:
             body = {"status": responses.get(status, "unknown").lower(), "message": f"Told to answer {status}"}
         text = body if isinstance(body, str) else json.dumps(body)
-        return cls(takes_effect=takes_effect, reply=_response(status, text.encode(), headers), status=status)
+        return cls(takes_effect, _response(status, text.encode()), status)
 
-    @classmethod
-    def raw(
-        cls,
-        reply: bytes | Iterable[bytes],
-        *,
-        pause: float = 0.0,
-        ending: Ending = "close",
-        takes_effect: bool = True,
-    ) -> Self:
-        """Answer exactly these bytes; pieces need not end, and an iterator is used up by one call."""
-        return cls(takes_effect=takes_effect, reply=reply, pause=pause, ending=ending)
+    def begin(self, line: Line) -> None:
+        """Do what happens before the rules are applied."""
 
-    @classmethod
-    def delay(cls, seconds: float) -> Self:
-        """Wait, then go on as usual: the event takes effect late, even when the client has given up by then."""
-        return cls(wait=seconds)
-
-    @classmethod
-    def reset_before(cls) -> Self:
-        """Reset the connection, the event not taken; to leave the body unread, set `Sandbox.ask_before_body`."""
-        return cls.raw(b"", ending="reset", takes_effect=False)
-
-    @classmethod
-    def reset_after(cls) -> Self:
-        """Let the event take effect and reset the connection: the answer is lost."""
-        return cls.raw(b"", ending="reset")
-
-    @classmethod
-    def hang(cls, seconds: float | None = None, *, takes_effect: bool = False) -> Self:
-        """Never answer: close the connection after these seconds (None: when the client or the sandbox does)."""
-        ending: Ending = "hold" if seconds is None else "close"
-        return cls(takes_effect=takes_effect, hold=seconds or 0.0, reply=b"", ending=ending)
-
-    @classmethod
-    def trickle(cls, pause: float) -> Self:
-        """Go on as usual, but send the answer, headers included, a byte at a time."""
-        return cls(pause=pause)
+    def finish(self, line: Line, reply: bytes) -> None:
+        """Send the reply, or what becomes of it."""
+        if self.is_silent:
+            line.wait_for_hang_up()
+        else:
+            line.send(reply)
 
 
 class _Answer(NamedTuple):
@@ -186,125 +130,6 @@ class _Answer(NamedTuple):
         body = json.dumps(self.body).encode()
         response = _response(self.status, body)
         return response.removesuffix(body) if method == "HEAD" else response
-
-
-def _text(pattern: str = ".*", complaint: str = "must be a string") -> Rule:
-    """Make the rule for a string that matches as a whole."""
-    matches = re.compile(pattern, re.DOTALL).fullmatch
-    return lambda where, value: [] if isinstance(value, str) and matches(value) else [f"'{where}' {complaint}"]
-
-
-def _one_of(*allowed: str) -> Rule:
-    """Make the rule for an enumeration; upper and lower case matter to PagerDuty."""
-    complaint = f"is invalid (must be one of: {', '.join(allowed)})"
-    return lambda where, value: [] if value in allowed else [f"'{where}' {complaint}"]
-
-
-def _array(rule: Rule) -> Rule:
-    """Make the rule for an array of which every item follows a rule."""
-
-    def apply(where: str, value: Any) -> list[str]:
-        if not isinstance(value, list):
-            return [f"'{where}' must be an array"]
-        return [error for position, item in enumerate(value) for error in rule(f"{where}[{position}]", item)]
-
-    return apply
-
-
-def _object(fields: Mapping[str, Rule], *required: str, others: bool = False) -> Rule:
-    """Make the rule for an object: its fields' rules, which of them it must have, whether it may have others."""
-
-    def apply(where: str, value: Any) -> list[str]:
-        if not isinstance(value, dict):
-            return [f"'{where}' must be an object"]
-        prefix = f"{where}." if where else ""
-        errors = [f"'{prefix}{name}' is missing" for name in required if name not in value]
-        errors += [f"'{prefix}{name}' is not a known field" for name in value if not others and name not in fields]
-        return errors + [
-            error for name in fields if name in value for error in fields[name](prefix + name, value[name])
-        ]
-
-    return apply
-
-
-def _timestamp(where: str, value: Any) -> list[str]:
-    """Want a date and time that exists."""
-    match = TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
-    with suppress(ValueError):
-        if match:
-            year, month, day, hour, minute, second = map(int, match.groups())
-            datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)
-            return []
-    return [f"'{where}' must be an ISO 8601 date and time with an offset"]
-
-
-# The tables of https://developer.pagerduty.com/docs/send-alert-event and https://support.pagerduty.com/main/docs/pd-cef.
-# PagerDuty does not say that it refuses fields which are not in its tables. The sandbox does, in an event and in its
-# payload: a field that nobody reads is a typo of ours.
-CHANGE_PAYLOAD: dict[str, Rule] = {
-    "summary": _text(
-        rf"(?=.*\S).{{1,{SUMMARY_CHARACTERS}}}", f"must be 1 to {SUMMARY_CHARACTERS} characters, not blank"
-    ),
-    "source": _text(),
-    # Not in PagerDuty's table for change events, but RudderStack's page maps it.
-    "severity": _one_of(*SEVERITIES),
-    "timestamp": _timestamp,
-    # PagerDuty takes a plain string in practice, but documents an object, and event rules can use nothing else.
-    "custom_details": _object({}, others=True),
-}
-ALERT_PAYLOAD = CHANGE_PAYLOAD | {
-    "source": _text(r".*\S.*", "must be a string that is not blank"),
-    "component": _text(),
-    "group": _text(),
-    "class": _text(),
-}
-HTTPS = _text(r"(?i:https)://.+", "must be served via HTTPS")
-CONTEXT: dict[str, Rule] = {
-    "links": _array(_object({"href": _text(".+", "must not be empty"), "text": _text()}, "href", others=True)),
-    # For change events, only the OpenAPI description has them.
-    "images": _array(_object({"src": HTTPS, "href": _text(), "alt": _text()}, "src", others=True)),
-}
-ALERT = CONTEXT | {
-    "routing_key": _text(ROUTING_KEY, "is incorrect (should be 32 letters and digits)"),
-    "event_action": _one_of("trigger", "acknowledge", "resolve"),
-    "dedup_key": _text(f".{{1,{DEDUP_KEY_CHARACTERS}}}", f"must be 1 to {DEDUP_KEY_CHARACTERS} characters"),
-    "payload": _object(ALERT_PAYLOAD),
-    "client": _text(),
-    "client_url": _text(),
-}
-TRIGGER = ALERT | {"payload": _object(ALERT_PAYLOAD, "summary", "source", "severity")}
-CHANGE = CONTEXT | {
-    # https://developer.pagerduty.com/docs/events-api-v2-overview, "Getting Started": the keys of rulesets begin with R.
-    "routing_key": _text(f"(?!R){ROUTING_KEY}", "is incorrect (should be 32 letters and digits, and not a ruleset's)"),
-    "payload": _object(CHANGE_PAYLOAD, "summary"),
-}
-ALERT_RULES = {
-    "trigger": _object(TRIGGER, "routing_key", "event_action", "payload"),
-    "acknowledge": _object(ALERT, "routing_key", "event_action", "dedup_key"),
-    "resolve": _object(ALERT, "routing_key", "event_action", "dedup_key"),
-}
-UNKNOWN_ACTION_RULES = _object(ALERT, "routing_key", "event_action")
-CHANGE_RULES = _object(CHANGE, "routing_key", "payload")
-
-
-def violations(kind: str, body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the event in a body ({} when unreadable) and every rule for an "alert" or "change" that it breaks."""
-    # How PagerDuty refuses an oversized event is not documented. A 400 is what integrators report.
-    errors = [f"The event is larger than {EVENT_BYTES} bytes"] if len(body) > EVENT_BYTES else []
-    try:
-        event = json.loads(body.decode(), parse_constant=_no_json)
-        json.dumps(event, ensure_ascii=False).encode()  # A lone surrogate parses, but no UTF-8 can hold it.
-    except (ValueError, RecursionError):
-        return {}, (*errors, "The body is not valid JSON in UTF-8")
-    if not isinstance(event, dict):
-        return {}, (*errors, "The body is not a JSON object")
-    alert_rules = ALERT_RULES.get(str(event.get("event_action")), UNKNOWN_ACTION_RULES)
-    return event, (*errors, *(CHANGE_RULES if kind == "change" else alert_rules)("", event))
-
-
-def _no_json(constant: str) -> NoReturn:
-    """Refuse NaN and the infinities, which Python reads and JSON does not have (RFC 8259, section 6)."""
-    raise ValueError(constant)
 
 
 # Events for an integration that was deleted: https://support.pagerduty.com/main/docs/billing
@@ -335,9 +160,8 @@ class Sandbox(Startable):
     """A PagerDuty on 127.0.0.1; a context manager, or start() and stop(), again on the same port if wanted.
 
     Its port takes TLS and plain HTTP alike. Its certificate is of a CA of its own, which clients find in `ca_file()`.
-    `rate_limit` calls are let through per `window` seconds and routing key (None: any number). `latency` is the time in
-    seconds from an event's effect to its answer. `on_received` is called for every call between the two, by the thread
-    of its connection.
+    `rate_limit` calls are let through per `window` seconds and routing key (None: any number). `on_received` is called
+    for every call between its effect and its answer, by the thread of its connection.
     """
 
     def __init__(
@@ -346,17 +170,13 @@ class Sandbox(Startable):
         *,
         rate_limit: int | None = None,
         window: float = RATE_WINDOW,
-        latency: float = 0.0,
         on_received: Callable[[Received], object] | None = None,
     ) -> None:
         self.rate_limit = rate_limit
         self.window = window
-        self.latency = latency
         self.on_received = on_received
         # Asked for every call before the rules, one call at a time and in order of arrival; it must not block.
         self.misbehave: Callable[[Received], Fault | None] | None = None
-        # Ask it before the body is read instead (its event is {} then), so that a reset can leave the body unread.
-        self.ask_before_body = False
         # Routing keys that exist; None: every well-formed one does.
         self.known_keys: set[str] | None = None
         self.clock: Callable[[], float] = time.monotonic
@@ -419,9 +239,7 @@ class Sandbox(Startable):
             misbehave = self.misbehave
             return call, (misbehave and misbehave(call)) or Fault()
 
-    def decide(
-        self, call: Received, method: str, errors: tuple[str, ...], fault: Fault
-    ) -> tuple[Received, bytes | Iterable[bytes]]:
+    def decide(self, call: Received, method: str, errors: tuple[str, ...], fault: Fault) -> tuple[Received, bytes]:
         """Apply the rules as far as the fault lets them, record the call, return it and its answer; for the handler."""
         with self._lock:
             answer = self._ingest(call, method, errors) if fault.takes_effect else DISCARDED
@@ -504,16 +322,12 @@ def _refused(status: HTTPStatus, name: str, message: str) -> _Answer:
     return _Answer(status, {"status": name, "message": message}, (message,))
 
 
-def _response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+def _response(status: int, body: bytes, content_type: str = "application/json") -> bytes:
     """Encode an answer; some statuses have no body (RFC 9110, section 6.4.1)."""
-    headers = {"Content-Type": "application/json", **(headers or {})}
+    head = f"HTTP/1.1 {status} {responses.get(status, '')}\r\nContent-Type: {content_type}\r\n"
     if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-        body = b""
-    else:
-        headers["Content-Length"] = str(len(body))
-    head = f"HTTP/1.1 {status} {responses.get(status, '')}\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
-    return head.encode() + body
+        return f"{head}\r\n".encode()
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class _Server(ThreadingHTTPServer):
@@ -528,7 +342,7 @@ class _Server(ThreadingHTTPServer):
         self.stopping = threading.Event()
         self.connections: dict[threading.Thread, socket.socket] = {}
         self.accepting = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), Line)
 
     def server_bind(self) -> None:
         """Leave out the parent's look-up of the host's name, which may take seconds."""
@@ -581,7 +395,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Line(BaseHTTPRequestHandler):
     """Reads calls from one connection and answers them; what the answers are is the sandbox's."""
 
     protocol_version = "HTTP/1.1"
@@ -590,32 +404,27 @@ class _Handler(BaseHTTPRequestHandler):
     _status_is_out = False
 
     def do_POST(self) -> None:
+        """Answer a call."""
         sandbox = self.server.sandbox
         if not is_for_us(self.headers.get("Host"), self.headers.get("Origin")):
             self._read()
-            self._send(_response(HTTPStatus.FORBIDDEN, REFUSAL, {"Content-Type": "text/plain"}), 0.0)
-            self._end("close")
+            self.send(_response(HTTPStatus.FORBIDDEN, REFUSAL, "text/plain"))
+            self.close_connection = True
             return
         path = self.path.partition("?")[0]
         kind = PATHS.get(path, "")
-        early = sandbox.ask_before_body
-        event, errors = ({}, ()) if early else violations(kind, self._read())
+        event, errors = violations(kind, self._read())
         call, fault = sandbox.arrive(kind, path, event)
-        if early and (fault.takes_effect or fault.ending != "reset"):
-            event, errors = violations(kind, self._read())
-            call = replace(call, event=event)
-        self._wait(fault.wait)
+        fault.begin(self)
         call, reply = sandbox.decide(call, self.command, errors, fault)
         self._status_is_out = False
         try:
-            self._wait(sandbox.latency + fault.hold)
-            self._send(reply, fault.pause)
+            fault.finish(self, reply)
         except OSError:
             # Whoever has read the line with the status has been answered, whatever becomes of the rest.
             if not self._status_is_out:
                 sandbox.lose(call)
             raise
-        self._end(fault.ending)
 
     do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 -- the parent's names for them
 
@@ -630,32 +439,24 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionResetError("The client went away in the middle of the body")
         return body
 
-    def _wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait, but no longer than the sandbox runs: its end is the end of the connection."""
         if self.server.stopping.wait(seconds):
             raise ConnectionAbortedError("The sandbox was stopped")
 
-    def _send(self, reply: bytes | Iterable[bytes], pause: float) -> None:
-        """Send the answer, unless the client has hung up: the system would take it, and nobody would get it."""
+    def send(self, content: bytes) -> None:
+        """Send, unless the client has hung up: the system would take it, and nobody would get it."""
         with suppress(BlockingIOError):
             # TLS sockets refuse to peek; below them there is one that doesn't.
             if not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 raise ConnectionResetError("The client did not wait for the answer")
-        if isinstance(reply, bytes):
-            reply = [bytes([byte]) for byte in reply] if pause else [reply]
-        for piece in reply:
-            self._wait(pause)
-            self.connection.sendall(piece)
-            self._status_is_out = self._status_is_out or b"\n" in piece
+        self.connection.sendall(content)
+        self._status_is_out = self._status_is_out or b"\n" in content
 
-    def _end(self, ending: Ending) -> None:
-        """Let the connection go on or end; a reset (linger 0, and no orderly end) is ECONNRESET to the client."""
-        self.close_connection = self.close_connection or ending != "keep"
-        if ending == "hold":
-            self.rfile.read()
-        elif ending == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raise ConnectionResetError("Told to reset the connection")
+    def wait_for_hang_up(self) -> None:
+        """Read until there is no more, and end."""
+        self.close_connection = True
+        self.rfile.read()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the parent's name for it
         """Stay quiet: `on_received` tells."""

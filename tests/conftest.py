@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 
+from chaos.faults import fail
 from local.browser import find_chromium
 from local.sandbox import Sandbox, ca_file
 
@@ -70,7 +71,7 @@ def running_aws() -> Iterator[Aws]:
 def aws(running_aws: Aws) -> Iterator[Aws]:
     """Lend the one SSM and SQS that is running; it does not fail."""
     yield running_aws
-    running_aws.fail = None
+    fail(running_aws, None)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ import pytest
 
 import app
 import webhook
-from local.aws import Failure
-from local.sandbox import Fault
+from chaos.faults import Failure, Fault, fail
 from mapping import map_event
 from parts import parts
 from settings import Rules
@@ -111,7 +110,7 @@ def test_changing_the_secret_loses_nothing_while_strangers_call_all_the_time(
     secret, told, strangers = TOKEN, set(), set()
     for quarter_of_a_second in range(60):
         clock.now += 0.25
-        endpoint.aws.fail = ssm_is_down if quarter_of_a_second in outage else None
+        fail(endpoint.aws, ssm_is_down if quarter_of_a_second in outage else None)
         if quarter_of_a_second == 16:
             endpoint.put("webhook-token", f"{NEXT_TOKEN} {TOKEN}")
         if quarter_of_a_second == 20:
@@ -283,7 +282,7 @@ def ssm_reads(endpoint: Endpoint) -> list[list[str]]:
         if target == "AmazonSSM.GetParameters":
             reads.append([name.removeprefix(f"{endpoint.prefix}/") for name in request["Names"]])
 
-    endpoint.aws.fail = record
+    fail(endpoint.aws, record)
     return reads
 
 
@@ -313,7 +312,7 @@ def test_a_service_whose_parameter_holds_no_key_has_none(teams: Endpoint) -> Non
 
 def test_while_ssm_cannot_tell_the_event_comes_again_instead_of_paging_somebody_else(teams: Endpoint) -> None:
     teams.post(of_team("payments"))
-    teams.aws.fail = ssm_is_down
+    fail(teams.aws, ssm_is_down)
 
     answer = teams.post(of_team("checkout"))
 
@@ -327,7 +326,7 @@ def test_an_outage_of_ssm_is_no_reason_to_believe_what_it_said_long_ago(
     endpoint = make_endpoint(rules=BY_TEAM, clock=clock)
     endpoint.post(of_team("checkout"))
     clock.now += 60
-    endpoint.aws.fail = ssm_is_down
+    fail(endpoint.aws, ssm_is_down)
 
     assert endpoint.post(of_team("checkout")).status == 503
 
@@ -379,7 +378,7 @@ def test_of_very_many_services_in_one_request_a_hundred_are_looked_up_and_the_ot
 
 def test_of_a_batch_only_the_events_of_a_service_that_cannot_be_read_are_put_off(teams: Endpoint) -> None:
     teams.post(of_team("payments"))
-    teams.aws.fail = ssm_is_down
+    fail(teams.aws, ssm_is_down)
 
     answer = teams.post([of_team("checkout"), of_team("payments", messageId="m-2")])
 
@@ -567,9 +566,9 @@ def test_a_batch_that_has_to_be_sent_again_loses_no_page_and_doubles_none(endpoi
         track(messageId="m-3", properties={"dedupKey": "other"}),
     ]
     endpoint.post(track(messageId="m-0"))
-    endpoint.aws.fail = lambda _, request: Failure.entries("2") if len(request.get("Entries", [])) > 1 else None
+    fail(endpoint.aws, lambda _, request: Failure.entries("2") if len(request.get("Entries", [])) > 1 else None)
     first = endpoint.post(batch)
-    endpoint.aws.fail = None
+    fail(endpoint.aws, None)
     again = endpoint.post(batch)
     while records := endpoint.received(endpoint.has.settings.queue_url):
         assert endpoint.work(records) == []
@@ -587,7 +586,7 @@ def test_a_batch_that_has_to_be_sent_again_loses_no_page_and_doubles_none(endpoi
 
 
 def test_one_event_that_the_queue_does_not_take_makes_the_sender_send_all_again(endpoint: Endpoint) -> None:
-    endpoint.aws.fail = lambda _, request: Failure.entries("1") if "Entries" in request else None
+    fail(endpoint.aws, lambda _, request: Failure.entries("1") if "Entries" in request else None)
 
     answer = endpoint.post([numbered(1), numbered(2), 7])
 
@@ -668,7 +667,7 @@ def test_in_queued_delivery_a_misspelt_service_is_seen_at_once(queued: Endpoint)
     "failure", [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.lose_answer()]
 )
 def test_a_queue_that_does_not_take_an_event_is_a_503(queued: Endpoint, failure: Failure) -> None:
-    queued.aws.fail = lambda target, _: failure if target == "AmazonSQS.SendMessageBatch" else None
+    fail(queued.aws, lambda target, _: failure if target == "AmazonSQS.SendMessageBatch" else None)
 
     answer = queued.post(track())
 

@@ -12,8 +12,9 @@ import boto3
 import pytest
 
 import aws as aws_clients
+from chaos.faults import Failure, fail
 from credentials import Credentials
-from local.aws import Aws, Failure
+from local.aws import Aws
 from outcome import NotSentError, Outcome
 from support import Clock
 
@@ -28,7 +29,7 @@ class Ssm:
         self.prefix = f"/credentials/{uuid.uuid4()}"
         self.reads: list[list[str]] = []
         self.failure: Failure | None = None
-        aws.fail = self._read
+        fail(aws, self._read)
 
     def put(self, name: str, value: str) -> None:
         self.client.put_parameter(Name=f"{self.prefix}/{name}", Value=value, Type="SecureString", Overwrite=True)
@@ -334,7 +335,7 @@ def test_an_ssm_that_cannot_be_reached_is_our_fault(clock: Clock) -> None:
 
 def test_an_ssm_that_throttles_for_a_moment_is_only_late(ssm: Ssm, aws: Aws) -> None:
     answers = iter([Failure.answer(400, "ThrottlingException")] * 2)
-    aws.fail = lambda *_: next(answers, None)
+    fail(aws, lambda *_: next(answers, None))
     client = aws.client("ssm", aws_clients.CLIENT_CONFIG)
 
     assert Credentials(ssm.prefix, client).routing_keys("default", time.monotonic() + 8) == ("k" * 32,)

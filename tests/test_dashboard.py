@@ -12,11 +12,12 @@ import pytest
 import urllib3
 
 import access_log
+from chaos.faults import Fault
 from dashboard import Shown, draw, label_of, metrics_of, substitute
 from infrastructure import deployed, of_type, transform
 from local.metrics import Metric, read_all
 from local.options import LOCAL_TOKEN, Options
-from local.sandbox import Fault, Received
+from local.sandbox import Received
 from local.stack import LocalStack
 from support import track, wait_until
 

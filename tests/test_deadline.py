@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from urllib3.connection import HTTPSConnection
 
-from local.aws import Failure
-from local.sandbox import Fault
+from chaos.faults import Failure, Fault, fail
 from support import Answer, Endpoint, track
 
 # Of the function's time limit; half a second less than that is the deadline here, as it is eight seconds on Lambda.
@@ -106,7 +105,7 @@ def test_a_tls_handshake_that_hangs(make_endpoint: Make, silent_port: int) -> No
 
 
 def test_an_ssm_that_hangs(endpoint: Endpoint) -> None:
-    endpoint.aws.fail = lambda target, _: Failure.hang() if target.startswith("AmazonSSM") else None
+    fail(endpoint.aws, lambda target, _: Failure.hang() if target.startswith("AmazonSSM") else None)
 
     answer, seconds = timed(endpoint, track())
 
@@ -117,7 +116,7 @@ def test_an_ssm_that_hangs(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("content", [track(), [track(), track(messageId="m-2", properties={"dedupKey": "other"})]])
 def test_an_sqs_that_hangs(make_endpoint: Make, content: object) -> None:
     endpoint = make_endpoint(mode="queued")
-    endpoint.aws.fail = lambda target, _: Failure.hang() if target.startswith("AmazonSQS") else None
+    fail(endpoint.aws, lambda target, _: Failure.hang() if target.startswith("AmazonSQS") else None)
 
     answer, seconds = timed(endpoint, content)
 
@@ -132,7 +131,7 @@ def test_secrets_that_were_read_before_serve_on_while_ssm_hangs(
     endpoint = make_endpoint(clock=clock)
     endpoint.post(track())
     clock.now += 1000
-    endpoint.aws.fail = lambda target, _: Failure.hang() if target.startswith("AmazonSSM") else None
+    fail(endpoint.aws, lambda target, _: Failure.hang() if target.startswith("AmazonSSM") else None)
 
     answer, seconds = timed(endpoint, track())
 
@@ -199,7 +198,7 @@ def test_what_was_given_up_ends_soon(endpoint: Endpoint, calls_end: CallsEnd) ->
 def test_the_worker_counts_the_time_that_ssm_took(make_endpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.DEADLINE", 1.0)
     endpoint = make_endpoint()
-    endpoint.aws.fail = lambda target, _: Failure.delay(0.6) if target.startswith("AmazonSSM") else None
+    fail(endpoint.aws, lambda target, _: Failure.delay(0.6) if target.startswith("AmazonSSM") else None)
     endpoint.sandbox.misbehave = lambda _: Fault.hang()
     endpoint.post([track()])
     endpoint.has.credentials._entries.clear()  # noqa: SLF001 -- as in a process of its own

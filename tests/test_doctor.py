@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 import pytest
 
+from chaos.faults import Failure, fail
 from local import doctor
-from local.aws import Failure
 from local.doctor import Finding, Stack, examine, lines
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
 from local.stack import LocalStack
@@ -35,7 +35,7 @@ def local(running: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loca
     running.sandbox.clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", running.aws.url)
     yield running
-    running.aws.fail = None
+    fail(running.aws, None)
 
 
 def outputs_of(local: LocalStack) -> dict[str, str]:
@@ -489,7 +489,7 @@ def test_credentials_that_have_expired_are_not_taken_for_a_permission(
 ) -> None:
     name = deploy()
     expired = Failure.answer(400, "ExpiredTokenException")
-    local.aws.fail = lambda target, _: expired if target == "AmazonSSM.GetParameter" else None
+    fail(local.aws, lambda target, _: expired if target == "AmazonSSM.GetParameter" else None)
     _, output = ask(name)
 
     assert "ssm:GetParameter failed (ExpiredTokenException)\n      AWS does not take your credentials." in output
@@ -535,7 +535,7 @@ def test_a_permission_that_you_lack_is_named_and_the_rest_is_looked_at_all_the_s
     permission: str,
 ) -> None:
     name = deploy()
-    local.aws.fail = lambda target, _: Failure.answer(400, "AccessDeniedException") if target == call else None
+    fail(local.aws, lambda target, _: Failure.answer(400, "AccessDeniedException") if target == call else None)
     code, output = ask(name)
 
     assert code == 1

@@ -17,9 +17,10 @@ import insights
 import local.run
 import mapping
 from benchmarks import costs
+from chaos.faults import Fault
 from event import Event
 from local import metrics
-from local.sandbox import Fault, violations
+from local.rules import violations
 from mapping import map_event
 from outcome import CODES
 from settings import Rules, Settings

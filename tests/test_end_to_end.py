@@ -14,8 +14,9 @@ import pytest
 import urllib3
 
 import local.runtime
+from chaos.faults import Fault, fail
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, Options
-from local.sandbox import Fault, Sandbox
+from local.sandbox import Sandbox
 from local.stack import LocalStack
 from support import track, wait_until
 
@@ -37,7 +38,7 @@ def pagerduty(stack: LocalStack) -> Iterator[Sandbox]:
     stack.sandbox.clear()
     yield stack.sandbox
     stack.sandbox.misbehave = None
-    stack.aws.fail = None
+    fail(stack.aws, None)
     drain(stack)
 
 
@@ -140,7 +141,7 @@ def test_an_incident_stays_with_one_of_several_routing_keys(stack: LocalStack, p
 @pytest.mark.parametrize("events", [track(), [track(), track()]])
 def test_a_misspelt_service_is_told_to_rudderstack(stack: LocalStack, pagerduty: Sandbox, events: object) -> None:
     calls: list[str] = []
-    stack.aws.fail = lambda target, _: calls.append(target)
+    fail(stack.aws, lambda target, _: calls.append(target))
     status, answer = post(stack, events, path="/events/checkuot")
 
     assert (status, answer["code"]) == (503, "routing_key_missing")

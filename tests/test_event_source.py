@@ -11,7 +11,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 
-from local.aws import Aws, Failure
+from chaos.faults import Failure, fail
+from local.aws import Aws
 from local.event_source import EventSource, failed_items
 from support import Clock
 
@@ -96,7 +97,7 @@ def sqs(running: Aws) -> Any:
 def mapping(running: Aws, sqs: Any, time: Clock) -> Iterator[Mapping]:
     made = Mapping(running, sqs, time)
     yield made
-    running.fail = None
+    fail(running, None)
     made.source.stop()
 
 
@@ -393,16 +394,16 @@ def test_a_message_in_the_hands_of_a_worker_is_not_handed_out_again_sooner(mappi
 def test_it_goes_on_when_sqs_has_failed_for_a_while(mapping: Mapping, failure: Failure) -> None:
     failed = threading.Semaphore(0)
 
-    def fail(target: str, _: dict[str, Any]) -> Failure | None:
+    def fail_to_receive(target: str, _: dict[str, Any]) -> Failure | None:
         if target != "AmazonSQS.ReceiveMessage":
             return None
         failed.release()
         return failure
 
-    mapping.aws.fail = fail
+    fail(mapping.aws, fail_to_receive)
     with mapping.source:
         assert all(failed.acquire(timeout=5) for _ in range(3))
-        mapping.aws.fail = None
+        fail(mapping.aws, None)
         mapping.send("m")
         mapping.settle(1)
 
@@ -411,11 +412,11 @@ def test_it_goes_on_when_sqs_has_failed_for_a_while(mapping: Mapping, failure: F
 
 def test_what_could_not_be_deleted_comes_again(mapping: Mapping) -> None:
     down = Failure.answer(500, "InternalError")
-    mapping.aws.fail = lambda target, _: down if target == "AmazonSQS.DeleteMessageBatch" else None
+    fail(mapping.aws, lambda target, _: down if target == "AmazonSQS.DeleteMessageBatch" else None)
     mapping.send("m")
     with mapping.source:
         mapping.settle(1)
-        mapping.aws.fail = None
+        fail(mapping.aws, None)
         mapping.time.now += VISIBILITY
         mapping.settle(2)
 
@@ -473,7 +474,7 @@ def test_it_ends_while_sqs_hangs(mapping: Mapping, monkeypatch: pytest.MonkeyPat
         asked.set()
         return Failure.hang(0.2)
 
-    mapping.aws.fail = hang
+    fail(mapping.aws, hang)
     mapping.source.start()
     assert asked.wait(5)
     mapping.source.stop()

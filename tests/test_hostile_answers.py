@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 import pagerduty
+from chaos.faults import Fault
 from event import Event
-from local.sandbox import Fault, Received, Sandbox
+from local.sandbox import Received, Sandbox
 from pagerduty import Client
 from support import ROUTING_KEY, no_pause
 

@@ -15,7 +15,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError, ReadTimeoutError
 
-from local.aws import Aws, Failure
+from chaos.faults import Failure, fail
+from local.aws import Aws
 from support import Clock
 
 HIGH_THROUGHPUT = {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
@@ -79,7 +80,7 @@ def running(time: Clock) -> Iterator[Aws]:
 @pytest.fixture
 def aws(running: Aws) -> Iterator[Aws]:
     yield running
-    running.fail = None
+    fail(running, None)
 
 
 @pytest.fixture
@@ -612,7 +613,7 @@ def failing(failure: Failure, *targets: str) -> Callable[[str, dict[str, Any]], 
 
 @pytest.mark.parametrize("code", ["InternalError", "RequestThrottled"])
 def test_a_call_fails_with_the_error_that_it_is_told(queue: Queue, code: str) -> None:
-    queue.aws.fail = failing(Failure.answer(503, code, "Not now"), "AmazonSQS.SendMessage")
+    fail(queue.aws, failing(Failure.answer(503, code, "Not now"), "AmazonSQS.SendMessage"))
     with pytest.raises(ClientError) as failed:
         queue.send()
 
@@ -623,14 +624,14 @@ def test_a_call_fails_with_the_error_that_it_is_told(queue: Queue, code: str) ->
 
 
 def test_ssm_fails_the_same_way(aws: Aws) -> None:
-    aws.fail = failing(Failure.answer(400, "ThrottlingException"), "AmazonSSM.GetParameters")
+    fail(aws, failing(Failure.answer(400, "ThrottlingException"), "AmazonSSM.GetParameters"))
 
     assert code_of(lambda: aws.client("ssm").get_parameters(Names=["/a"])) == "ThrottlingException"
 
 
 @pytest.mark.parametrize(("ids", "delivered"), [(["1"], ["m2", "m3"]), (["1", "3"], ["m2"]), (["1", "2", "3"], [])])
 def test_entries_of_a_batch_fail_one_by_one(queue: Queue, ids: list[str], delivered: list[str]) -> None:
-    queue.aws.fail = failing(Failure.entries(*ids), "AmazonSQS.SendMessageBatch")
+    fail(queue.aws, failing(Failure.entries(*ids), "AmazonSQS.SendMessageBatch"))
     answer = queue.send_batch(*(entry(str(n), f"m{n}", f"g{n}") for n in (1, 2, 3)))
 
     assert [(each["Id"], each["Code"], each["SenderFault"]) for each in answer["Failed"]] == [
@@ -641,26 +642,23 @@ def test_entries_of_a_batch_fail_one_by_one(queue: Queue, ids: list[str], delive
 
 
 def test_a_send_whose_answer_is_lost_and_that_is_repeated_is_delivered_once(queue: Queue) -> None:
-    queue.aws.fail = failing(Failure.lose_answer(), "AmazonSQS.SendMessage")
+    fail(queue.aws, failing(Failure.lose_answer(), "AmazonSQS.SendMessage"))
     with pytest.raises(ConnectionClosedError):
         queue.send("m", id="one")
-    queue.aws.fail = None
+    fail(queue.aws, None)
     again = queue.send("m", id="one")
 
     assert [message["MessageId"] for message in queue.receive()] == [again["MessageId"]]
 
 
 def test_a_late_answer_is_an_answer(queue: Queue) -> None:
-    queue.aws.fail = failing(Failure.delay(0.01), "AmazonSQS.SendMessage")
+    fail(queue.aws, failing(Failure.delay(0.01), "AmazonSQS.SendMessage"))
 
     assert queue.send("m")["MessageId"] == queue.receive()[0]["MessageId"]
 
 
-@pytest.mark.parametrize(("takes_effect", "delivered"), [(False, []), (True, ["m"])])
-def test_a_call_that_hangs_runs_into_the_clients_time_limit(
-    queue: Queue, delivered: list[str], *, takes_effect: bool
-) -> None:
-    queue.aws.fail = failing(Failure.hang(takes_effect=takes_effect), "AmazonSQS.SendMessage")
+def test_a_call_that_hangs_runs_into_the_clients_time_limit_and_takes_no_effect(queue: Queue) -> None:
+    fail(queue.aws, failing(Failure.hang(), "AmazonSQS.SendMessage"))
     receiving, queue.sqs = (
         queue.sqs,
         queue.aws.client("sqs", Config(read_timeout=0.1, retries={"total_max_attempts": 1})),
@@ -669,7 +667,7 @@ def test_a_call_that_hangs_runs_into_the_clients_time_limit(
         queue.send("m")
 
     queue.sqs = receiving
-    assert queue.bodies() == delivered
+    assert queue.bodies() == []
 
 
 def test_stopping_ends_the_calls_that_wait_and_starting_again_finds_the_messages() -> None:
@@ -682,7 +680,7 @@ def test_stopping_ends_the_calls_that_wait_and_starting_again_finds_the_messages
             arrived.set()
             return Failure.hang() if target == "AmazonSQS.SendMessage" else None
 
-        aws.fail = hang_on_send
+        fail(aws, hang_on_send)
         with ThreadPoolExecutor(1) as threads:
             hanging = threads.submit(queue.send)
             assert arrived.wait(5)
@@ -692,7 +690,7 @@ def test_stopping_ends_the_calls_that_wait_and_starting_again_finds_the_messages
             queue.receive()
         aws.stop()
 
-        aws.fail = None
+        fail(aws, None)
         aws.start()
         with pytest.raises(RuntimeError, match="already listens"):
             aws.start()

@@ -13,8 +13,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 import pagerduty
+from chaos.faults import Fault
 from event import Event
-from local.sandbox import Fault, Received, Sandbox
+from local.sandbox import Received, Sandbox
 from outcome import Outcome
 from pagerduty import Client
 from support import ROUTING_KEY

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import limits
 from event import SERVICE, SEVERITIES, Event
-from local.sandbox import violations
+from local.rules import violations
 from mapping import map_event
 from outcome import Outcome
 from paths import Template, fold, read_path, read_template

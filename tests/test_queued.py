@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import urllib3
 
-from local.aws import Failure
+from chaos.faults import Failure, Fault, fail
 from local.options import LOCAL_TOKEN, Options
-from local.sandbox import Fault, Received, Sandbox
+from local.sandbox import Received, Sandbox
 from local.stack import LocalStack
 from support import track, wait_until
 
@@ -26,7 +26,7 @@ def stack() -> Iterator[LocalStack]:
 @pytest.fixture
 def pagerduty(stack: LocalStack) -> Sandbox:
     assert stack.sandbox is not None
-    stack.aws.fail = None
+    fail(stack.aws, None)
     stack.sandbox.misbehave = None
     stack.sandbox.clear()
     return stack.sandbox
@@ -97,7 +97,7 @@ def test_a_misspelt_service_is_told_to_rudderstack_instead_of_waiting_unseen(
     stack: LocalStack, pagerduty: Sandbox
 ) -> None:
     calls: list[str] = []
-    stack.aws.fail = lambda target, _: calls.append(target)
+    fail(stack.aws, lambda target, _: calls.append(target))
     response = urllib3.request(
         "POST", f"{stack.url}/events/checkuot", json=numbered(9), headers={"X-Api-Key": LOCAL_TOKEN}, timeout=20
     )
@@ -123,9 +123,9 @@ def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(
     stack: LocalStack, pagerduty: Sandbox, failure: Failure
 ) -> None:
     event = numbered(30)
-    stack.aws.fail = lambda target, _: failure if target == SEND else None
+    fail(stack.aws, lambda target, _: failure if target == SEND else None)
     status, answer = post(stack, event)
-    stack.aws.fail = None
+    fail(stack.aws, None)
     again, _ = post(stack, event)
     wait_until(lambda: is_drained(stack))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from chaos.faults import Fault, fail
 from infrastructure import deployed, listed, transform
-from local.sandbox import Fault
 from support import Endpoint, track
 
 Calls = list[tuple[str, str]]
@@ -46,7 +46,7 @@ def asked(endpoint: Endpoint) -> Calls:
         else:
             calls.append((f"sqs:{operation.removesuffix('Batch')}", request["QueueUrl"]))
 
-    endpoint.aws.fail = note
+    fail(endpoint.aws, note)
     return calls
 
 

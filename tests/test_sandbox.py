@@ -1,8 +1,7 @@
-"""The PagerDuty sandbox: every rule, the life of an incident, and every way to fail, as real clients see them."""
+"""The PagerDuty sandbox: its answers, the life of an incident, and every way to fail, as real clients see them."""
 
 from __future__ import annotations
 
-import copy
 import functools
 import http.client
 import itertools
@@ -23,8 +22,9 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from chaos.faults import Fault
 from local.options import RATE_LIMIT
-from local.sandbox import Fault, Incident, Received, Sandbox, ca_file, violations
+from local.sandbox import Incident, Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,42 +33,13 @@ KEY = "0123456789abcdefABCDEF0123456789"
 OTHER_KEY = "f" * 32
 ALERTS = "/v2/enqueue"
 CHANGES = "/v2/change/enqueue"
-MISSING = object()
 # Over TLS, as in production, and without, as from a container that does not know the CA.
 over_both = pytest.mark.parametrize("url", ["url", "plain_url"], indirect=True)
 
 DISK_FULL = {"summary": "Disk full", "source": "db1", "severity": "error"}
 TRIGGER = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "disk", "payload": DISK_FULL}
-FULL_TRIGGER = {
-    **TRIGGER,
-    "payload": {
-        "summary": "Disk full",
-        "source": "db1",
-        "severity": "error",
-        "timestamp": "2026-08-20T08:42:58.315Z",
-        "component": "ui",
-        "group": "destination",
-        "class": "settings",
-        "custom_details": {"ping time": "1500ms", "load avg": 0.75, "nested": {"deep": [None, True]}},
-    },
-    "images": [{"src": "https://example.com/a.png", "href": "https://example.com", "alt": "A"}],
-    "links": [{"href": "https://example.com", "text": "Example"}, {"href": "http://example.com"}],
-    "client": "RudderStack",
-    "client_url": "https://example.com",
-}
 CHANGE = {"routing_key": KEY, "payload": {"summary": "Deployed"}}
-FULL_CHANGE = {
-    "routing_key": KEY,
-    "payload": {
-        "summary": "Deployed",
-        "source": "ci",
-        "severity": "info",
-        "timestamp": "2020-07-17T08:42:58.315+0000",
-        "custom_details": {"build": 2},
-    },
-    "links": [{"href": "https://example.com"}],
-    "images": [{"src": "https://example.com/a.png"}],
-}
+WRONG_SEVERITY = "'payload.severity' is invalid (must be one of: critical, error, warning, info)"
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +59,6 @@ def url(request: pytest.FixtureRequest, sandbox: Sandbox) -> str:
     """Speak TLS to the sandbox, unless a test asks for something else."""
     found: str = getattr(sandbox, getattr(request, "param", "url"))
     return found
-
-
-@pytest.fixture(scope="module")
-def rules() -> Iterator[Sandbox]:
-    """Give the tests of the rules one sandbox together: they leave nothing behind that matters to the next."""
-    with Sandbox() as running:
-        yield running
 
 
 class Caller:
@@ -118,27 +82,12 @@ def call(client: urllib3.PoolManager, url: str) -> Caller:
     return Caller(client, url)
 
 
-@pytest.fixture(scope="module")
-def check(client: urllib3.PoolManager, rules: Sandbox) -> Caller:
-    return Caller(client, rules.url)
-
-
 def act(action: str, dedup_key: str = "disk", routing_key: str = KEY) -> dict[str, Any]:
     return {**TRIGGER, "event_action": action, "dedup_key": dedup_key, "routing_key": routing_key}
 
 
-def changed(event: dict[str, Any], where: str, value: object) -> dict[str, Any]:
-    """Return a copy of an event with the value at a dotted path replaced, or taken out when it is MISSING."""
-    result = copy.deepcopy(event)
-    holder: Any = result
-    *way, last = [int(step) if step.isdecimal() else step for step in where.split(".")]
-    for step in way:
-        holder = holder[step]
-    if value is MISSING:
-        del holder[last]
-    else:
-        holder[last] = value
-    return result
+def trigger(**payload: str) -> dict[str, Any]:
+    return {**TRIGGER, "payload": DISK_FULL | payload}
 
 
 def invalid(*errors: str) -> tuple[int, dict[str, Any]]:
@@ -180,267 +129,33 @@ def end_of(connection: socket.socket) -> str:
     return "closed"
 
 
-# What is accepted
+# What is answered
 
 
-def test_a_trigger_is_answered_with_its_dedup_key(check: Caller) -> None:
-    assert check(ALERTS, TRIGGER) == (
+def test_a_trigger_is_answered_with_its_dedup_key(call: Caller) -> None:
+    assert call(ALERTS, TRIGGER) == (
         202,
         {"status": "success", "message": "Event processed", "dedup_key": "disk"},
     )
 
 
-def test_a_change_event_is_answered_without_a_dedup_key(check: Caller) -> None:
-    assert check(CHANGES, CHANGE) == (202, {"status": "success", "message": "Change event processed"})
+def test_a_change_event_is_answered_without_a_dedup_key(call: Caller) -> None:
+    assert call(CHANGES, CHANGE) == (202, {"status": "success", "message": "Change event processed"})
 
 
-def test_a_trigger_without_a_dedup_key_gets_one_of_its_own(check: Caller) -> None:
-    event = changed(TRIGGER, "dedup_key", MISSING)
+def test_a_trigger_without_a_dedup_key_gets_one_of_its_own(call: Caller) -> None:
+    event = {name: value for name, value in TRIGGER.items() if name != "dedup_key"}
 
-    keys = [check(ALERTS, event)[1]["dedup_key"] for _ in range(2)]
+    keys = [call(ALERTS, event)[1]["dedup_key"] for _ in range(2)]
 
     assert all(re.fullmatch(r"[0-9a-f]{32}", key) for key in keys)
     assert keys[0] != keys[1]
 
 
-def test_events_with_every_documented_field_are_accepted(check: Caller) -> None:
-    assert check.status(FULL_TRIGGER) == 202
-    assert check.status(FULL_CHANGE, CHANGES) == 202
+def test_an_event_that_breaks_rules_is_refused_with_all_of_them(call: Caller) -> None:
+    event = {**trigger(severity="high"), "typo": 1}
 
-
-def test_acknowledge_and_resolve_need_no_payload(check: Caller) -> None:
-    for action in ("acknowledge", "resolve"):
-        event = {"routing_key": KEY, "event_action": action, "dedup_key": "disk"}
-
-        assert check.status(event) == 202
-        assert check.status({**event, "payload": {"summary": "Disk full"}}) == 202
-
-
-@pytest.mark.parametrize(
-    ("where", "value"),
-    [
-        ("payload.summary", "ä" * 1024),
-        ("payload.summary", "\n x"),
-        ("dedup_key", "ä" * 255),
-        ("dedup_key", " "),
-        ("payload.severity", "critical"),
-        ("payload.severity", "warning"),
-        ("payload.severity", "info"),
-        ("payload.component", ""),
-        ("payload.custom_details", {}),
-        ("payload.custom_details", {"any": {"thing": [1, None, "\U0001f525"]}}),
-        ("payload.timestamp", "2015-07-17T08:42:58.315+0000"),
-        ("payload.timestamp", "2026-08-20t08:42:58z"),
-        ("payload.timestamp", "2026-08-20T08:42:58.123456789-12:30"),
-        ("payload.timestamp", "2024-02-29T00:00:00Z"),
-        ("payload.timestamp", "2016-12-31T23:59:60Z"),
-        ("links", []),
-        ("links.0", {"href": "anything", "title": "PagerDuty does not say that it minds"}),
-        ("images.0.src", "HTTPS://EXAMPLE.COM/A.PNG"),
-        ("routing_key", "R" + "0" * 31),
-        ("client_url", "not judged"),
-    ],
-)
-def test_what_the_documentation_allows_is_accepted(check: Caller, where: str, value: object) -> None:
-    assert check.status(changed(FULL_TRIGGER, where, value)) == 202
-
-
-def test_an_event_of_512_000_bytes_is_accepted_and_one_more_byte_is_not(check: Caller) -> None:
-    empty = changed(TRIGGER, "payload.custom_details", {"note": ""})
-    room = 512_000 - len(json.dumps(empty).encode())
-
-    assert check.status(changed(empty, "payload.custom_details.note", "x" * room)) == 202
-    too_large = changed(empty, "payload.custom_details.note", "x" * (room + 1))
-    assert check(ALERTS, too_large) == invalid("The event is larger than 512000 bytes")
-
-
-# What is refused
-
-SUMMARY = "'payload.summary' must be 1 to 1024 characters, not blank"
-SOURCE = "'payload.source' must be a string that is not blank"
-SEVERITY = "'payload.severity' is invalid (must be one of: critical, error, warning, info)"
-ACTION = "'event_action' is invalid (must be one of: trigger, acknowledge, resolve)"
-DEDUP_KEY = "'dedup_key' must be 1 to 255 characters"
-ROUTING_KEY = "'routing_key' is incorrect (should be 32 letters and digits)"
-TIMESTAMP = "'payload.timestamp' must be an ISO 8601 date and time with an offset"
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "error"),
-    [
-        ("routing_key", MISSING, "'routing_key' is missing"),
-        ("routing_key", None, ROUTING_KEY),
-        ("routing_key", "", ROUTING_KEY),
-        ("routing_key", "0" * 31, ROUTING_KEY),
-        ("routing_key", "0" * 33, ROUTING_KEY),
-        ("routing_key", "0" * 31 + "-", ROUTING_KEY),
-        ("routing_key", "0" * 31 + "ä", ROUTING_KEY),
-        ("routing_key", "0" * 32 + "\n", ROUTING_KEY),
-        ("routing_key", 32, ROUTING_KEY),
-        ("event_action", MISSING, "'event_action' is missing"),
-        ("event_action", "Trigger", ACTION),
-        ("event_action", "resolved", ACTION),
-        ("event_action", "change", ACTION),
-        ("event_action", None, ACTION),
-        ("event_action", ["trigger"], ACTION),
-        ("dedup_key", "", DEDUP_KEY),
-        ("dedup_key", "x" * 256, DEDUP_KEY),
-        ("dedup_key", 7, DEDUP_KEY),
-        ("dedup_key", None, DEDUP_KEY),
-        ("payload", MISSING, "'payload' is missing"),
-        ("payload", "Disk full", "'payload' must be an object"),
-        ("payload", None, "'payload' must be an object"),
-        ("payload.summary", MISSING, "'payload.summary' is missing"),
-        ("payload.summary", "", SUMMARY),
-        ("payload.summary", " \t\n\u00a0", SUMMARY),
-        ("payload.summary", "x" * 1025, SUMMARY),
-        ("payload.summary", 5, SUMMARY),
-        ("payload.source", MISSING, "'payload.source' is missing"),
-        ("payload.source", "", SOURCE),
-        ("payload.source", "  ", SOURCE),
-        ("payload.source", None, SOURCE),
-        ("payload.severity", MISSING, "'payload.severity' is missing"),
-        ("payload.severity", "Critical", SEVERITY),
-        ("payload.severity", "fatal", SEVERITY),
-        ("payload.severity", None, SEVERITY),
-        ("payload.timestamp", "", TIMESTAMP),
-        ("payload.timestamp", "yesterday", TIMESTAMP),
-        ("payload.timestamp", "2026-08-20", TIMESTAMP),
-        ("payload.timestamp", "2026-08-20T08:42:58", TIMESTAMP),
-        ("payload.timestamp", "2026-08-20 08:42:58Z", TIMESTAMP),
-        ("payload.timestamp", "2026-02-30T08:42:58Z", TIMESTAMP),
-        ("payload.timestamp", "2026-13-01T08:42:58Z", TIMESTAMP),
-        ("payload.timestamp", "2026-08-20T24:00:00Z", TIMESTAMP),
-        ("payload.timestamp", "2026-08-20T08:42:61Z", TIMESTAMP),
-        ("payload.timestamp", "2026-08-20T08:42:58+24:00", TIMESTAMP),
-        ("payload.timestamp", "٢٠٢٦-08-20T08:42:58Z", TIMESTAMP),
-        ("payload.timestamp", 1_755_680_000, TIMESTAMP),
-        ("payload.timestamp", None, TIMESTAMP),
-        ("payload.component", 1, "'payload.component' must be a string"),
-        ("payload.group", None, "'payload.group' must be a string"),
-        ("payload.class", [], "'payload.class' must be a string"),
-        ("payload.custom_details", "text", "'payload.custom_details' must be an object"),
-        ("payload.custom_details", [], "'payload.custom_details' must be an object"),
-        ("payload.customDetails", {}, "'payload.customDetails' is not a known field"),
-        ("payload.routing", "x", "'payload.routing' is not a known field"),
-        ("severity", "info", "'severity' is not a known field"),
-        ("clientUrl", "https://example.com", "'clientUrl' is not a known field"),
-        ("links", {"href": "https://example.com"}, "'links' must be an array"),
-        ("links", None, "'links' must be an array"),
-        ("links.1", "https://example.com", "'links[1]' must be an object"),
-        ("links.1", None, "'links[1]' must be an object"),
-        ("links.1.href", MISSING, "'links[1].href' is missing"),
-        ("links.1.href", "", "'links[1].href' must not be empty"),
-        ("links.1.href", 1, "'links[1].href' must not be empty"),
-        ("links.0.text", 1, "'links[0].text' must be a string"),
-        ("images", "https://example.com/a.png", "'images' must be an array"),
-        ("images.0", "https://example.com/a.png", "'images[0]' must be an object"),
-        ("images.0.src", MISSING, "'images[0].src' is missing"),
-        ("images.0.src", "", "'images[0].src' must be served via HTTPS"),
-        ("images.0.src", "https://", "'images[0].src' must be served via HTTPS"),
-        ("images.0.src", "http://example.com/a.png", "'images[0].src' must be served via HTTPS"),
-        ("images.0.src", None, "'images[0].src' must be served via HTTPS"),
-        ("images.0.href", 1, "'images[0].href' must be a string"),
-        ("images.0.alt", None, "'images[0].alt' must be a string"),
-        ("client", 1, "'client' must be a string"),
-        ("client_url", None, "'client_url' must be a string"),
-    ],
-)
-def test_an_alert_that_breaks_a_rule_is_refused(check: Caller, where: str, value: object, error: str) -> None:
-    assert check(ALERTS, changed(FULL_TRIGGER, where, value)) == invalid(error)
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "error"),
-    [
-        ("routing_key", MISSING, "'routing_key' is missing"),
-        (
-            "routing_key",
-            "R" + "0" * 31,
-            "'routing_key' is incorrect (should be 32 letters and digits, and not a ruleset's)",
-        ),
-        (
-            "routing_key",
-            "0" * 31,
-            "'routing_key' is incorrect (should be 32 letters and digits, and not a ruleset's)",
-        ),
-        ("payload", MISSING, "'payload' is missing"),
-        ("payload", [], "'payload' must be an object"),
-        ("payload.summary", MISSING, "'payload.summary' is missing"),
-        ("payload.summary", " ", SUMMARY),
-        ("payload.summary", "x" * 1025, SUMMARY),
-        ("payload.source", 1, "'payload.source' must be a string"),
-        ("payload.severity", "fatal", SEVERITY),
-        ("payload.timestamp", "yesterday", TIMESTAMP),
-        ("payload.custom_details", "text", "'payload.custom_details' must be an object"),
-        ("payload.component", "ui", "'payload.component' is not a known field"),
-        ("payload.group", "destination", "'payload.group' is not a known field"),
-        ("payload.class", "settings", "'payload.class' is not a known field"),
-        ("links.0.href", "", "'links[0].href' must not be empty"),
-        ("images.0.src", "http://example.com", "'images[0].src' must be served via HTTPS"),
-        ("event_action", "trigger", "'event_action' is not a known field"),
-        ("dedup_key", "disk", "'dedup_key' is not a known field"),
-        ("client", "RudderStack", "'client' is not a known field"),
-        ("client_url", "https://example.com", "'client_url' is not a known field"),
-    ],
-)
-def test_a_change_event_that_breaks_a_rule_is_refused(check: Caller, where: str, value: object, error: str) -> None:
-    assert check(CHANGES, changed(FULL_CHANGE, where, value)) == invalid(error)
-
-
-@pytest.mark.parametrize("action", ["acknowledge", "resolve"])
-def test_acknowledge_and_resolve_without_a_dedup_key_are_refused(check: Caller, action: str) -> None:
-    event = {"routing_key": KEY, "event_action": action}
-
-    assert check(ALERTS, event) == invalid("'dedup_key' is missing")
-    assert check(ALERTS, {**event, "dedup_key": ""}) == invalid(DEDUP_KEY)
-
-
-def test_all_violations_of_an_event_are_told_together(check: Caller) -> None:
-    event = {"event_action": "trigger", "payload": {"summary": " ", "severity": "High"}, "links": [{}], "typo": 1}
-
-    assert check(ALERTS, event) == invalid(
-        "'routing_key' is missing",
-        "'typo' is not a known field",
-        "'links[0].href' is missing",
-        "'payload.source' is missing",
-        SUMMARY,
-        SEVERITY,
-    )
-
-
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b"", "The body is not valid JSON in UTF-8"),
-        (b"{", "The body is not valid JSON in UTF-8"),
-        (b"\xff", "The body is not valid JSON in UTF-8"),
-        (b'{"a": NaN}', "The body is not valid JSON in UTF-8"),
-        (b'{"a": Infinity}', "The body is not valid JSON in UTF-8"),
-        (b'{"a": -Infinity}', "The body is not valid JSON in UTF-8"),
-        (b'{"a": "\\ud800"}', "The body is not valid JSON in UTF-8"),
-        (b"[" * 100_000, "The body is not valid JSON in UTF-8"),
-        (b"[]", "The body is not a JSON object"),
-        (b"null", "The body is not a JSON object"),
-        (b'"text"', "The body is not a JSON object"),
-    ],
-    ids=["empty", "cut", "not-utf8", "nan", "infinity", "minus", "surrogate", "deep", "array", "null", "string"],
-)
-def test_a_body_that_is_no_json_object_is_refused(check: Caller, rules: Sandbox, body: bytes, error: str) -> None:
-    assert check(ALERTS, body) == invalid(error)
-    assert rules.received[-1].event == {}
-
-
-def test_the_rules_can_be_asked_without_a_server() -> None:
-    assert violations("alert", json.dumps(TRIGGER).encode()) == (TRIGGER, ())
-    assert violations("change", b"{}") == ({}, ("'routing_key' is missing", "'payload' is missing"))
-
-
-def test_only_errors_about_the_routing_key_name_it(check: Caller) -> None:
-    event = {"routing_key": KEY, "event_action": "x", "dedup_key": "", "payload": {"x": 1}, "links": 1, "images": [1]}
-
-    assert "routing" not in str(check(ALERTS, event)[1]["errors"])
-    assert "routing" not in str(check(CHANGES, event)[1]["errors"])
+    assert call(ALERTS, event) == invalid("'typo' is not a known field", WRONG_SEVERITY)
 
 
 def test_a_key_that_does_not_exist_is_refused_when_the_keys_are_known(sandbox: Sandbox, call: Caller) -> None:
@@ -453,14 +168,14 @@ def test_a_key_that_does_not_exist_is_refused_when_the_keys_are_known(sandbox: S
 
 
 @pytest.mark.parametrize("path", ["/", "/v2/enqueue/", "/v1/enqueue", "/v2/change"])
-def test_an_unknown_path_is_not_found(check: Caller, rules: Sandbox, path: str) -> None:
-    assert check(path, TRIGGER) == (404, {"status": "not found", "message": "There is nothing at this path"})
-    assert (rules.received[-1].kind, rules.received[-1].path, rules.received[-1].accepted) == ("", path, False)
+def test_an_unknown_path_is_not_found(sandbox: Sandbox, call: Caller, path: str) -> None:
+    assert call(path, TRIGGER) == (404, {"status": "not found", "message": "There is nothing at this path"})
+    assert (sandbox.received[-1].kind, sandbox.received[-1].path, sandbox.received[-1].accepted) == ("", path, False)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_other_methods_are_not_allowed(check: Caller, method: str) -> None:
-    assert check(ALERTS, TRIGGER, method) == (
+def test_other_methods_are_not_allowed(call: Caller, method: str) -> None:
+    assert call(ALERTS, TRIGGER, method) == (
         405,
         {"status": "method not allowed", "message": "Events are sent by POST"},
     )
@@ -502,7 +217,7 @@ def test_a_trigger_opens_an_incident(sandbox: Sandbox, call: Caller) -> None:
 
 def test_triggers_of_one_key_merge_into_the_open_incident(sandbox: Sandbox, call: Caller) -> None:
     call(ALERTS, TRIGGER)
-    call(ALERTS, changed(TRIGGER, "payload.summary", "Disk still full"))
+    call(ALERTS, trigger(summary="Disk still full"))
 
     still_full = {**DISK_FULL, "summary": "Disk still full"}
     assert sandbox.incidents == [Incident(KEY, "disk", "Disk full", "error", still_full, "triggered", 2)]
@@ -511,7 +226,7 @@ def test_triggers_of_one_key_merge_into_the_open_incident(sandbox: Sandbox, call
 def test_the_severity_of_an_alert_rises_and_never_falls(sandbox: Sandbox, call: Caller) -> None:
     severities = []
     for severity in ("warning", "critical", "info"):
-        call(ALERTS, changed(TRIGGER, "payload.severity", severity))
+        call(ALERTS, trigger(severity=severity))
         severities.append(sandbox.incidents[0].severity)
 
     assert severities == ["warning", "critical", "critical"]
@@ -578,11 +293,11 @@ def test_each_change_event_is_recorded_also_the_same_again(sandbox: Sandbox, cal
 
 
 def test_a_refused_event_changes_nothing(sandbox: Sandbox, call: Caller) -> None:
-    call(ALERTS, changed(TRIGGER, "payload.severity", "high"))
+    call(ALERTS, trigger(severity="high"))
     call(CHANGES, {**CHANGE, "dedup_key": "x"})
 
     assert (sandbox.incidents, sandbox.changes) == ([], [])
-    assert [one.errors for one in sandbox.received] == [(SEVERITY,), ("'dedup_key' is not a known field",)]
+    assert [one.errors for one in sandbox.received] == [(WRONG_SEVERITY,), ("'dedup_key' is not a known field",)]
 
 
 # What is told about the calls
@@ -821,12 +536,12 @@ def test_any_status_can_be_answered_and_only_2xx_takes_effect(client: urllib3.Po
         assert len(sandbox.incidents) == (1 if status < 300 else 0)
 
 
-def test_a_told_answer_has_the_body_and_the_headers_it_is_told(client: urllib3.PoolManager, sandbox: Sandbox) -> None:
+def test_a_told_answer_has_the_body_it_is_told(client: urllib3.PoolManager, sandbox: Sandbox) -> None:
     errors = {"status": "invalid event", "message": "Event object is invalid", "errors": ["Because"]}
     faults = [
         Fault.answer(400, errors),
         Fault.answer(202, "<html>Accepted</html>"),
-        Fault.answer(429, headers={"Retry-After": "7", "Content-Type": "text/plain"}),
+        Fault.answer(429),
     ]
     sandbox.misbehave = lambda received: faults[received.number - 1]
 
@@ -837,12 +552,7 @@ def test_a_told_answer_has_the_body_and_the_headers_it_is_told(client: urllib3.P
         b"<html>Accepted</html>",
         b'{"status": "too many requests", "message": "Told to answer 429"}',
     ]
-    assert [answer.headers.get("Content-Type") for answer in answers] == [
-        "application/json",
-        "application/json",
-        "text/plain",
-    ]
-    assert answers[2].headers.get("Retry-After") == "7"
+    assert [answer.headers["Content-Type"] for answer in answers] == ["application/json"] * 3
     assert [one.accepted for one in sandbox.received] == [False, True, False]
 
 
@@ -866,9 +576,9 @@ def test_an_event_for_a_deleted_integration_is_discarded_behind_a_success(sandbo
 def test_an_invalid_event_takes_no_effect_whatever_is_answered(sandbox: Sandbox, call: Caller) -> None:
     sandbox.misbehave = lambda _: Fault.answer(202)
 
-    assert call.status(changed(TRIGGER, "payload.severity", "high")) == 202
+    assert call.status(trigger(severity="high")) == 202
     assert sandbox.incidents == []
-    assert [(one.errors, one.accepted) for one in sandbox.received] == [((SEVERITY,), False)]
+    assert [(one.errors, one.accepted) for one in sandbox.received] == [((WRONG_SEVERITY,), False)]
 
 
 def test_it_misbehaves_by_what_it_was_sent_and_holds(sandbox: Sandbox, call: Caller) -> None:
@@ -888,17 +598,6 @@ def test_a_delayed_call_goes_on_as_usual(sandbox: Sandbox, call: Caller) -> None
     assert [one.accepted for one in sandbox.received] == [True]
 
 
-def test_with_latency_the_event_takes_effect_before_the_answer(client: urllib3.PoolManager) -> None:
-    told = threading.Event()
-    with Sandbox(latency=0.05, on_received=lambda _: told.set()) as sandbox, open_call(sandbox.url) as connection:
-        start = time.monotonic()
-        assert told.wait(5)
-        assert [one.accepted for one in sandbox.received] == [True]
-        assert connection.recv(12) == b"HTTP/1.1 202"
-        assert time.monotonic() - start >= 0.04
-        assert Caller(client, sandbox.url).status(TRIGGER) == 202
-
-
 @over_both
 def test_a_reset_before_the_effect_leaves_no_trace(sandbox: Sandbox, url: str) -> None:
     sandbox.misbehave = lambda _: Fault.reset_before()
@@ -908,28 +607,6 @@ def test_a_reset_before_the_effect_leaves_no_trace(sandbox: Sandbox, url: str) -
 
     assert sandbox.incidents == []
     assert sandbox.received == [Received("alert", ALERTS, TRIGGER, 0, (), accepted=False, number=1)]
-
-
-@over_both
-def test_a_connection_can_be_reset_with_the_body_unread(sandbox: Sandbox, url: str) -> None:
-    sandbox.ask_before_body = True
-    sandbox.misbehave = lambda _: Fault.reset_before()
-
-    with connect(url) as connection:
-        connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n")
-        assert end_of(connection) == "reset"
-
-    assert sandbox.received == [Received("alert", ALERTS, {}, 0, (), accepted=False, number=1)]
-
-
-def test_asked_before_the_body_it_still_reads_it_when_nothing_goes_wrong(sandbox: Sandbox, call: Caller) -> None:
-    asked: list[dict[str, Any]] = []
-    sandbox.ask_before_body = True
-    sandbox.misbehave = lambda received: asked.append(received.event)
-
-    assert call.status(TRIGGER) == 202
-    assert asked == [{}]
-    assert [one.event for one in sandbox.received] == [TRIGGER]
 
 
 @over_both

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pytest
 from rudderstack.analytics.client import Client
 
-from local.aws import Failure
+from chaos.faults import Failure, Fault, fail
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
-from local.sandbox import Fault, Received, Sandbox
+from local.sandbox import Received, Sandbox
 from local.stack import LocalStack
 from support import install_npm_packages, node_is_usable, wait_until
 
@@ -230,7 +230,7 @@ class Endpoint:
         self.requests.clear()
         self.pagerduty.clear()
         self.pagerduty.misbehave = None
-        self.stack.aws.fail = None
+        fail(self.stack.aws, None)
 
     def drain(self) -> None:
         """Wait until the worker has delivered everything in the queue."""
@@ -420,8 +420,9 @@ def test_when_the_sdk_sends_a_batch_again_what_the_queue_took_of_it_is_not_repea
     sdk: Sdk, endpoint: Endpoint
 ) -> None:
     failures = [Failure.entries("1")]
-    endpoint.stack.aws.fail = lambda target, _: (
-        failures.pop() if target == "AmazonSQS.SendMessageBatch" and failures else None
+    fail(
+        endpoint.stack.aws,
+        lambda target, _: failures.pop() if target == "AmazonSQS.SendMessageBatch" and failures else None,
     )
     failed = sdk.send(endpoint.stack.url, [IDENTIFY], [ALERT, CHANGE, alert(DEDUP_KEY, "resolve")])
     endpoint.drain()

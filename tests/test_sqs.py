@@ -12,8 +12,9 @@ import pytest
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 import sqs
+from chaos.faults import Failure, fail
 from event import Event
-from local.aws import Aws, Failure
+from local.aws import Aws
 from outcome import NotSentError, Outcome
 from parts import parts
 
@@ -155,7 +156,7 @@ class Fifo:
         self.calls: list[list[Event]] = []
         self.refused: set[str] = set()  # incidents whose entries fail
         self.failure: Failure | None = None
-        aws.fail = self._note
+        fail(aws, self._note)
 
     def received(self) -> list[Event]:
         events = []

@@ -14,9 +14,9 @@ import pytest
 import pacing
 import sqs
 import worker
+from chaos.faults import Failure, Fault, fail
 from event import Event
-from local.aws import Failure
-from local.sandbox import Fault, Received
+from local.sandbox import Received
 from parts import parts
 from support import ROUTING_KEY, Endpoint, LambdaContext
 
@@ -94,7 +94,7 @@ def put_off(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> list[list[in
         if target == "AmazonSQS.ChangeMessageVisibilityBatch":
             calls.append([entry["VisibilityTimeout"] for entry in request["Entries"]])
 
-    endpoint.aws.fail = note
+    fail(endpoint.aws, note)
     return calls
 
 
@@ -131,7 +131,7 @@ def test_a_message_is_deleted_before_a_later_one_of_its_group_goes_out(endpoint:
         if target == "AmazonSQS.DeleteMessage":
             deleted.append(len(endpoint.sandbox.received))
 
-    endpoint.aws.fail = note
+    fail(endpoint.aws, note)
     deliver(endpoint, event(1), event(2), event(1, "acknowledge"), event(1, "resolve"))
 
     assert actions(endpoint)[:1] == ["trigger"]
@@ -140,8 +140,9 @@ def test_a_message_is_deleted_before_a_later_one_of_its_group_goes_out(endpoint:
 
 
 def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_wait(endpoint: Endpoint) -> None:
-    endpoint.aws.fail = lambda target, _: (
-        Failure.answer(503, "ServiceUnavailable") if target == "AmazonSQS.DeleteMessage" else None
+    fail(
+        endpoint.aws,
+        lambda target, _: Failure.answer(503, "ServiceUnavailable") if target == "AmazonSQS.DeleteMessage" else None,
     )
 
     assert len(deliver(endpoint, event(1), event(1, "resolve"))) == 2
@@ -151,7 +152,7 @@ def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_wait(endp
 def test_a_message_that_stays_is_not_deleted(endpoint: Endpoint) -> None:
     endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
     targets: list[str] = []
-    endpoint.aws.fail = lambda target, _: targets.append(target)
+    fail(endpoint.aws, lambda target, _: targets.append(target))
     deliver(endpoint, event(1), event(1, "resolve"))
 
     assert "AmazonSQS.DeleteMessage" not in targets
@@ -324,7 +325,7 @@ def test_what_sqs_does_not_put_off_is_neither_lost_nor_delivered_twice(
 ) -> None:
     endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(503))
     records = queued(endpoint, event(1), event(1, "resolve"), event(2), waited=0)
-    endpoint.aws.fail = lambda target, _: failure if target == "AmazonSQS.ChangeMessageVisibilityBatch" else None
+    fail(endpoint.aws, lambda target, _: failure if target == "AmazonSQS.ChangeMessageVisibilityBatch" else None)
 
     assert endpoint.work(records) == [0, 1]
     assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]

@@ -59,7 +59,7 @@ MISBEHAVIOUR: Final[Mapping[str, Fault | None]] = {
     "fine": None,
     "limits": None,
     "fails": Fault.answer(HTTPStatus.SERVICE_UNAVAILABLE),
-    "silent": Fault.hang(),
+    "silent": Fault(takes_effect=False, reply=b"", is_silent=True),
     "refuses the key": None,
     "refuses events": Fault.answer(
         HTTPStatus.BAD_REQUEST,

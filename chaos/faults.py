@@ -1,0 +1,181 @@
+"""How calls to the sandbox of PagerDuty, and to the local AWS, go wrong in chaos and in tests."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+from local import sandbox
+from local.aws import ask, failed_entry, json_answer, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Self
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from local.aws import Answer, Aws
+    from local.sandbox import Line
+
+    Json = dict[str, Any]
+    Ending = Literal["keep", "close", "reset", "hold"]  # what becomes of the connection after an answer
+
+
+@dataclass(frozen=True)
+class Fault(sandbox.Fault):
+    """How one call to PagerDuty goes wrong, in more ways; `dataclasses.replace` combines them."""
+
+    wait: float = 0.0  # seconds before the rules are applied
+    hold: float = 0.0  # seconds between the effect and the answer
+    pieces: Iterable[bytes] | None = None  # sent instead of what the rules say; they need not end
+    pause: float = 0.0  # seconds before each piece; what has no pieces is sent a byte at a time
+    ending: Ending = "keep"  # hold: wait until the client hangs up
+
+    @classmethod
+    def raw(
+        cls,
+        reply: bytes | Iterable[bytes],
+        *,
+        pause: float = 0.0,
+        ending: Ending = "close",
+        takes_effect: bool = True,
+    ) -> Self:
+        """Answer exactly these bytes; pieces need not end, and an iterator is used up by one call."""
+        pieces = [reply] if isinstance(reply, bytes) else reply
+        return cls(takes_effect, b"", pieces=pieces, pause=pause, ending=ending)
+
+    @classmethod
+    def delay(cls, seconds: float) -> Self:
+        """Wait, then go on as usual: the event takes effect late, even when the client has given up by then."""
+        return cls(wait=seconds)
+
+    @classmethod
+    def reset_before(cls) -> Self:
+        """Reset the connection, the event not taken."""
+        return cls.raw(b"", ending="reset", takes_effect=False)
+
+    @classmethod
+    def reset_after(cls) -> Self:
+        """Let the event take effect and reset the connection: the answer is lost."""
+        return cls.raw(b"", ending="reset")
+
+    @classmethod
+    def hang(cls, seconds: float | None = None, *, takes_effect: bool = False) -> Self:
+        """Never answer: close the connection after these seconds (None: when the client or the sandbox does)."""
+        ending: Ending = "hold" if seconds is None else "close"
+        return cls(takes_effect, b"", hold=seconds or 0.0, pieces=(), ending=ending)
+
+    @classmethod
+    def trickle(cls, pause: float) -> Self:
+        """Go on as usual, but send the answer, headers included, a byte at a time."""
+        return cls(pause=pause)
+
+    def begin(self, line: Line) -> None:
+        """Wait."""
+        line.wait(self.wait)
+
+    def finish(self, line: Line, reply: bytes) -> None:
+        """Send the pieces, and let the connection go on or end: a reset is ECONNRESET to the client."""
+        line.wait(self.hold)
+        pieces = self.pieces
+        if pieces is None:
+            pieces = [bytes([byte]) for byte in reply] if self.pause else [reply]
+        for piece in pieces:
+            line.wait(self.pause)
+            line.send(piece)
+        if self.ending == "hold":
+            line.wait_for_hang_up()
+        elif self.ending != "keep":
+            line.close_connection = True
+        if self.ending == "reset":
+            # No orderly end: https://www.man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
+            line.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise ConnectionResetError("Told to reset the connection")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one call to AWS goes wrong; the named constructors are the usual ways."""
+
+    takes_effect: bool = True  # False: nothing but the answer happens
+    hold: float = 0.0  # seconds between the effect and the answer
+    status: int = 0  # answered with `code` and `message` instead of what the rules say; 0: no
+    code: str = ""
+    message: str = "Told to fail"
+    failed_entries: tuple[str, ...] = ()  # ids of a batch's entries that fail with `code`; the others take effect
+    lost: bool = False  # close the connection instead of answering
+
+    @classmethod
+    def answer(cls, status: int, code: str, message: str = "Told to fail") -> Self:
+        """Answer this status and AWS error code; nothing happens."""
+        return cls(takes_effect=False, status=status, code=code, message=message)
+
+    @classmethod
+    def entries(cls, *ids: str, code: str = "InternalError") -> Self:
+        """Put these entries of a batch on its list of failed ones, as SQS's fault; the others take effect."""
+        return cls(failed_entries=ids, code=code)
+
+    @classmethod
+    def lose_answer(cls) -> Self:
+        """Let the call take effect and close the connection."""
+        return cls(lost=True)
+
+    @classmethod
+    def delay(cls, seconds: float) -> Self:
+        """Let the call take effect and answer it late."""
+        return cls(hold=seconds)
+
+    @classmethod
+    def hang(cls, seconds: float | None = None) -> Self:
+        """Do nothing and never answer: close the connection after these seconds (None: when the server stops)."""
+        return cls(takes_effect=False, hold=threading.TIMEOUT_MAX if seconds is None else seconds, lost=True)
+
+    def change(self, request: Json, go_on: Callable[[Json], Answer]) -> Answer:
+        """Answer a call, which may `go_on` with what is left of it."""
+        if not self.takes_effect:
+            return refusal(self.status or HTTPStatus.SERVICE_UNAVAILABLE, self.code, self.message)
+        entries = request.get("Entries", [])
+        failed = [each["Id"] for each in entries if each["Id"] in self.failed_entries]
+        if not failed:
+            return go_on(request)
+        spared = [each for each in entries if each["Id"] not in failed]
+        answer = go_on(request | {"Entries": spared}) if spared else json_answer({})
+        if answer.status != HTTPStatus.OK:
+            return answer
+        content = json.loads(answer.body)
+        failures = [failed_entry(each, self.code, self.message, sender_fault=False) for each in failed]
+        return json_answer({**content, "Failed": [*content.get("Failed", []), *failures]})
+
+
+def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None:
+    """Let calls to AWS fail from now on, as `choose` says; None: no more of that.
+
+    It is asked for every call with its target ("AmazonSQS.SendMessage") and request, one call at a time, and must not
+    block.
+    """
+    choosing = threading.RLock()
+
+    def front(application: WSGIApplication) -> WSGIApplication:
+        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            target = environ.get("HTTP_X_AMZ_TARGET")
+            if not target:  # None of SSM's, nor of SQS's.
+                return application(environ, start_response)
+            request = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+            with choosing:
+                failure = choose and choose(target, request)
+            failure = failure or Failure()
+            answer = failure.change(request, lambda request: ask(application, environ, json.dumps(request).encode()))
+            if aws.stopping.wait(min(failure.hold, threading.TIMEOUT_MAX)) or failure.lost:
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+                raise ConnectionAbortedError  # which werkzeug passes over, as if the client had gone away
+            start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
+            return [answer.body]
+
+        return call
+
+    aws.front = front if choose else None
