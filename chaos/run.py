@@ -15,7 +15,7 @@ import urllib3
 from chaos.plan import Mode, Plan, plan
 from chaos.reckoning import Reckoning, reckon
 from chaos.router import BATCH_SIZE, Job, Router, Rules
-from chaos.weather import EVENT_ID, Failing, Weather, caller_of, sandbox_of
+from chaos.weather import EVENT_ID, Weather, caller_of, sandbox_of
 from local.options import LOCAL_TOKEN, Options
 from local.runtime import Runtime
 from local.stack import LocalStack
@@ -31,13 +31,8 @@ HEADERS: Final = {"X-Api-Key": LOCAL_TOKEN}
 ANSWERS_LOST: Final = 0.05
 
 
-def run(
-    mode: Mode, *, events: int, incidents: int, seed: int, failing: Sequence[Failing] = ("pagerduty", "aws")
-) -> Reckoning:
-    """Send events through a stack of its own, wait until all has arrived, and reckon.
-
-    `failing` tells what fails: PagerDuty; AWS, the functions' processes included. Answers get lost in any case.
-    """
+def run(mode: Mode, *, events: int, incidents: int, seed: int) -> Reckoning:
+    """Send events through a stack of its own, wait until all has arrived, and reckon."""
     name = f"{seed} {mode.name}"
     made_up = plan(events, incidents, name)
     log: list[str] = []
@@ -45,7 +40,7 @@ def run(
     with LocalStack(options, on_log=log.append) as stack:
         _warm_up(stack, made_up.senders)
         died = _count_deaths(caller_of(stack, mode))
-        weather = Weather(stack, mode, made_up, name, failing)
+        weather = Weather(stack, mode, made_up, name)
         router = Router(
             f"{stack.url}/events",
             HEADERS,

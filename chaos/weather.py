@@ -6,9 +6,9 @@ import re
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from chaos.faults import Failure, Fault, fail
 from chaos.plan import POISON, Mode, Plan
@@ -30,10 +30,7 @@ HELD_SECONDS: Final = 1.5
 
 EVENT_ID: Final = re.compile(r"event-\d{6}")
 
-Failing = Literal["pagerduty", "aws"]
-
-# By kind: which part of the events meets it, at one of its calls to PagerDuty. Each strikes at least once; those that
-# take seconds, only in a run that does so anyway.
+# By kind: which part of the events meets it, at one of its calls to PagerDuty. Each strikes at least once.
 AT_PAGERDUTY: Final = {
     "429": 0.02,
     "500": 0.01,
@@ -68,7 +65,6 @@ SSM_FAILURES: Final = (
 )
 SSM_CALLS: Final = 4
 
-SLOW_FROM: Final = 250  # events
 SLOW: Final = {
     "no answer, not taken",
     "no answer, taken",
@@ -86,19 +82,16 @@ PAUSES: Final = {"byte by byte": 0.01, "byte by byte, body late": 0.15, "byte by
 class Weather:
     """Decides, by the seed, what goes wrong with which call of an event, and makes it so."""
 
-    def __init__(self, stack: LocalStack, mode: Mode, plan: Plan, seed: str, failing: Sequence[Failing]) -> None:
+    def __init__(self, stack: LocalStack, mode: Mode, plan: Plan, seed: str) -> None:
         self.faults: Counter[str] = Counter()
         self._stack = stack
         self._sandbox = sandbox_of(stack)
         self._caller = caller_of(stack, mode)
         self._plan = plan
         self._chance = random.Random(seed)  # noqa: S311 -- repeatable, not secret
-        at_aws = "aws" in failing
-        at_api = AT_API if at_aws and emulator() else {}
-        at_calls = (AT_PAGERDUTY if "pagerduty" in failing else {}) | (AT_PROCESSES if at_aws else {})
-        self._pagerduty_fails = "pagerduty" in failing
-        self._at_pagerduty = self._deal(at_calls | ({} if mode.queued else at_api))
-        self._at_queue = self._deal(AT_QUEUE | AT_PROCESSES | at_api if mode.queued and at_aws else {})
+        at_api = AT_API if emulator() else {}
+        self._at_pagerduty = self._deal(AT_PAGERDUTY | AT_PROCESSES | ({} if mode.queued else at_api))
+        self._at_queue = self._deal(AT_QUEUE | AT_PROCESSES | at_api if mode.queued else {})
         self._outage = range(*(int(len(plan.jobs) * part) for part in OUTAGE))
         self._ssm_failures = itertools.cycle(SSM_FAILURES)
         self._ssm_failure = SSM_FAILURES[0]
@@ -130,10 +123,9 @@ class Weather:
         waiting: Counter[int] = Counter()
         for kind, share in shares.items():
             shuffled = self._chance.sample(ids, len(ids))
-            least = kind not in SLOW or len(ids) >= SLOW_FROM
             if kind in SLOW:
                 shuffled.sort(key=lambda each: waiting[workers[each]])
-            for message_id in shuffled[: max(least, round(len(ids) * share))]:
+            for message_id in shuffled[: max(1, round(len(ids) * share))]:
                 waiting[workers[message_id]] += kind in SLOW
                 hands[message_id] += [kind] * CALLS.get(kind, 1)
         return hands
@@ -144,12 +136,12 @@ class Weather:
         message_id = self._plan.identify(call.event)
         if self._plan.fates[message_id] == "poison":
             return Fault.answer(400, {"status": "invalid event", "message": "no", "errors": [POISON]})
-        if self._pagerduty_fails and call.number % REFUSED_EVERY == REFUSED_EVERY // 10:
+        if call.number % REFUSED_EVERY == REFUSED_EVERY // 10:
             self._strike("connections refused", self._refuse_connections)
-        if self._pagerduty_fails and call.number in self._outage:
+        if call.number in self._outage:
             self.faults["outage"] += 1
             return (Fault.answer(503), Fault.reset_before(), Fault.answer(500), Fault.reset_after())[call.number % 4]
-        if self._pagerduty_fails and self._is_throttled():
+        if self._is_throttled():
             self.faults["rate limit"] += 1
             return Fault.answer(429)
         kinds = self._at_pagerduty.get(message_id)

@@ -1,9 +1,5 @@
-"""The reckoning of `make chaos`, whose runs are a step of `.ci/run` of their own, and the storm of queued delivery.
+"""The reckoning of `make chaos`, whose runs are a step of `.ci/run` of their own."""
 
-STORM_EVENTS=2000 in the environment runs the storm at full size.
-"""
-
-import os
 from collections import Counter
 from dataclasses import replace
 
@@ -14,25 +10,8 @@ from chaos import __main__ as program
 from chaos.plan import MODES, plan
 from chaos.reckoning import Reckoning, wrong_answers, wrong_ends, wrong_incidents, wrong_order, wrong_repeats
 from chaos.router import Record, Request
-from chaos.run import run
 from local.sandbox import Sandbox
 from support import ROUTING_KEY
-
-STORM_EVENTS = int(os.environ.get("STORM_EVENTS", "100"))
-
-
-def test_a_storm_arrives_once_and_in_order_through_limits_and_outages() -> None:
-    result = run(
-        MODES["queued-batched"], events=STORM_EVENTS, incidents=STORM_EVENTS // 40, seed=1, failing=("pagerduty",)
-    )
-
-    print("\n".join(result.lines()))  # noqa: T201 -- the same
-    assert result.problems == []
-    # Every request is taken at once, whatever PagerDuty does: a 400 is one that had nothing but events to refuse.
-    assert set(result.statuses) <= {200, 400}
-    assert result.slowest < 5
-    assert result.delivered + result.refused + result.dead_lettered == result.sent
-    assert min(result.unanswered, result.faults["429"], result.faults["outage"]) > 0
 
 
 def test_a_seed_decides_what_is_sent() -> None:
