@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: of a synchronous invocation.
 PAYLOAD_BYTES: Final = 6 * 1024 * 1024
 
-# What an invocation that failed outright is answered.
-_FAILED: Final = '{"errorType": "InvocationFailed"}'
 _IDLE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 3.0
 
@@ -157,13 +155,14 @@ class EventSource(Startable):
         with self._lock:
             self.batches += 1
             self.messages += len(batch)
-        try:
-            answer = self._invoke(_event(record for _, record in batch))
-        except Exception:  # noqa: BLE001 -- whatever goes wrong with an invocation, Lambda goes on
-            answer = _FAILED
-        if '"errorType"' in answer:
+        failed: set[str] | None = None
+        # Whatever goes wrong with an invocation, Lambda goes on.
+        with contextlib.suppress(Exception):
+            failed = failed_items(self._invoke(_event(record for _, record in batch)), ids)
+        if failed is None:
             self._put_off([message for message, _ in batch])
-        return failed_items(answer, ids)
+            return ids
+        return failed
 
     def _put_off(self, messages: Sequence[MessageTypeDef]) -> None:
         if self._retry_seconds is None:
@@ -187,30 +186,25 @@ class EventSource(Startable):
             self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
-def failed_items(answer: str, ids: set[str]) -> set[str]:
-    """Read which of a batch's messages failed, from the worker's answer.
+def failed_items(answer: str, ids: set[str]) -> set[str] | None:
+    """Read which of a batch's messages failed, from the worker's answer; None when the invocation failed outright.
 
-    All of them did when the function failed, when the answer is not of the documented form, or when it names a message
-    that is not in the batch. None did when the answer is null or names none.
+    It did when the function failed, when the answer is not of the documented form, or when it names a message that is
+    not in the batch. No message failed when the answer is null or names none.
     """
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        named = _named_items(json.loads(answer))
-        if named <= ids:
-            return named
-    return ids
-
-
-def _named_items(content: Any) -> set[str]:
-    if content is None:
-        return set()
-    if not isinstance(content, dict) or "errorType" in content:
-        raise ValueError("not the answer of a batch")
-    items = content.get("batchItemFailures")
-    if items is None:
-        return set()
-    if not isinstance(items, list):
-        raise TypeError("not a list of items")
-    return {item["itemIdentifier"] for item in items}
+    try:
+        content = json.loads(answer)
+        if content is None:
+            return set()
+        if not isinstance(content, dict) or "errorType" in content:
+            return None
+        items = content.get("batchItemFailures")
+        if not isinstance(items, list | None):
+            return None
+        named = {item["itemIdentifier"] for item in items or []}
+    except (ValueError, TypeError, KeyError):
+        return None
+    return named if named <= ids else None
 
 
 def _event(records: Iterator[str]) -> str:

@@ -46,3 +46,8 @@ class Options:
     delivery: Delivery = "direct"
     rate_limit: int | None = RATE_LIMIT
     speed: float = 1.0
+
+    @property
+    def routing_keys(self) -> Mapping[str, str]:
+        """The routing keys by service, that of `default` at the sandbox included."""
+        return self.services if self.pagerduty_url else {"default": LOCAL_ROUTING_KEY, **self.services}

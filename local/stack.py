@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from local import gateway
 from local.aws import Aws
 from local.event_source import EventSource
-from local.options import LOCAL_ROUTING_KEY, PREFIX, ROOT, Options
+from local.options import PREFIX, ROOT, Options
 from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
 
@@ -193,11 +193,8 @@ class LocalStack:
     def _put_parameters(self) -> None:
         """Put the secrets into SSM, and take out what an earlier stack of this process left there: moto keeps it."""
         ssm = self.aws.client("ssm")
-        services = dict(self.options.services)
-        if self.options.pagerduty_url is None:
-            services.setdefault("default", LOCAL_ROUTING_KEY)
         parameters = {f"{PREFIX}/webhook-token": self.options.token}
-        parameters |= {f"{PREFIX}/routing-keys/{name}": key for name, key in services.items()}
+        parameters |= {f"{PREFIX}/routing-keys/{name}": key for name, key in self.options.routing_keys.items()}
         found = ssm.get_paginator("get_parameters_by_path").paginate(Path=PREFIX, Recursive=True)
         for left in {each["Name"] for page in found for each in page["Parameters"]} - parameters.keys():
             ssm.delete_parameter(Name=left)

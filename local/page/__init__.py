@@ -152,7 +152,7 @@ class Page:
         options = self.stack.options
         return jsonify(
             samples=samples(),
-            services=list({"default": "", **options.services}),
+            services=list(options.routing_keys),
             delivery=options.delivery,
             settings=settings(self.stack.settings),
             is_real=options.pagerduty_url is not None,
@@ -231,7 +231,7 @@ class Page:
         """Tell what has changed, as server-sent events, for as long as the browser listens."""
         known: dict[int, int] = {}
         last_change = 0
-        sent: dict[str, str] = {}
+        sent: dict[str, Any] = {}
         parts: dict[str, Callable[[], Any]] = {
             **self._watch.parts(),
             "pagerduty": lambda: {"mode": self._mode, "limit": self._limit},
@@ -244,8 +244,8 @@ class Page:
                 update["changes"], last_change = changes, changes[-1]["number"]
             for name, look in parts.items():
                 part = look()
-                if sent.get(name) != (text := json.dumps(part)):
-                    update[name], sent[name] = part, text
+                if name not in sent or sent[name] != part:
+                    update[name] = sent[name] = part
             if update:
                 yield f"data: {json.dumps(update)}\n\n"
             self._stopping.wait(_LOOK_SECONDS)

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from local import metrics
 from local.aws import Peek
-from local.options import LOCAL_ROUTING_KEY
 from local.sandbox import Incident, Received
 from local.stack import LocalStack
 
@@ -68,8 +67,9 @@ class Watch:
     def begin(self, stack: LocalStack) -> None:
         """Take the stack to watch."""
         self._stack = stack
-        named = {"default": LOCAL_ROUTING_KEY, **stack.options.services}
-        self._services = {key: name for name, keys in named.items() for key in keys.replace(",", " ").split()}
+        self._services = {
+            key: name for name, keys in stack.options.routing_keys.items() for key in keys.replace(",", " ").split()
+        }
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
