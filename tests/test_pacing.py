@@ -33,7 +33,10 @@ def change() -> Event:
 
 
 def test_in_calm_weather_everything_goes() -> None:
-    assert all(pacing.may_go(event, 0, Pace(), 0) for event in (trigger(), other("resolve"), change()))
+    calm = pacing.learn(Pace(), "delivered", 1000)
+
+    assert (Pace(), calm) == (Pace(gap=0, next_at=0), Pace(gap=0, next_at=1000))
+    assert all(pacing.may_go(event, 0, calm, 1000) for event in (trigger(), other("resolve"), change()))
 
 
 def test_a_critical_trigger_goes_in_its_first_minute_whatever_was_learned() -> None:
@@ -101,7 +104,7 @@ def test_what_is_urgent_is_tried_once_more_before_it_waits_like_the_others(waite
 
 
 @pytest.mark.parametrize("code", ["pagerduty_rate_limited", "not_its_turn"])
-@pytest.mark.parametrize(("waited", "seconds"), [(0, 4), (8, 4), (60, 30), (600, 300), (86_400, 1200)])
+@pytest.mark.parametrize(("waited", "seconds"), [(0, 4), (8, 4), (50, 25), (60, 30), (600, 300), (86_400, 1200)])
 def test_what_is_rate_limited_waits_half_as_long_again_up_to_its_share(code: str, waited: float, seconds: int) -> None:
     assert pause(code, waited=waited) == seconds
 
@@ -115,15 +118,18 @@ def test_after_a_failure_the_pause_doubles_up_to_two_minutes(code: str) -> None:
 
 @pytest.mark.parametrize("code", ["routing_key_missing", "routing_key_refused"])
 def test_settings_take_two_minutes(code: str) -> None:
-    assert pause(code, receives=7, waited=9999) == 120
+    assert [pause(code, receives=receives, waited=9999) for receives in (1, 7)] == [120, 120]
 
 
 def test_what_there_was_no_time_for_comes_back_at_once() -> None:
     assert pause("out_of_time", receives=7, waited=9999) == 0
 
 
-def test_jitter_stretches_every_pause() -> None:
-    assert [pause("pagerduty_timeout", receives=9, jitter=jitter) for jitter in (0.75, 1.25)] == [90, 150]
+@pytest.mark.parametrize("code", ["pagerduty_timeout", "routing_key_missing", "not_its_turn"])
+def test_every_pause_is_shortened_or_stretched_by_up_to_a_quarter(code: str) -> None:
+    pauses = [pause(code, receives=9, waited=240, jitter=jitter) for jitter in pacing.JITTER]
+
+    assert pauses == [90, 150]
 
 
 def test_no_pause_is_longer_than_sqs_takes() -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -116,18 +117,31 @@ def test_a_retry_is_sent_once(stack: LocalStack, pagerduty: Sandbox) -> None:
     assert len(pagerduty.changes) == 1
 
 
-@pytest.mark.parametrize(
-    "failure", [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.lose_answer()]
-)
-def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(
-    stack: LocalStack, pagerduty: Sandbox, failure: Failure
-) -> None:
-    event = numbered(30)
-    fail(stack.aws, lambda target, _: failure if target == SEND else None)
-    status, answer = post(stack, event)
+def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(stack: LocalStack, pagerduty: Sandbox) -> None:
+    events = [numbered(n) for n in range(30, 33)]
+    failures = dict(
+        zip(
+            [event["messageId"] for event in events],
+            [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.lose_answer()],
+            strict=True,
+        )
+    )
+
+    def choose(target: str, request: dict[str, Any]) -> Failure | None:
+        return failures[json.loads(request["Entries"][0]["MessageBody"])["message_id"]] if target == SEND else None
+
+    fail(stack.aws, choose)
+    # At the same time, since botocore's attempts take seconds.
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda event: post(stack, event), events))
     fail(stack.aws, None)
-    again, _ = post(stack, event)
+    again = [post(stack, event)[0] for event in events]
     wait_until(lambda: is_drained(stack))
 
-    assert (status, answer["code"], again) == (503, "queue_unavailable", 200)
-    assert [incident.triggers for incident in pagerduty.incidents] == [1]
+    assert [(status, answer["code"]) for status, answer in answers] == [(503, "queue_unavailable")] * 3
+    assert again == [200] * 3
+    assert sorted((incident.dedup_key, incident.triggers) for incident in pagerduty.incidents) == [
+        ("incident-30", 1),
+        ("incident-31", 1),
+        ("incident-32", 1),
+    ]
