@@ -35,7 +35,7 @@ def read(value: object) -> Timestamp | None:
     try:
         if isinstance(value, str):
             return _from_text(value.strip())
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float):
             return _from_epoch(value) if _FIRST_EPOCH <= abs(value) < _EPOCHS_END else None
     except (ValueError, OverflowError):
         pass  # Not a date that exists, or one outside the years 1 to 9999.

@@ -48,6 +48,11 @@ from sqs import Queue
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable, wait_until
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Take one more than there are processors: many tests wait for something most of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_unconfigure() -> None:
     _STATE.cleanup()
 
