@@ -246,6 +246,13 @@ def test_images_give_way_when_there_is_no_detail_to_take() -> None:
     assert fields(event) == ["properties.imageURLs"]
 
 
+def test_details_stay_when_a_note_in_their_stead_would_save_nothing() -> None:
+    event = alert({"a": 1}, images=images(600, 1000))
+
+    assert sent(event) == alert({"a": 1})
+    assert fields(event) == ["properties.imageURLs"]
+
+
 def test_images_give_way_before_links() -> None:
     event = alert(images=images(300, 1000), links=links(300, 1000))
 

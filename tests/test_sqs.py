@@ -17,6 +17,7 @@ from event import Event
 from local.aws import Aws
 from outcome import NotSentError, Outcome
 from parts import parts
+from support import Clock
 
 HEX = set("0123456789abcdef")
 REFUSED = Outcome("pagerduty_rejected", "no")
@@ -117,8 +118,9 @@ def test_change_events_wait_for_nobody(first: str | None, second: str | None) ->
     assert group(change(message_id=first)) != group(change(message_id=second))
 
 
-def test_a_retry_has_the_same_ids() -> None:
-    assert sqs.write(event(), 0) == sqs.write(event(), 0)
+@pytest.mark.parametrize("make", [event, change])
+def test_a_retry_has_the_same_ids(make: Callable[..., Event]) -> None:
+    assert sqs.write(make(message_id="m"), 0) == sqs.write(make(message_id="m"), 0)
 
 
 def test_a_resolve_that_reuses_its_triggers_id_is_not_a_retry() -> None:
@@ -289,17 +291,25 @@ def test_a_message_that_is_set_aside_has_its_reason(fifo: Fifo, aws: Aws) -> Non
     reason = "summary\x00is \ufffe odd " + "x" * 2000
     dead_letters.queue.set_aside(fifo.record(), Outcome("pagerduty_rejected", reason), soon())
 
-    (found,) = fifo.client.receive_message(QueueUrl=dead_letters.url, MessageAttributeNames=["All"])["Messages"]
+    (found,) = fifo.client.receive_message(
+        QueueUrl=dead_letters.url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
+    )["Messages"]
     attributes = {name: value["StringValue"] for name, value in found["MessageAttributes"].items()}
     assert found["Body"] == body(event())
+    assert (found["Attributes"]["MessageGroupId"], found["Attributes"]["MessageDeduplicationId"]) == (
+        group(event()),
+        deduplication_id(event()),
+    )
     assert attributes == {"code": "pagerduty_rejected", "reason": ("summary is   odd " + "x" * 2000)[:1000]}
 
 
-def test_the_largest_message_can_still_be_set_aside(fifo: Fifo, aws: Aws) -> None:
-    fifo.queue.enqueue([event(content={"a": "é" * 255_000})], soon())
+# The last is a little too large to be set aside as ASCII.
+@pytest.mark.parametrize("count", [170_000, 255_000, 174_600])
+def test_the_largest_message_can_still_be_set_aside(fifo: Fifo, aws: Aws, count: int) -> None:
+    fifo.queue.enqueue([event(content={"a": "é" * count})], soon())
     dead_letters = Fifo(aws)
 
-    dead_letters.queue.set_aside(fifo.record(), REFUSED, soon())
+    dead_letters.queue.set_aside(fifo.record(), Outcome("pagerduty_rejected", "x" * 9000), soon())
 
     assert dead_letters.count() == 1
 
@@ -313,5 +323,32 @@ def test_what_sqs_does_not_do_to_a_message_is_told(fifo: Fifo, aws: Aws) -> None
         gone.delete(record, soon())
     with pytest.raises(NotSentError) as not_set_aside:
         gone.set_aside(record, REFUSED, soon())
+    fail(aws, lambda *_: Failure.entries("1"))
+    with pytest.raises(NotSentError) as not_put_off:
+        fifo.queue.put_off([(record, 4), (record, 4)], soon())
 
-    assert not_deleted.value.outcome.code == not_set_aside.value.outcome.code == "queue_unavailable"
+    errors = (not_deleted, not_set_aside, not_put_off)
+    assert [error.value.outcome.code for error in errors] == ["queue_unavailable"] * 3
+    assert str(not_put_off.value) == "SQS did not put an event off (InternalError); it will be tried again"
+
+
+def test_the_messages_in_flight_are_counted_at_most_every_ten_seconds(
+    fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("sqs.time.time", clock)
+    fifo.queue.enqueue([event(1), event(2)], soon())
+    counts = [fifo.queue.in_flight(soon())]
+    fifo.record()
+    for seconds in (9.9, 0.1, 10):
+        clock.now += seconds
+        counts.append(fifo.queue.in_flight(soon()))
+    fail(aws, lambda *_: Failure.answer(503, "ServiceUnavailable"))
+    clock.now += 10
+    counts.append(fifo.queue.in_flight(soon()))
+    clock.now -= 3600
+    fail(aws, None)
+    fifo.record()
+    counts.append(fifo.queue.in_flight(soon()))
+
+    assert counts == [0, 0, 1, 1, 1, 2]

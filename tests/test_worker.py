@@ -258,6 +258,8 @@ def test_no_call_is_begun_with_less_than_ten_seconds_left(endpoint: Endpoint) ->
     assert endpoint.work([record(0, event(1)), record(1, event(2))], milliseconds=9_999) == [0, 1]
     assert endpoint.sandbox.received == []
 
+    assert endpoint.work([record(0, event(1)), record(1, event(2))], milliseconds=10_000) == []
+
 
 def test_what_pagerduty_cannot_take_now_comes_again_when_pacing_says(
     endpoint: Endpoint, put_off: list[list[int]]
@@ -399,12 +401,23 @@ def test_each_message_has_one_line_in_the_log(endpoint: Endpoint, log: io.String
     endpoint.sandbox.misbehave = refusing("incident-2", Fault.answer(429))
     endpoint.work([record(0, event(1)), record(1, event(2)), record(2, event(3), "hello")])
 
-    assert [(line["outcome"], line["code"], line["receives"]) for line in lines_of_events(log)] == [
-        ("delivered", "delivered", 1),
-        ("deferred", "pagerduty_rate_limited", 1),
-        ("rejected", "message_unreadable", 1),
+    names = ("outcome", "code", "receives", "pagerduty_service", "dedup_key", "request_id")
+    assert [tuple(line.get(name) for name in names) for line in lines_of_events(log)] == [
+        ("delivered", "delivered", 1, "default", "incident-1", LambdaContext.aws_request_id),
+        ("deferred", "pagerduty_rate_limited", 1, "default", "incident-2", LambdaContext.aws_request_id),
+        ("rejected", "message_unreadable", 1, None, None, LambdaContext.aws_request_id),
     ]
     assert ROUTING_KEY not in log.getvalue()
+
+
+def test_a_line_about_a_pagerduty_service_without_a_routing_key_has_no_metrics_of_its_own(
+    endpoint: Endpoint, log: io.StringIO
+) -> None:
+    made_up = Event("made-up", "change", {"payload": {"summary": "Deployed"}})
+    endpoint.work([record(0, event(1)), record(1, made_up)])
+
+    dimensions = [line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] for line in lines_of_events(log)]
+    assert dimensions == [[["service"], ["service", "pagerduty_service", "kind"]], [["service"]]]
 
 
 def test_the_age_of_an_event_counts_from_when_it_occurred_and_not_from_when_it_was_queued(
