@@ -185,6 +185,10 @@ SENT_AWAY = {
     "a bearer token in base64": {"authorization": f"Bearer {base64.b64encode(SECRET).decode()}"},
     "Basic in plain text": {"authorization": f"Basic {T}:"},
     "Basic that is no base64": {"authorization": "Basic %%%%"},
+    "Basic with a character that is not base64's": {"authorization": basic(f"{T}:")["authorization"] + "!"},
+    "what Basic has, with another scheme": {
+        "authorization": basic(f"{T}:")["authorization"].replace("Basic", "Digest")
+    },
     "Basic without its padding": {"authorization": basic(f"{T}:")["authorization"].rstrip("=")},
     "Basic with a letter too many": {"authorization": "Basic A"},
     "Basic that is not ASCII": {"authorization": "Basic Zürich"},
