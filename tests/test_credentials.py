@@ -1,6 +1,7 @@
 """The secrets: what is cached, what is served when SSM fails, and what is revoked. SSM is moto's server."""
 
 import io
+import json
 import logging
 import socket
 import time
@@ -98,9 +99,9 @@ def test_values_are_served_for_five_minutes(ssm: Ssm, credentials: Credentials, 
     keys(credentials)
     ssm.put("routing-keys/default", "n" * 32)
 
-    clock.now += 299
+    clock.now += 299.5
     assert keys(credentials) == ("k" * 32,)
-    clock.now += 2
+    clock.now += 0.5
     assert keys(credentials) == ("n" * 32,)
 
 
@@ -124,11 +125,19 @@ def test_a_service_may_have_several_routing_keys(ssm: Ssm, credentials: Credenti
 def test_a_short_secret_is_not_accepted_and_logged_as_an_error(
     ssm: Ssm, credentials: Credentials, log: io.StringIO
 ) -> None:
-    ssm.put("webhook-token", "fifteen-letters long-enough-secret")
+    ssm.put("webhook-token", "fifteen-letters sixteen-letters!")
 
-    assert secrets(credentials) == (b"long-enough-secret",)
-    assert '"level":"ERROR"' in log.getvalue()
+    assert secrets(credentials) == (b"sixteen-letters!",)
+    (line,) = map(json.loads, log.getvalue().splitlines())
+    assert (line["level"], line["too_short"], line["minimum_characters"]) == ("ERROR", 1, 16)
     assert "fifteen-letters" not in log.getvalue()
+
+
+def test_secrets_that_are_long_enough_are_not_logged(ssm: Ssm, credentials: Credentials, log: io.StringIO) -> None:
+    ssm.put("webhook-token", "sixteen-letters! another-sixteen!")
+
+    assert secrets(credentials) == (b"sixteen-letters!", b"another-sixteen!")
+    assert log.getvalue() == ""
 
 
 @pytest.mark.parametrize("value", ["short", " ", ",", "fifteen-letters"])

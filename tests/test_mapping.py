@@ -225,6 +225,8 @@ def test_an_event_that_is_not_sent_can_be_found_by_its_id_and_key(changes: dict[
     [
         (alert(action="resolve") | {"messageId": "m-1"}, "m-1", None),
         ({"type": "track", "messageId": "m-1", "properties": ["disk"]}, "m-1", None),
+        ({"type": "track", "messageId": 7, "properties": ["disk"]}, "7", None),
+        ({"type": "track", "messageId": True, "properties": ["disk"]}, None, None),
         ({"type": "trak", "properties": {"dedupKey": "disk"}}, None, "disk"),
         ({"type": "trak"}, None, None),
         (["disk"], None, None),

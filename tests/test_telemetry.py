@@ -165,10 +165,11 @@ def test_pagerdutys_answer_is_counted_by_its_class(log: io.StringIO, status: int
     assert values(log) == {"Received": 1, "Deferred": 1, metric: 1, "PagerDutyTime": 500.0}
 
 
-def test_quick_retries_are_counted(log: io.StringIO) -> None:
-    log_event("delivered", CHANGE, Call(202, 0.1, 3))
+@pytest.mark.parametrize(("attempts", "retries"), [(1, None), (2, 1), (3, 2)])
+def test_quick_retries_are_counted(log: io.StringIO, attempts: int, retries: int | None) -> None:
+    log_event("delivered", CHANGE, Call(202, 0.1, attempts))
 
-    assert values(log)["Retries"] == 2
+    assert values(log).get("Retries") == retries
 
 
 def test_a_repaired_event_says_which_fields_and_is_counted_once(log: io.StringIO) -> None:
