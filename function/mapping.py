@@ -186,8 +186,6 @@ def _properties(kind: Kind, finder: Finder) -> dict[str, Any]:
         for letters in finder.folded(properties)
         if (name := _BY_LETTERS[kind].get(letters)) and properties.get(name) is None
     ]
-    if not missing:
-        return properties
     return properties | {name: finder.near(properties, name, _ALL_PROPERTIES) for name in missing}
 
 

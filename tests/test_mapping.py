@@ -220,6 +220,18 @@ def test_an_event_that_is_not_sent_can_be_found_by_its_id_and_key(changes: dict[
     assert (refusal.code, refusal.message_id, refusal.dedup_key) == (code, "m-1", "disk")
 
 
+EXPECTED_SEVERITY = 'properties.severity: expected critical, error, warning or info, got "severe"'
+
+
+@pytest.mark.parametrize(
+    ("kind", "consequence"), [("alertEvent", "sent as critical"), ("changeEvent", "left out")], ids=["alert", "change"]
+)
+def test_a_warning_says_what_was_expected_what_came_and_what_was_done(kind: str, consequence: str) -> None:
+    event = alert(dedupKey="disk", severity="severe") | {"integrations": {"pagerduty": {"type": kind}}}
+
+    assert event_of(event).warnings == (f"{EXPECTED_SEVERITY}; {consequence}",)
+
+
 @pytest.mark.parametrize(
     ("event", "message_id", "dedup_key"),
     [
@@ -272,6 +284,13 @@ def test_custom_details_of_100_levels_go_out_as_they_are() -> None:
     details = nested(100)
 
     assert event_of(alert(customDetails=details)).content["payload"]["custom_details"] is details
+
+
+def test_among_the_details_what_is_named_by_a_setting_may_be_as_deep_as_they_are() -> None:
+    rules = Rules(extra_details=(("properties", "host"),))
+
+    assert event_of(alert(host=nested(99)), rules).content["payload"]["custom_details"] == {"host": nested(99)}
+    assert event_of(alert(host=nested(100)), rules).content["payload"]["custom_details"] != {"host": nested(100)}
 
 
 @pytest.mark.parametrize("details", [nested(101), DEEP, [[DEEP]]], ids=["101 levels", "100,000 levels", "in arrays"])
