@@ -1,6 +1,7 @@
 """The function as a whole: requests as API Gateway makes them in, answers out; SSM and PagerDuty are real servers."""
 
 import base64
+import gc
 import gzip
 import io
 import json
@@ -714,6 +715,16 @@ def test_settings_that_make_no_sense_are_answered_with_every_problem(
     assert "QUEUE_URL" in content["message"]
 
 
+# -- the process ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [json.dumps(track()), "{", "[]"])
+def test_the_search_for_garbage_goes_on_after_a_request(endpoint: Endpoint, body: str) -> None:
+    endpoint.post(body)
+
+    assert gc.isenabled()
+
+
 # -- the log, and what must never be in it ---------------------------------------------------------------------------
 
 
@@ -721,7 +732,10 @@ def lines(log: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
-def test_each_event_has_one_line_in_the_log(endpoint: Endpoint, log: io.StringIO) -> None:
+def test_each_event_has_one_line_in_the_log(
+    endpoint: Endpoint, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LambdaContext, "aws_request_id", "the request of this test")
     endpoint.post([track(), track(type="page"), 7])
 
     assert [(line["outcome"], line["code"]) for line in lines(log)] == [
@@ -732,7 +746,7 @@ def test_each_event_has_one_line_in_the_log(endpoint: Endpoint, log: io.StringIO
     assert (
         lines(log)[0].items()
         >= {
-            "request_id": "11111111-2222-3333-4444-555555555555",
+            "request_id": "the request of this test",
             "pagerduty_service": "default",
             "kind": "trigger",
             "outcome": "queued",

@@ -139,6 +139,18 @@ def test_secrets_that_were_read_before_serve_on_while_ssm_hangs(
     assert seconds < DEADLINE
 
 
+@pytest.mark.parametrize(("milliseconds", "seconds"), [(9000, 8.0), (8400, 7.9)])
+def test_the_answer_is_due_after_eight_seconds_or_half_a_second_before_the_functions_time_limit(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, milliseconds: int, seconds: float
+) -> None:
+    def tell(_: object, __: object, ___: object, deadline: float) -> dict[str, Any]:
+        return {"statusCode": 200, "body": json.dumps({"in": deadline - time.monotonic()})}
+
+    monkeypatch.setattr("app._answer", tell)
+
+    assert seconds - 0.3 < endpoint.post(track(), milliseconds=milliseconds).content["in"] <= seconds
+
+
 # -- what was given up -----------------------------------------------------------------------------------------------
 
 

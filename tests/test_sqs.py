@@ -200,6 +200,14 @@ def fifo(aws: Aws) -> Fifo:
     return Fifo(aws)
 
 
+@pytest.fixture
+def on_lambda(fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> sqs.Queue:
+    """Make the same queue as the functions make it."""
+    for name, value in (("AWS_ENDPOINT_URL", aws.url), ("QUEUE_URL", fifo.url), ("DEAD_LETTER_QUEUE_URL", fifo.url)):
+        monkeypatch.setenv(name, value)
+    return parts.__wrapped__().queue
+
+
 def test_events_are_enqueued_ten_a_call(fifo: Fifo) -> None:
     events = [event(n) for n in range(25)]
 
@@ -257,18 +265,21 @@ def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> 
 
 
 def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(
-    fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None]
+    fifo: Fifo, on_lambda: sqs.Queue, calls_end: Callable[[], None]
 ) -> None:
-    for name, value in (("AWS_ENDPOINT_URL", aws.url), ("QUEUE_URL", fifo.url), ("DEAD_LETTER_QUEUE_URL", fifo.url)):
-        monkeypatch.setenv(name, value)
-    queue = parts.__wrapped__().queue  # As on Lambda, and nobody else's.
     fifo.failure = Failure.hang()
-    outcomes = queue.enqueue([event()], time.monotonic() + 0.3)
+    outcomes = on_lambda.enqueue([event()], time.monotonic() + 0.3)
     fifo.failure = None
     calls_end()
 
     assert codes(outcomes) == ["queue_unavailable"]
     assert (len(fifo.calls), fifo.count()) == (1, 0)
+
+
+def test_on_lambda_a_call_is_tried_four_times_for_two_seconds_each(on_lambda: sqs.Queue) -> None:
+    config: Any = on_lambda._client.meta.config  # noqa: SLF001 -- what nobody else can see
+
+    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
 
 
 def test_no_call_is_begun_without_time_for_it(fifo: Fifo) -> None:

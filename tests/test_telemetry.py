@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -135,11 +136,13 @@ def test_each_outcome_has_a_metric(log: io.StringIO, code: str, metric: str, dim
     assert values(log, dimensions) == {metric: 1, "Received": 1}
 
 
-@pytest.mark.parametrize("code", ["preview", "source_missing"])
-def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: str) -> None:
+@pytest.mark.parametrize(("code", "level"), [("preview", "INFO"), ("source_missing", "WARNING")])
+def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: str, level: str) -> None:
     log_event(code, TRIGGER, is_preview=True)
 
-    assert (only_line(log)["code"], values(log)) == (code, {})
+    line = only_line(log)
+    assert (line["code"], line["level"], values(log)) == (code, level, {})
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", line["timestamp"])
 
 
 def test_an_event_out_of_the_queue_was_received_before(log: io.StringIO) -> None:

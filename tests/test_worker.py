@@ -397,15 +397,18 @@ def test_a_mistake_of_ours_leaves_the_message_in_the_queue_and_delivers_its_neig
     assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
 
 
-def test_each_message_has_one_line_in_the_log(endpoint: Endpoint, log: io.StringIO) -> None:
+def test_each_message_has_one_line_in_the_log(
+    endpoint: Endpoint, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LambdaContext, "aws_request_id", "this one")
     endpoint.sandbox.misbehave = refusing("incident-2", Fault.answer(429))
     endpoint.work([record(0, event(1)), record(1, event(2)), record(2, event(3), "hello")])
 
     names = ("outcome", "code", "receives", "pagerduty_service", "dedup_key", "request_id")
     assert [tuple(line.get(name) for name in names) for line in lines_of_events(log)] == [
-        ("delivered", "delivered", 1, "default", "incident-1", LambdaContext.aws_request_id),
-        ("deferred", "pagerduty_rate_limited", 1, "default", "incident-2", LambdaContext.aws_request_id),
-        ("rejected", "message_unreadable", 1, None, None, LambdaContext.aws_request_id),
+        ("delivered", "delivered", 1, "default", "incident-1", "this one"),
+        ("deferred", "pagerduty_rate_limited", 1, "default", "incident-2", "this one"),
+        ("rejected", "message_unreadable", 1, None, None, "this one"),
     ]
     assert ROUTING_KEY not in log.getvalue()
 
