@@ -51,7 +51,7 @@ def call(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.k
         _this_thread.deadline = deadline
         return function(*args, **kwargs)
 
-    return call_until(deadline, run)
+    return call_until(run, deadline)
 
 
 def reason_of(failure: Exception) -> str:

@@ -18,7 +18,7 @@ SHORTEST_CALL: Final = 0.25
 _THREADS: Final = ThreadPoolExecutor(100, thread_name_prefix="call")
 
 
-def call_until(deadline: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call_until(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call the function and return what it returns, at the latest at the deadline.
 
     Past the deadline TimeoutError is raised, and nobody looks at what the thread still does.

@@ -117,7 +117,7 @@ class Client:
         connection.response_class = make_response  # type: ignore[assignment]  # what makes one is as good as the class
         given_up = threading.Event()
         try:
-            content = call_until(deadline, _converse, connection, path, body, deadline, given_up)
+            content = call_until(_converse, deadline, connection, path, body, deadline, given_up)
         except Exception:
             given_up.set()
             sock, response = answers[-1] if answers else (connection.sock, None)
