@@ -4,10 +4,8 @@ import functools
 import io
 import os
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -36,10 +34,10 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
     os.environ.pop(name, None)
 
 import app
-import deadline
 import telemetry
 import worker
 from credentials import Credentials
+from deadline import call_until
 from local.aws import Aws
 from pagerduty import Client
 from parts import Parts
@@ -122,19 +120,23 @@ def clock() -> Clock:
 @pytest.fixture
 def calls_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Wait until the calls that the function made have ended, also those for which it did not wait itself."""
-    name = "call of this test"
+    running: set[object] = set()
 
-    def renew() -> None:
-        monkeypatch.setattr("deadline._THREADS", ThreadPoolExecutor(10, thread_name_prefix=name))
+    def noted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            this = object()
+            running.add(this)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                running.remove(this)
 
-    def end() -> None:
-        deadline._THREADS.shutdown(wait=False)  # noqa: SLF001 -- the pool of this test
-        wait_until(lambda: not any(thread.name.startswith(name) for thread in threading.enumerate()))
-        renew()
+        return call_until(call, *args, **kwargs)
 
-    renew()
-    yield end
-    end()
+    for module in ("aws", "pagerduty"):
+        monkeypatch.setattr(f"{module}.call_until", noted)
+    yield lambda: wait_until(lambda: not running)
+    wait_until(lambda: not running)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import io
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,8 @@ import pytest
 from urllib3.connection import HTTPSConnection
 
 from chaos.faults import Failure, Fault, fail
+from deadline import call_until
+from local.options import ROOT
 from support import Answer, Endpoint, track
 
 # Of the function's time limit; half a second less than that is the deadline here, as it is eight seconds on Lambda.
@@ -194,6 +198,29 @@ def test_the_next_request_does_not_wait_for_what_was_given_up(endpoint: Endpoint
     assert answer.status == 200
     assert seconds < 0.5
     assert [json.loads(line)["code"] for line in log.getvalue().splitlines()] == ["pagerduty_timeout", "delivered"]
+
+
+def test_a_call_that_hangs_holds_up_no_other() -> None:
+    go_on = threading.Event()
+    with pytest.raises(TimeoutError):
+        call_until(go_on.wait, time.monotonic() + 0.1, 30)
+
+    assert call_until(str, time.monotonic() + 5, "done") == "done"
+    go_on.set()
+
+
+def test_what_a_call_raises_is_raised() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        call_until(int, time.monotonic() + 5, "x")
+
+
+def test_a_call_that_hangs_for_ever_does_not_keep_the_process() -> None:
+    program = "import threading, deadline; deadline.call_until(threading.Event().wait, 0)"
+    done = subprocess.run(  # noqa: S603 -- our own program
+        [sys.executable, "-c", program], cwd=ROOT / "function", capture_output=True, text=True, check=False, timeout=20
+    )
+
+    assert done.stderr.splitlines()[-1] == "TimeoutError"
 
 
 def test_what_was_given_up_ends_soon(endpoint: Endpoint, calls_end: CallsEnd) -> None:
