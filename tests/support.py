@@ -150,7 +150,7 @@ def wait_until(happened: Callable[[], object], seconds: float = 30) -> None:
     give_up = time.monotonic() + seconds
     patience = threading.Event()
     while not happened() and time.monotonic() < give_up:
-        patience.wait(0.05)
+        patience.wait(0.005)
     assert happened()
 
 

@@ -4,7 +4,6 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,18 +13,10 @@ from botocore.exceptions import EndpointConnectionError
 from chaos.faults import Failure, fail
 from local.aws import Aws
 from local.event_source import EventSource, failed_items
-from support import Clock
+from support import Clock, wait_until
 
 VISIBILITY = 120
 RESOLVED = '{"batchItemFailures": []}'
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for something that happens by itself; fail when it does not."""
-    give_up, pause = monotonic() + seconds, threading.Event()
-    while not condition():
-        assert monotonic() < give_up, "It did not happen in time"
-        pause.wait(0.002)
 
 
 class Worker:
