@@ -141,6 +141,11 @@ def track(**changes: Any) -> dict[str, Any]:
     return {"type": "track", "event": "Disk is full", "messageId": "m-1", "properties": properties, **changes}
 
 
+def soon(seconds: float = 5.0) -> float:
+    """Give a deadline that is not in question."""
+    return time.monotonic() + seconds
+
+
 def no_pause(_: float) -> None:
     """Do not wait between two quick retries."""
 

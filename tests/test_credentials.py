@@ -17,7 +17,7 @@ from chaos.faults import Failure, fail
 from credentials import Credentials
 from local.aws import Aws
 from outcome import NotSentError, Outcome
-from support import Clock
+from support import Clock, soon
 
 FIRST, SECOND = "first-secret-of-16+", "second-secret-of-16+"
 
@@ -59,10 +59,6 @@ def _ssm(aws: Aws, ssm: Any) -> Ssm:
 @pytest.fixture
 def credentials(ssm: Ssm, clock: Clock) -> Credentials:
     return Credentials(ssm.prefix, ssm.client, clock)
-
-
-def soon() -> float:
-    return time.monotonic() + 5
 
 
 def secrets(credentials: Credentials) -> tuple[bytes, ...]:

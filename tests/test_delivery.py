@@ -1,6 +1,5 @@
 """One event on its way to PagerDuty: which routing key it goes out with, and what a refused key means."""
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from delivery import choose, deliver
 from event import Event
 from outcome import Outcome
-from support import ROUTING_KEY, Endpoint
+from support import ROUTING_KEY, Endpoint, soon
 
 KEYS = ["a" * 32, "b" * 32, "c" * 32]
 
@@ -26,7 +25,7 @@ def change(n: int) -> Event:
 
 
 def sent(endpoint: Endpoint, event: Event) -> Outcome:
-    return deliver(event, endpoint.has.credentials, endpoint.has.pagerduty, time.monotonic() + 5)
+    return deliver(event, endpoint.has.credentials, endpoint.has.pagerduty, soon())
 
 
 def test_an_event_goes_out_with_the_routing_key_of_its_service(make_endpoint: Callable[..., Endpoint]) -> None:

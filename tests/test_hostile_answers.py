@@ -19,7 +19,7 @@ from chaos.faults import Fault
 from event import Event
 from local.sandbox import Received, Sandbox
 from pagerduty import Client
-from support import ROUTING_KEY, no_pause
+from support import ROUTING_KEY, no_pause, soon
 
 Answer = tuple[int, dict[str, Any]]
 ACCEPTED: Answer = (202, {"status": "success", "message": "Event processed", "dedup_key": "disk-full"})
@@ -104,7 +104,7 @@ class Hostile:
     def _code(self, name: object, deadline: float) -> str:
         client = Client(self._sandbox.plain_url, no_pause)
         outcome = client.post(resolve(f"event {name}"), ROUTING_KEY, time.monotonic() + deadline)
-        after = client.post(resolve(f"after {name}"), ROUTING_KEY, time.monotonic() + 5)
+        after = client.post(resolve(f"after {name}"), ROUTING_KEY, soon())
         client.close()
         assert after.message == f"PagerDuty refused the event for good with 400: the own answer of after {name}"
         return outcome.code

@@ -5,7 +5,6 @@ import random
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,7 +17,7 @@ from event import Event
 from local.sandbox import Received, Sandbox
 from outcome import Outcome
 from pagerduty import Client
-from support import ROUTING_KEY
+from support import ROUTING_KEY, soon
 
 TRIGGER = Event(
     "default",
@@ -35,10 +34,6 @@ CHANGE = Event("default", "change", {"payload": {"summary": "Deployed"}})
 REFUSED = {"status": "invalid event", "message": "Event object is invalid"}
 
 MakeClient = Callable[[str], Client]
-
-
-def soon(seconds: float = 5.0) -> float:
-    return time.monotonic() + seconds
 
 
 def always(fault: Fault) -> Callable[[Received], Fault]:

@@ -17,7 +17,7 @@ from event import Event
 from local.aws import Aws
 from outcome import NotSentError, Outcome
 from parts import parts
-from support import Clock
+from support import Clock, soon
 
 HEX = set("0123456789abcdef")
 REFUSED = Outcome("pagerduty_rejected", "no")
@@ -43,10 +43,6 @@ def group(event: Event) -> str:
 
 def deduplication_id(event: Event) -> str:
     return sqs.write(event, 0).get("MessageDeduplicationId", "")
-
-
-def soon() -> float:
-    return time.monotonic() + 5
 
 
 def codes(outcomes: Sequence[Outcome]) -> list[str]:

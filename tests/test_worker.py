@@ -18,7 +18,7 @@ from chaos.faults import Failure, Fault, fail
 from event import Event
 from local.sandbox import Received
 from parts import parts
-from support import ROUTING_KEY, Endpoint, LambdaContext
+from support import ROUTING_KEY, Endpoint, LambdaContext, soon
 
 REFUSED = {"status": "invalid event", "message": "Event object is invalid", "errors": ["odd"]}
 NEW_KEY = "n" * 32
@@ -70,14 +70,14 @@ def record(number: int, event: Event, body: str | None = None) -> dict[str, Any]
 def deliver(endpoint: Endpoint, *events: Event, milliseconds: int = 90_000) -> list[int]:
     """Enqueue the events one by one and run the worker; return the positions of those that stay in the queue."""
     for each in events:
-        endpoint.has.queue.enqueue([each], time.monotonic() + 5)
+        endpoint.has.queue.enqueue([each], soon())
     return endpoint.work(milliseconds=milliseconds)
 
 
 def queued(endpoint: Endpoint, *events: Event, waited: float) -> list[dict[str, Any]]:
     """Enqueue the events and receive them again, as if they had waited for so many seconds."""
     for each in events:
-        endpoint.has.queue.enqueue([each], time.monotonic() + 5)
+        endpoint.has.queue.enqueue([each], soon())
     records = endpoint.received(endpoint.has.settings.queue_url)
     for message in records:
         message["attributes"]["SentTimestamp"] = str(int((time.time() - waited) * 1000))
