@@ -103,6 +103,19 @@ def test_a_new_secret_works_at_once(make_endpoint: Callable[..., Endpoint], cloc
     assert endpoint.post(track()).status == 200
 
 
+def test_for_a_secret_that_is_known_ssm_is_not_asked_again(
+    make_endpoint: Callable[..., Endpoint], clock: Clock
+) -> None:
+    endpoint = make_endpoint(clock=clock)
+    calls: list[str] = []
+    fail(endpoint.aws, lambda target, _: calls.append(target))
+    for _ in range(3):
+        clock.now += 10
+        endpoint.post(track())
+
+    assert calls == ["AmazonSSM.GetParameters"]
+
+
 @pytest.mark.parametrize(("outage", "expected"), [(range(0), {200}), (range(16, 34), {200, 503})])
 def test_changing_the_secret_loses_nothing_while_strangers_call_all_the_time(
     make_endpoint: Callable[..., Endpoint], clock: Clock, outage: range, expected: set[int]
@@ -713,6 +726,13 @@ def test_settings_that_make_no_sense_are_answered_with_every_problem(
     assert "DEFAULT_SEVERITY" in content["message"]
     assert "PAGERDUTY_URL" in content["message"]
     assert "QUEUE_URL" in content["message"]
+
+
+def test_an_event_that_is_too_large_for_pagerduty_is_cut_and_delivered(endpoint: Endpoint) -> None:
+    answer = endpoint.post(track(properties={"customDetails": {"dump": "x" * 600_000, "host": "db-1"}}))
+
+    assert (answer.status, answer.content["code"]) == (200, "delivered")
+    assert endpoint.sandbox.received[0].event["payload"]["custom_details"]["host"] == "db-1"
 
 
 # -- the process ---------------------------------------------------------------------------------------------------

@@ -247,6 +247,7 @@ def test_a_refusal_without_errors_gives_its_message(sandbox: Sandbox, client: Cl
         '"x"',
         '{"message": "Bad Request"}',
         '{"status": 400, "message": "Bad Request"}',
+        '{"status": "invalid event", "message": 400}',
         json.dumps({**REFUSED, "errors": {"a": 1}}),
         json.dumps({**REFUSED, "errors": [[["a"]]]}),
         json.dumps(REFUSED)[:-1],
@@ -280,6 +281,40 @@ def test_a_refused_routing_key_is_our_fault_and_not_the_events(sandbox: Sandbox,
     outcome = post(client)
 
     assert (outcome.http_status, outcome.code) == (503, "routing_key_refused")
+
+
+def test_an_event_that_is_too_large_is_so_whatever_is_said_of_the_routing_key(sandbox: Sandbox, client: Client) -> None:
+    sandbox.misbehave = always(Fault.answer(413, REFUSED | {"errors": ["Too large for this routing key"]}))
+
+    assert post(client).code == "pagerduty_rejected"
+
+
+def test_a_status_that_http_does_not_have_is_never_final(sandbox: Sandbox, client: Client) -> None:
+    sandbox.misbehave = always(Fault.raw(b"HTTP/1.1 600 X\r\nContent-Length: 2\r\n\r\n{}", ending="keep"))
+
+    assert post(client).code == "pagerduty_unexpected"
+
+
+def test_a_header_that_cannot_be_read_is_not_logged(
+    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"HTTP/1.1 202 X\r\nContent-Length: 2\r\n{ROUTING_KEY} is no header\r\nX: y\r\n\r\n{{}}"
+    sandbox.misbehave = always(Fault.raw(head.encode(), ending="keep"))
+
+    assert post(client).code == "delivered"
+    assert caplog.text == ""
+
+
+def test_over_tls_what_comes_unasked_after_an_answer_is_not_that_of_the_next_event(
+    sandbox: Sandbox, client: Client
+) -> None:
+    accepted, refused = (b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status for status in (202, 503))
+    # Python reads 8 KB at once; what comes after that in the same record of TLS, no socket tells of.
+    answers = accepted.ljust(8192) + refused
+    sandbox.misbehave = lambda call: Fault.raw(answers, ending="keep") if call.number == 1 else None
+
+    assert [post(client).code, post(client).code] == ["delivered", "delivered"]
+    assert [call.status for call in sandbox.received] == [0, 202]
 
 
 @pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
