@@ -279,6 +279,15 @@ def test_the_rest_of_a_group_is_put_off_together_with_the_message_before_it(
     assert put_off == [[4, 4, 4]]
 
 
+def test_what_was_delivered_is_not_put_off_with_the_rest_of_its_group(
+    endpoint: Endpoint, put_off: list[list[int]]
+) -> None:
+    endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if call.event["event_action"] == "resolve" else None
+    endpoint.work(queued(endpoint, event(1), event(1, "resolve"), event(1, "acknowledge"), waited=0))
+
+    assert put_off == [[4, 4]]
+
+
 def test_when_all_is_delivered_nothing_is_put_off(endpoint: Endpoint, put_off: list[list[int]]) -> None:
     endpoint.work(queued(endpoint, event(1), event(2), waited=0))
 
@@ -293,6 +302,15 @@ def test_a_rate_limited_event_waits_half_as_long_again_but_not_until_all_others_
     endpoint.work(queued(endpoint, event(2, severity="critical"), waited=3600))
 
     assert put_off == [[15], [20]]
+
+
+def test_a_critical_event_comes_again_at_the_end_of_its_first_minute_and_no_other_does(
+    endpoint: Endpoint, put_off: list[list[int]]
+) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
+    endpoint.work(queued(endpoint, event(1, severity="critical"), event(2, severity="warning"), waited=50))
+
+    assert put_off == [[11, 20]]
 
 
 def test_after_a_429_only_critical_triggers_of_their_first_minute_are_called_for(
