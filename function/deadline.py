@@ -16,7 +16,7 @@ T = TypeVar("T")
 # Seconds. With less than this left, no call is begun.
 SHORTEST_CALL: Final = 0.25
 
-# Not a ThreadPoolExecutor: for a thread of it that hangs, Python would wait at its end.
+# Not a ThreadPoolExecutor: at its exit, Python would wait for a thread of it that hangs.
 _calls: Final[SimpleQueue[Callable[[], None]]] = SimpleQueue()
 _idle_threads: Final = Semaphore(0)
 
