@@ -145,3 +145,24 @@ def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(stack: Local
         ("incident-31", 1),
         ("incident-32", 1),
     ]
+
+
+def test_batches_are_taken_at_once_whatever_pagerduty_does_and_arrive_once_and_in_order(
+    stack: LocalStack, pagerduty: Sandbox
+) -> None:
+    faults = [Fault.answer(429), Fault.answer(503), Fault.reset_before(), Fault.reset_after(), Fault.answer(500)]
+    pagerduty.misbehave = lambda _: faults.pop() if faults else None
+    actions = ("trigger", "acknowledge", "resolve")
+    began = time.monotonic()
+    answers = [post(stack, [numbered(n, action) for n in range(40, 46)])[0] for action in actions]
+    seconds = time.monotonic() - began
+    wait_until(lambda: is_drained(stack))
+
+    assert answers == [200, 200, 200]
+    assert seconds < 5
+    assert sorted((incident.dedup_key, incident.status) for incident in pagerduty.incidents) == [
+        (f"incident-{n}", "resolved") for n in range(40, 46)
+    ]
+    for n in range(40, 46):
+        calls = [call for call in pagerduty.received if call.accepted and call.event["dedup_key"] == f"incident-{n}"]
+        assert tuple(dict.fromkeys(call.event["event_action"] for call in calls)) == actions
