@@ -104,7 +104,7 @@ class Failure:
 
     takes_effect: bool = True  # False: nothing but the answer happens
     hold: float = 0.0  # seconds between the effect and the answer
-    status: int = 0  # answered with `code` and `message` instead of what the rules say; 0: no
+    status: int = HTTPStatus.SERVICE_UNAVAILABLE  # answered, with `code` and `message`, when it takes no effect
     code: str = ""
     message: str = "Told to fail"
     failed_entries: tuple[str, ...] = ()  # ids of a batch's entries that fail with `code`; the others take effect
@@ -138,7 +138,7 @@ class Failure:
     def change(self, request: Json, go_on: Callable[[Json], Answer]) -> Answer:
         """Answer a call, which may `go_on` with what is left of it."""
         if not self.takes_effect:
-            return refusal(self.status or HTTPStatus.SERVICE_UNAVAILABLE, self.code, self.message)
+            return refusal(self.status, self.code, self.message)
         entries = request.get("Entries", [])
         failed = [each["Id"] for each in entries if each["Id"] in self.failed_entries]
         if not failed:
@@ -169,12 +169,11 @@ def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None
             with choosing:
                 failure = choose and choose(target, request)
             failure = failure or Failure()
-            answer = failure.change(request, lambda request: ask(application, environ, json.dumps(request).encode()))
+            answer = failure.change(request, lambda changed: ask(application, environ, json.dumps(changed).encode()))
             if aws.stopping.wait(min(failure.hold, threading.TIMEOUT_MAX)) or failure.lost:
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
                 raise ConnectionAbortedError  # which werkzeug passes over, as if the client had gone away
-            start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
-            return [answer.body]
+            return answer.send(start_response)
 
         return call
 

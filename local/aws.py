@@ -100,6 +100,7 @@ class Aws(Startable):
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
         # Put in front of every call; chaos/faults.py lets calls fail with it.
         self.front: Callable[[WSGIApplication], WSGIApplication] | None = None
+        # Set while it does not run: a call that waits in front ends then.
         self.stopping = threading.Event()
         self._sqs = _Sqs(clock, speed)
         self._application = _Application(self._sqs)
@@ -187,6 +188,11 @@ class Answer(NamedTuple):
     body: bytes
     headers: list[tuple[str, str]]
 
+    def send(self, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer with it, as a WSGI application does."""
+        start_response(f"{self.status} {HTTPStatus(self.status).phrase}", self.headers)
+        return [self.body]
+
 
 def ask(application: WSGIApplication, environ: WSGIEnvironment, body: bytes) -> Answer:
     """Hand a call to an application, with this body."""
@@ -207,8 +213,7 @@ class _Application:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         answer = self._answer_by_rules(environ, target, json.loads(body)) if target else ask(self._moto, environ, body)
-        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
-        return [answer.body]
+        return answer.send(start_response)
 
     def _answer_by_rules(self, environ: Json, target: str, request: Json) -> Answer:
         service, _, action = target.partition(".")

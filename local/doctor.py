@@ -19,10 +19,9 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from urllib3.exceptions import HTTPError
 
 from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, SERVICE
+from local.rules import ROUTING_KEY
 from local.terminal import Colour, painted
 
-# https://developer.pagerduty.com/docs/send-alert-event: 32 letters and digits.
-ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
 # Of an event orchestration: https://developer.pagerduty.com/docs/events-api-v2-overview.
 ORCHESTRATION: Final = "R"
 # Seconds for which a request occupies an instance when things go badly. Direct: the deadline of function/app.py.
@@ -249,7 +248,7 @@ def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
         todo = "The name of a PagerDuty service has 1 to 64 of A-Z a-z 0-9 _ . -, so no URL leads to this one."
         return Finding("FIX", f"{what}: not a name", todo)
     keys = parameter["Value"].replace(",", " ").split()
-    if not keys or not all(ROUTING_KEY.fullmatch(key) for key in keys):
+    if not keys or not all(re.fullmatch(ROUTING_KEY, key) for key in keys):
         todo = (
             "It has 32 letters and digits, and is the integration key of an Events API V2 integration; several are\n"
             f"separated by spaces or commas.\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"

@@ -90,9 +90,8 @@ class Fault:
     """How one call goes wrong: by what is answered instead of what the rules say. More ways are in chaos/faults.py."""
 
     takes_effect: bool = True  # False: the rules are not applied, and nothing but the answer happens
-    reply: bytes | None = None  # sent instead of what the rules say; None: that
+    reply: bytes | None = None  # sent instead of what the rules say; None: that; b"": never answer
     status: int = 0  # of the reply, for the record
-    is_silent: bool = False  # nothing is answered, and the client waits until it hangs up
 
     @classmethod
     def answer(
@@ -110,11 +109,11 @@ class Fault:
         """Do what happens before the rules are applied."""
 
     def finish(self, line: Line, reply: bytes) -> None:
-        """Send the reply, or what becomes of it."""
-        if self.is_silent:
-            line.wait_for_hang_up()
-        else:
+        """Send the reply; without one, wait until the client hangs up."""
+        if reply:
             line.send(reply)
+        else:
+            line.wait_for_hang_up()
 
 
 class _Answer(NamedTuple):

@@ -133,10 +133,13 @@ def calls_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
         return call_until(call, *args, **kwargs)
 
+    def end() -> None:
+        wait_until(lambda: not running)
+
     for module in ("aws", "pagerduty"):
         monkeypatch.setattr(f"{module}.call_until", noted)
-    yield lambda: wait_until(lambda: not running)
-    wait_until(lambda: not running)
+    yield end
+    end()
 
 
 @pytest.fixture

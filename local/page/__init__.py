@@ -59,7 +59,7 @@ MISBEHAVIOUR: Final[Mapping[str, Fault | None]] = {
     "fine": None,
     "limits": None,
     "fails": Fault.answer(HTTPStatus.SERVICE_UNAVAILABLE),
-    "silent": Fault(takes_effect=False, reply=b"", is_silent=True),
+    "silent": Fault(takes_effect=False, reply=b""),
     "refuses the key": None,
     "refuses events": Fault.answer(
         HTTPStatus.BAD_REQUEST,
