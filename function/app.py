@@ -9,14 +9,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import dependencies
 import telemetry
 import webhook
-from delivery import deliver
+from delivery import choose_routing_key, deliver, post
+from dependencies import Dependencies
 from event import Event
 from limits import fit
 from mapping import map_event
 from outcome import NotSentError, Outcome
-from parts import Parts, parts
 from settings import Rules, SettingsError
 from webhook import Request
 
@@ -25,60 +26,79 @@ if TYPE_CHECKING:
 
 # Seconds from the handler's entry; RudderStack waits ten in all, cold start included.
 DEADLINE: Final = 8.0
-# PagerDuty services that the events of one request may name, besides the URL's: SSM tells of ten in a call.
+# Seconds of them for a direct call to PagerDuty; the rest is the queue's.
+DIRECT_LIMIT: Final = 3.0
+# PagerDuty services that the events of one request may name, besides the URL's: SSM reads ten in a call.
 MAX_SERVICES: Final = 100
-# Seconds kept for the answer when the function's own time limit is nearer than the deadline.
+# Seconds kept for the answer if the function's own time limit is nearer than the deadline.
 _TIME_TO_ANSWER: Final = 0.5
+# What PagerDuty does not accept now, or was not asked, goes into the queue. What our configuration prevents does not:
+# answered, it is seen in RudderStack.
+_TO_BE_QUEUED: Final = frozenset(
+    {
+        "pagerduty_rate_limited",
+        "pagerduty_unavailable",
+        "pagerduty_unreachable",
+        "pagerduty_timeout",
+        "pagerduty_unexpected",
+        "out_of_time",
+        "rate_limit_delay",
+        "earlier_events_queued",
+        "flow_control_unavailable",
+    }
+)
 
 
-def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
-    """Answer one request of API Gateway, always: what happened to its events, in RudderStack's terms."""
+def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies | SettingsError) -> dict[str, Any]:
+    """Handle one API Gateway request. Never raises: every failure becomes a status that RudderStack understands."""
     deadline = time.monotonic() + min(DEADLINE, context.get_remaining_time_in_millis() / 1000 - _TIME_TO_ANSWER)
     telemetry.begin(context.aws_request_id)
     request = None
     try:
         request = webhook.open_request(event)
-        return _answer(request, event, parts(), deadline)
+        if isinstance(deps, Dependencies):
+            return _answer(request, event, deps, deadline)
+        outcome = Outcome("settings_invalid", f"Settings of the function: {deps}")
     except NotSentError as error:
         outcome = error.outcome
-    except SettingsError as error:
-        outcome = Outcome("settings_invalid", f"Settings of the function: {error}")
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
         outcome = telemetry.unexpected(error)
     telemetry.log_request(outcome, is_preview=request is not None and request.preview == "true")
     return webhook.refusal(outcome)
 
 
-def _answer(request: Request, gateway_event: dict[str, Any], has: Parts, deadline: float) -> dict[str, Any]:
+def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies, deadline: float) -> dict[str, Any]:
     # 1 authenticate
-    _authenticate(request, has, deadline)
+    _authenticate(request, deps, deadline)
     if request.service is None:
         raise NotSentError("no_such_service", "path: a PagerDuty service's name has 1 to 64 of A-Z a-z 0-9 _ . -")
     is_preview = webhook.wants_preview(request)
-    with _no_search_for_garbage():
+    with _gc_disabled():
         # 2 read
-        raw_events, are_many = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
+        raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
         # 3 map
-        mapped = [_map(raw, request.service, has.settings.rules) for raw in raw_events]
-    mapped = _with_known_services(mapped, request.service, has, deadline)
+        mapped = [_map(raw, request.service, deps.settings.rules) for raw in raw_events]
+    mapped = _with_known_services(mapped, request.service, deps, deadline)
     events = [item for item in mapped if isinstance(item, Event)]
     # 4 deliver
     if is_preview:
         delivered = [_preview(event) for event in events]
-    elif are_many or has.settings.delivery_mode == "queued":
-        delivered = _enqueue(events, has, deadline)
+    elif is_batch:
+        delivered = _enqueue_batch(events, deps, deadline)
     else:
-        delivered = [deliver(event, has.credentials, has.pagerduty, deadline) for event in events]
+        delivered = [_deliver(event, deps, deadline) for event in events]
     # 5 answer
     answers = iter(delivered)
     outcomes = [item if isinstance(item, Outcome) else next(answers).about(item) for item in mapped]
-    telemetry.log_events(outcomes, mapped, request.service, has.credentials.knows, is_preview=is_preview)
-    return webhook.answer(outcomes, are_many=are_many)
+    if is_batch:
+        outcomes = webhook.settle_batch(outcomes)
+    telemetry.log_events(outcomes, mapped, request.service, deps.credentials.has_routing_key, is_preview=is_preview)
+    return webhook.answer(outcomes, is_batch=is_batch)
 
 
 @contextlib.contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
-    """Keep Python from looking for garbage: among the million objects of a hostile body it looks most of the time."""
+def _gc_disabled() -> Iterator[None]:
+    """Disable the garbage collector: with a hostile body's million objects it would dominate the run time."""
     gc.disable()
     try:
         yield
@@ -86,20 +106,20 @@ def _no_search_for_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def _authenticate(request: Request, has: Parts, deadline: float) -> None:
-    """Let nobody in without a secret; one that is unknown may be new, so the secrets are then read again."""
-    if webhook.is_authorized(request.headers, has.credentials.webhook_secrets(deadline, request.service)):
+def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None:
+    """Raise NotSentError unless the caller knows a token; an unknown one may be new, so they are then read again."""
+    if webhook.is_authorized(request.headers, deps.credentials.webhook_secrets(deadline, request.service)):
         return
-    if webhook.is_authorized(request.headers, has.credentials.latest_webhook_secrets(deadline)):
+    if webhook.is_authorized(request.headers, deps.credentials.refresh_webhook_secrets(deadline)):
         return
     raise NotSentError(
         "unauthorized",
-        "Expected the shared secret as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
+        "Expected the token as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
     )
 
 
 def _map(raw: object, service: str, rules: Rules) -> Event | Outcome:
-    """Map one event and fit it to PagerDuty's limits, or tell why it is not sent; no event disturbs its neighbours."""
+    """Return the PagerDuty event, fitted to the limits, or why there is none; no event affects the others."""
     try:
         mapped = map_event(raw, service, rules, datetime.now(UTC), fallback_key=str(uuid.uuid4()))
         return fit(mapped) if isinstance(mapped, Event) else mapped
@@ -108,24 +128,24 @@ def _map(raw: object, service: str, rules: Rules) -> Event | Outcome:
 
 
 def _with_known_services(
-    mapped: list[Event | Outcome], instead: str, has: Parts, deadline: float
+    mapped: list[Event | Outcome], fallback: str, deps: Dependencies, deadline: float
 ) -> list[Event | Outcome]:
-    """Let events that name a PagerDuty service without a routing key go to the URL's: somebody has to be paged."""
-    named = dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != instead)
+    """Send events that name a PagerDuty service without a routing key to the URL's: somebody has to be paged."""
+    named = dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != fallback)
     if not named:
         return mapped
     services = list(named)
     reasons = dict.fromkeys(services[MAX_SERVICES:], f"one of more than {MAX_SERVICES} in one request")
-    for service in has.credentials.without_routing_keys(services[:MAX_SERVICES], deadline):
+    for service in deps.credentials.services_without_key(services[:MAX_SERVICES], deadline):
         reasons[service] = "not set up here"
-    field = ".".join(has.settings.rules.service_field)
+    field = ".".join(deps.settings.rules.service_field)
     return [
         replace(
             item,
-            service=instead,
+            service=fallback,
             warnings=(
                 *item.warnings,
-                f"{field}: PagerDuty service {item.service} is {reasons[item.service]}; sent to {instead}",
+                f"{field}: PagerDuty service {item.service} is {reasons[item.service]}; sent to {fallback}",
             ),
         )
         if isinstance(item, Event) and item.service in reasons
@@ -135,26 +155,62 @@ def _with_known_services(
 
 
 def _preview(event: Event) -> Outcome:
-    message = f"This {event.noun} would be sent to PagerDuty service {event.service}; nothing was"
+    message = f"Would send this {event.noun} to PagerDuty service {event.service}. Nothing was sent."
     return Outcome("preview", message, content=event.content)
 
 
-def _enqueue(events: Sequence[Event], has: Parts, deadline: float) -> list[Outcome]:
-    """Put events into the queue, unless their PagerDuty service has no routing key: nobody would see them wait.
+def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
+    """Post one event at once; enqueue what flow control does not admit, or PagerDuty does not accept now."""
+    outcome = deliver(event, deps, min(deadline, time.monotonic() + DIRECT_LIMIT))
+    if outcome.code not in _TO_BE_QUEUED:
+        return outcome
+    [queued] = _enqueue([event], deps, deadline, reason=outcome)
+    if queued.result == "queued" or outcome.call or not outcome.is_urgent:
+        return queued
+    # The queue does not accept a page about which PagerDuty was not asked. Out of order beats not at all.
+    routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
+    return post(event, routing_key, deps, deadline)
 
-    Each service is asked for once, so that of an incident's events none is left behind by its successor.
+
+def _enqueue_batch(events: Sequence[Event], deps: Dependencies, deadline: float) -> list[Outcome]:
+    """Enqueue the events of one request, unless none of their PagerDuty services has a routing key.
+
+    If one of several has none, its events wait in the queue too: a failure would have the whole batch repeated.
     """
-    refused: dict[str, Outcome] = {}
-    for service in dict.fromkeys(event.service for event in events):
+    without_key: dict[str, Outcome] = {}
+    services = dict.fromkeys(event.service for event in events)
+    for service in services:
         try:
-            has.credentials.routing_keys(service, deadline)
+            deps.credentials.routing_keys(service, deadline)
         except NotSentError as error:
-            refused[service] = error.outcome
-    enqueued = iter(has.queue.enqueue([event for event in events if event.service not in refused], deadline))
-    return [refused.get(event.service) or next(enqueued) for event in events]
+            without_key[service] = error.outcome
+    if len(without_key) == len(services):
+        return [without_key[event.service] for event in events]
+    return _enqueue(events, deps, deadline)
 
 
-# Made while Lambda initialises the process, which is when a cold start has most of the processor.
-# Settings that make no sense are answered, and logged, with every request.
-with contextlib.suppress(SettingsError):
-    parts()
+def _enqueue(
+    events: Sequence[Event], deps: Dependencies, deadline: float, reason: Outcome | None = None
+) -> list[Outcome]:
+    """Enqueue events, and have later ones of their services wait; `reason` is why not at once, None in a batch."""
+    now = time.time()
+    without_lease = deps.flow.extend_leases({event.service: now for event in events}, deadline)
+    return [
+        replace(
+            outcome,
+            message=f"{outcome.message}. Not at once: {reason.message}" if reason else outcome.message,
+            call=reason.call if reason else None,
+            reason=reason.code if reason else "several_events",
+            is_urgent=deps.flow.is_urgent(event, 0.0),
+            without_lease=event.service in without_lease,
+        )
+        for event, outcome in zip(events, deps.queue.enqueue(events, deadline), strict=True)
+    ]
+
+
+_deps = dependencies.load()
+
+
+def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
+    """Handle one request with the dependencies of this process, made while Lambda initialises it."""
+    return handle(event, context, _deps)

@@ -6,8 +6,9 @@ Nothing is read at import: an outage of SSM is then an answer that RudderStack r
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import aws
 from outcome import NotSentError
@@ -17,32 +18,44 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
 # Seconds for which a value is served.
-FRESH: Final = 300.0
-# Seconds after which a parameter that was not there, or did not let a caller in, is read again.
-REREAD: Final = 1.0
-# Seconds after which a read that failed is tried again while there is a last good value.
-RETRY: Final = 10.0
-# Seconds for one read, all its attempts included: it leaves time to deliver the event.
-READ_LIMIT: Final = 5.0
+TTL: Final = 300.0
+# Seconds after which a parameter that is missing, was refused by PagerDuty, or did not let a caller in, is read again.
+MISSING_TTL: Final = 1.0
+# Seconds after a failed read in which no parameter is refreshed that has a value.
+RETRY_AFTER: Final = 10.0
+# Seconds for one read, all its attempts included, and for one that is only a refresh. Both together leave time to
+# deliver the event.
+READ_LIMIT: Final = 3.0
+REFRESH_LIMIT: Final = 2.0
 # Parameters that SSM reads in a call:
 # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
 MAX_NAMES: Final = 10
-# Characters of the shared secret: fewer could be guessed.
+# Names that events made up, and SSM does not know, of which that is remembered.
+MAX_MISSING: Final = 1000
+# Characters of a token: a shorter one could be guessed.
 MIN_SECRET_LENGTH: Final = 16
 
+_NEVER: Final = float("-inf")
 
-class _Entry(NamedTuple):
-    """A parameter as SSM last knew it (None: not there, or blank), and when SSM was asked for that."""
 
-    value: str | None
-    read_at: float
+@dataclass(slots=True)
+class _Parameter:
+    """A parameter as SSM last knew it: None if it is missing or blank, or was never read.
+
+    `read_at` is when SSM was asked for that, `asked_at` when the last read ended, and `error` why that one failed.
+    """
+
+    value: str | None = None
+    read_at: float = _NEVER
+    asked_at: float = _NEVER
+    error: Exception | None = None
 
 
 class Credentials:
-    """The shared secrets and the routing keys below `prefix`; `clock` is the wall clock, which runs on while frozen.
+    """The tokens and the routing keys below `prefix`; `clock` is the wall clock, which runs on while Lambda freezes.
 
-    Every method raises NotSentError when SSM fails and there is no last good value. `deadline` is in seconds of the
-    monotonic clock.
+    Every method but those that say so raises NotSentError when SSM fails and there is no last good value. `deadline` is
+    in seconds of the monotonic clock.
     """
 
     def __init__(self, prefix: str, client: "SSMClient", clock: Callable[[], float] = time.time) -> None:
@@ -50,45 +63,45 @@ class Credentials:
         self._token_name = f"{prefix}/webhook-token"
         self._routing_keys = f"{prefix}/routing-keys"
         self._clock = clock
-        self._entries: dict[str, _Entry] = {}
-        self._asked_at: dict[str, float] = {}
-        self._failures: dict[str, Exception] = {}
+        self._parameters: dict[str, _Parameter] = {}
+        self._failed_at = _NEVER
 
     def webhook_secrets(self, deadline: float, service: str | None = None) -> tuple[bytes, ...]:
-        """Return the shared secrets; when they have to be read, `service`'s routing keys are read in the same call."""
+        """Return the tokens; if they have to be read, `service`'s routing keys are read in the same call."""
         also = [] if service is None else [self._name_of(service)]
         try:
             value = self._read(self._token_name, deadline, also)
-        except aws.Failure as error:
+        except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
         return self._usable_secrets(value)
 
-    def latest_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
-        """Return the shared secrets as SSM has them now, or had them within the last second.
+    def refresh_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
+        """Return the tokens as SSM has them now, or had them within the last second.
 
-        Raises NotSentError when they cannot be read now: a secret that is not among the old ones may be a new one.
+        Raises NotSentError if they cannot be read now: a token that is not among the old ones may be a new one.
         """
-        name = self._token_name
-        came = self._clock()
+        received_at = self._clock()
+        parameter = self._parameters.setdefault(self._token_name, _Parameter())
         try:
-            if self._is_past(self._asked_at.get(name), REREAD):
-                self._fetch([name], deadline)
-            entry = self._entries.get(name)
-            if entry is None or entry.read_at < came - REREAD:
-                raise self._failures[name]
-        except aws.Failure as error:
+            if self._is_past(parameter.asked_at, MISSING_TTL):
+                self._fetch([self._token_name], deadline, READ_LIMIT)
+            if parameter.error:
+                raise parameter.error
+            if parameter.read_at < received_at - MISSING_TTL:
+                raise TimeoutError
+        except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
-        return self._usable_secrets(entry.value)
+        return self._usable_secrets(parameter.value)
 
     def routing_keys(self, service: str, deadline: float) -> tuple[str, ...]:
-        """Return the routing keys of the PagerDuty service, at least one. Raises NotSentError when it has none."""
+        """Return the routing keys of the PagerDuty service, at least one. Raises NotSentError if it has none."""
         name = self._name_of(service)
         try:
             value = self._read(name, deadline)
-        except aws.Failure as error:
+        except aws.AWS_ERRORS as error:
             raise NotSentError(
                 "secrets_unavailable",
-                f"SSM parameter {name}: could not be read ({aws.reason_of(error)}); it will be tried again",
+                f"SSM parameter {name}: could not be read ({aws.error_code(error)}); it will be tried again",
             ) from None
         keys = tuple(_words(value))
         if not keys:
@@ -99,87 +112,103 @@ class Credentials:
             )
         return keys
 
-    def without_routing_keys(self, services: Sequence[str], deadline: float) -> set[str]:
-        """Tell which of the PagerDuty services have no routing key, as far as SSM can tell now; raises nothing."""
-        came, deadline = self._clock(), min(deadline, time.monotonic() + READ_LIMIT)
+    def services_without_key(self, services: Sequence[str], deadline: float) -> set[str]:
+        """Return which of the PagerDuty services have no routing key, as far as SSM can tell now; raises nothing."""
+        received_at, deadline = self._clock(), min(deadline, time.monotonic() + READ_LIMIT)
         names = {self._name_of(service): service for service in services}
         due = [name for name in names if self._is_due(name)]
         for start in range(0, len(due), MAX_NAMES):
-            with contextlib.suppress(*aws.Failure):
-                self._fetch(due[start : start + MAX_NAMES], deadline)
+            with contextlib.suppress(*aws.AWS_ERRORS):
+                self._fetch(due[start : start + MAX_NAMES], deadline, READ_LIMIT)
         return {
             service
             for name, service in names.items()
-            if (entry := self._entries.get(name)) and not _words(entry.value) and entry.read_at > came - REREAD
+            if (parameter := self._parameters.get(name))
+            and not _words(parameter.value)
+            and parameter.read_at > received_at - MISSING_TTL
         }
 
-    def distrust_routing_keys(self, service: str) -> None:
-        """Read the routing keys anew for the next event: PagerDuty refused one."""
-        self._asked_at.pop(self._name_of(service), None)
-        entry = self._entries.get(self._name_of(service))
-        if entry:
-            self._entries[self._name_of(service)] = entry._replace(read_at=float("-inf"))
+    def invalidate_routing_keys(self, service: str) -> None:
+        """Read the routing keys again for a later event, at most once a second: PagerDuty refused one."""
+        if parameter := self._parameters.get(self._name_of(service)):
+            parameter.read_at = _NEVER
 
-    def knows(self, service: str) -> bool:
-        """Tell whether SSM had a routing key for the PagerDuty service when it was last asked; asks nobody."""
-        entry = self._entries.get(self._name_of(service))
-        return entry is not None and entry.value is not None
+    def has_routing_key(self, service: str) -> bool:
+        """Return whether SSM had a routing key for the PagerDuty service when it was last asked; asks nobody."""
+        parameter = self._parameters.get(self._name_of(service))
+        return parameter is not None and parameter.value is not None
 
     def _name_of(self, service: str) -> str:
         return f"{self._routing_keys}/{service}"
 
     def _read(self, name: str, deadline: float, also: Sequence[str] = ()) -> str | None:
-        """Return a parameter's value. Raises aws.Failure when it cannot be read and never was."""
-        entry = self._entries.get(name)
-        asked_at = self._asked_at.get(name)
-        if entry is None:
-            if not self._is_past(asked_at, REREAD):
-                raise self._failures[name]
-            self._fetch([name, *also], deadline)
-            return self._entries[name].value
+        """Return a parameter's value, None if it is missing. Raises AWS_ERRORS if it cannot be read and never was."""
+        parameter = self._parameters.setdefault(name, _Parameter())
+        has_value = parameter.value is not None
         if self._is_due(name):
             try:
-                self._fetch([name, *also], deadline)
-            except aws.Failure as error:
-                logger.warning(
-                    "SSM could not be read; the last good value goes on serving",
-                    extra={"parameter": name, "reason": aws.reason_of(error)},
-                )
-        return self._entries[name].value
+                self._fetch([name, *also], deadline, REFRESH_LIMIT if has_value else READ_LIMIT)
+            except aws.AWS_ERRORS as error:
+                if has_value:
+                    logger.warning(
+                        "SSM could not be read; the last good value is served",
+                        extra={"parameter": name, "reason": aws.error_code(error)},
+                    )
+        if parameter.error and not has_value:
+            raise parameter.error
+        return parameter.value
 
     def _is_due(self, name: str) -> bool:
-        """Tell whether SSM is to be asked for the parameter: it never was, or what is known of it is not fresh."""
-        entry = self._entries.get(name)
-        age, pause = (REREAD, REREAD) if entry is None or entry.value is None else (FRESH, RETRY)
-        return self._is_past(entry and entry.read_at, age) and self._is_past(self._asked_at.get(name), pause)
+        """Return whether SSM has to be asked for the parameter: it was never read, or that was too long ago."""
+        parameter = self._parameters.get(name, _Parameter())
+        if parameter.value is None:
+            return self._is_past(parameter.asked_at, MISSING_TTL)
+        return (
+            self._is_past(parameter.read_at, TTL)
+            and self._is_past(parameter.asked_at, MISSING_TTL)
+            and self._is_past(self._failed_at, RETRY_AFTER)
+        )
 
-    def _is_past(self, moment: float | None, seconds: float) -> bool:
-        """Tell whether so many seconds have passed; a clock that was set back makes every age wrong, so they have."""
-        return moment is None or not 0 <= self._clock() - moment < seconds
+    def _is_past(self, moment: float, seconds: float) -> bool:
+        """Return whether so many seconds have passed. If the clock was set back, assume they have."""
+        return not 0 <= self._clock() - moment < seconds
 
-    def _fetch(self, names: Sequence[str], deadline: float) -> None:
-        """Ask SSM for the names in one call. Raises aws.Failure, and what was known stays."""
-        now = self._clock()
-        self._asked_at |= dict.fromkeys(names, now)
+    def _fetch(self, names: Sequence[str], deadline: float, limit: float) -> None:
+        """Read the parameters in one call, within `limit` seconds. Raises AWS_ERRORS, and keeps what was known."""
+        parameters = {name: self._parameters.setdefault(name, _Parameter()) for name in names}
+        read_at = self._clock()
+        error: Exception | None = None
         try:
-            answer = aws.call(
+            answer = aws.call_with_deadline(
                 self._client.get_parameters,
-                min(deadline, time.monotonic() + READ_LIMIT),
+                min(deadline, time.monotonic() + limit),
                 Names=names,
                 WithDecryption=True,
             )
-        except aws.Failure as error:
-            self._failures |= dict.fromkeys(names, error)
+            found = {each["Name"]: each["Value"].strip() or None for each in answer["Parameters"]}
+            for name, parameter in parameters.items():
+                parameter.value, parameter.read_at = found.get(name), read_at
+        except aws.AWS_ERRORS as failure:
+            error, self._failed_at = failure, self._clock()
             raise
-        found = {parameter["Name"]: parameter["Value"].strip() for parameter in answer["Parameters"]}
-        self._entries |= {name: _Entry(found.get(name) or None, now) for name in names}
+        finally:
+            for parameter in parameters.values():
+                parameter.asked_at, parameter.error = self._clock(), error
+            self._forget_missing(parameters.keys())
 
-    def _cannot_check(self, failure: Exception) -> NotSentError:
-        """Build the answer to a caller who may or may not know the secret: nobody can tell, so it names nothing."""
+    def _forget_missing(self, spared: Collection[str]) -> None:
+        """Forget the oldest parameters without a value beyond a number: events can make up any name."""
+        missing = [name for name, parameter in self._parameters.items() if parameter.value is None]
+        for name in missing[: max(0, len(missing) - MAX_MISSING)]:
+            if name not in spared:
+                del self._parameters[name]
+
+    def _cannot_check(self, error: Exception) -> NotSentError:
+        """Build the answer to a caller who may or may not know a token; a stranger learns nothing of the parameters."""
         return NotSentError(
             "secrets_unavailable",
-            "The secret cannot be checked at the moment; the event will be tried again",
-            detail=f"SSM parameter {self._token_name}: could not be read ({aws.reason_of(failure)})",
+            "The token cannot be checked at the moment; the event will be tried again",
+            detail=f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})",
         )
 
     def _usable_secrets(self, value: str | None) -> tuple[bytes, ...]:
@@ -187,8 +216,8 @@ class Credentials:
         if not secrets:
             raise NotSentError(
                 "webhook_token_missing",
-                "No secret is set up here, so nobody is let in; the event will be tried again",
-                detail=f"SSM parameter {self._token_name}: no usable secret; "
+                "No token is configured, so every request is refused; the event will be tried again",
+                detail=f"SSM parameter {self._token_name}: no usable token; "
                 f"put one of at least {MIN_SECRET_LENGTH} characters there",
             )
         return secrets
@@ -201,12 +230,12 @@ def _words(value: str | None) -> list[str]:
 
 @functools.lru_cache(maxsize=1)
 def _secrets(value: str) -> tuple[bytes, ...]:
-    """Split the parameter into secrets, and complain, once, about those that are too short to be accepted."""
+    """Split the parameter into tokens; log an error, once, if some are too short to be accepted."""
     words = _words(value)
     usable = tuple(word.encode() for word in words if len(word) >= MIN_SECRET_LENGTH)
     if len(usable) < len(words):
         logger.error(
-            "A secret in webhook-token is too short and not accepted",
+            "A token in webhook-token is too short and not accepted",
             extra={"too_short": len(words) - len(usable), "minimum_characters": MIN_SECRET_LENGTH},
         )
     return usable

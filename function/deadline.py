@@ -1,6 +1,7 @@
-"""Calls that may hang: each is made in a thread, and nobody waits for it past its deadline.
+"""Calls that may hang: each runs in a thread, and its caller stops waiting at the deadline.
 
-A look-up of a name, or an answer that trickles in, knows no time-out. Deadlines are in seconds of the monotonic clock.
+Neither the look-up of a name nor an answer that trickles in has a timeout. Deadlines are in seconds of the monotonic
+clock.
 """
 
 import time
@@ -13,25 +14,25 @@ from typing import Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds. With less than this left, no call is begun.
-SHORTEST_CALL: Final = 0.25
+# Seconds. With less than this left, no call is started.
+MIN_CALL: Final = 0.25
 
-# Not a ThreadPoolExecutor: at its exit, Python would wait for a thread of it that hangs.
+# Not a ThreadPoolExecutor: Python would wait at its exit for a thread of it that hangs.
 _calls: Final[SimpleQueue[Callable[[], None]]] = SimpleQueue()
 _idle_threads: Final = Semaphore(0)
 
 
-def call_until(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call the function and return what it returns, at the latest at the deadline.
+def run_with_deadline(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the function in a thread and return its result; raise TimeoutError at the deadline.
 
-    Past the deadline TimeoutError is raised, and nobody looks at what the thread still does; the next call has another.
+    The thread is then abandoned; later calls use another.
     """
     answer: Future[T] = Future()
 
     def call() -> None:
         try:
             answer.set_result(function(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 -- it is raised where the answer is waited for
+        except Exception as error:  # noqa: BLE001 -- raised again where the result is awaited
             answer.set_exception(error)
 
     if not _idle_threads.acquire(blocking=False):
@@ -41,7 +42,7 @@ def call_until(function: Callable[P, T], deadline: float, *args: P.args, **kwarg
 
 
 def _make_calls() -> None:
-    """Make one call after the other, for as long as the process lives."""
+    """Make one call after the other, as long as the process lives."""
     while True:
         _calls.get()()
         _idle_threads.release()

@@ -1,33 +1,59 @@
-"""Delivers one event to PagerDuty: chooses the routing key, posts, and acts on what PagerDuty says of the key."""
+"""Posts one event to PagerDuty, if flow control admits it; the API function and the worker both do it this way."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
-from credentials import Credentials
+from dependencies import Dependencies
 from event import Event
+from flow import Admission
 from outcome import NotSentError, Outcome
-from pagerduty import Client
+
+# Somebody else uses the routing key, the limit is lower, or PagerDuty is down: the next call would be in vain as well.
+CLOSING: Final = frozenset({"pagerduty_rate_limited", "pagerduty_timeout", "pagerduty_unreachable"})
+
+_NOT_ADMITTED: Final[dict[Admission, Outcome]] = {
+    "wait": Outcome("rate_limit_delay", "PagerDuty limits the rate of this routing key"),
+    "queue": Outcome("earlier_events_queued", "Earlier events of this PagerDuty service may still be in the queue"),
+    "unknown": Outcome("flow_control_unavailable", "DynamoDB did not say whether earlier events are in the queue"),
+}
 
 
-def deliver(event: Event, credentials: Credentials, pagerduty: Client, deadline: float) -> Outcome:
-    """Deliver the event and return what became of it, at the latest at `deadline` (seconds of the monotonic clock)."""
+def deliver(event: Event, deps: Dependencies, deadline: float, *, waited: float | None = None) -> Outcome:
+    """Post the event if flow control admits it, and return the outcome by `deadline` (seconds of the monotonic clock).
+
+    `waited` is how long the event has been in the queue, None if it comes from RudderStack directly. Directly, nothing
+    overtakes what the queue holds; from the queue, nothing waits for DynamoDB.
+    """
     try:
-        key = choose(credentials.routing_keys(event.service, deadline), event)
+        routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
     except NotSentError as error:
         return error.outcome
-    return post(event, key, credentials, pagerduty, deadline)
+    is_direct = waited is None
+    is_urgent = deps.flow.is_urgent(event, waited or 0.0)
+    admission = deps.flow.admit(event, routing_key, deadline, is_urgent=is_urgent, is_direct=is_direct)
+    if admission == "post" or (admission == "unknown" and not is_direct):
+        outcome = post(event, routing_key, deps, deadline)
+    else:
+        outcome = _NOT_ADMITTED[admission]
+    return replace(outcome, is_urgent=is_urgent)
 
 
-def post(event: Event, routing_key: str, credentials: Credentials, pagerduty: Client, deadline: float) -> Outcome:
-    """Post the event with its routing key; when PagerDuty refuses that, have it read anew."""
-    outcome = pagerduty.post(event, routing_key, deadline)
-    if outcome.code == "routing_key_refused":
-        credentials.distrust_routing_keys(event.service)
+def post(event: Event, routing_key: str, deps: Dependencies, deadline: float) -> Outcome:
+    """Post the event with the routing key, and act on what PagerDuty's answer says of the key and its rate."""
+    outcome = deps.pagerduty.post(event, routing_key, deadline)
+    if outcome.code == "delivered":
+        deps.flow.note_posted(event)
+    elif outcome.code == "routing_key_refused":
+        deps.credentials.invalidate_routing_keys(event.service)
+    elif outcome.code in CLOSING:
+        deps.flow.close(event.service, routing_key, deadline)
     return outcome
 
 
-def choose(routing_keys: Sequence[str], event: Event) -> str:
-    """Choose one of a service's routing keys: always the same for an incident, so that its events stay together.
+def choose_routing_key(routing_keys: Sequence[str], event: Event) -> str:
+    """Return one of a service's routing keys, always the same for an incident, so that its events stay together.
 
     PagerDuty knows a dedup key per integration only (https://support.pagerduty.com/main/docs/event-management). A
     rendezvous hash (https://en.wikipedia.org/wiki/Rendezvous_hashing) spreads incidents evenly, and one more key takes

@@ -50,22 +50,26 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "pagerduty_rejected": ("rejected", 400),
     # In the queue: a message that the API function did not write.
     "message_unreadable": ("rejected", 400),
-    # PagerDuty cannot take it now.
+    # The same in a batch whose other events were queued: to repeat it would repeat those.
+    "event_failed": ("rejected", 400),
+    # PagerDuty does not accept it now. A single event is then enqueued, and this is the reason.
     "pagerduty_rate_limited": ("deferred", 429),
     "pagerduty_unavailable": ("deferred", 503),
     "pagerduty_unreachable": ("deferred", 503),
     "pagerduty_timeout": ("deferred", 504),
-    "out_of_time": ("deferred", 504),
-    "held_back": ("deferred", 503),
-    # In the queue: PagerDuty was not asked.
-    "not_its_turn": ("deferred", 429),
-    # Something of ours is wrong. Never the event's fault, so never final.
     "pagerduty_unexpected": ("deferred", 503),
+    "out_of_time": ("deferred", 504),
+    # Flow control: PagerDuty was not asked.
+    "rate_limit_delay": ("deferred", 503),
+    "earlier_events_queued": ("deferred", 503),
+    "flow_control_unavailable": ("deferred", 503),
+    # Our configuration or AWS is at fault. Never the event, so never final.
     "routing_key_missing": ("deferred", 503),
     "routing_key_refused": ("deferred", 503),
     "webhook_token_missing": ("deferred", 503),
     "secrets_unavailable": ("deferred", 503),
     "queue_unavailable": ("deferred", 503),
+    "held_back": ("deferred", 503),
     "settings_invalid": ("deferred", 500),
     "internal_error": ("deferred", 500),
 }
@@ -85,7 +89,9 @@ class Outcome:
     """What became of an event: `code` is a key of CODES, `message` is for the sender, `detail` for the log alone.
 
     `message_id` and `dedup_key` say whose outcome it is, `warnings` what was repaired, `call` how PagerDuty answered
-    when it was called. `content` is the PagerDuty event, in a preview only.
+    when it was called. `content` is the PagerDuty event, in a preview only. `reason` is the code for which an event was
+    enqueued, `is_urgent` that flow control let it go ahead, and `without_lease` that the order of its incident is not
+    kept, since DynamoDB did not answer.
     """
 
     code: str
@@ -96,6 +102,9 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     call: Call | None = None
     content: dict[str, Any] | None = None
+    reason: str | None = None
+    is_urgent: bool = False
+    without_lease: bool = False
 
     @property
     def result(self) -> Result:

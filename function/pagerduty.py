@@ -21,7 +21,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from deadline import SHORTEST_CALL, call_until
+from deadline import MIN_CALL, run_with_deadline
 from event import Event, Kind
 from outcome import Call, Outcome
 
@@ -30,7 +30,9 @@ PATHS: Final[dict[Kind, str]] = {"alert": "/v2/enqueue", "change": "/v2/change/e
 CONNECT_TIMEOUT: Final = 1.0
 # Seconds from the status line to the end of the reply, which come together.
 REPLY_TIMEOUT: Final = 1.0
-# One call and at most two quick retries; the long ones are RudderStack's, or the queue's.
+# Seconds after which a connection is not reused: what lies between may have dropped it without a word.
+MAX_IDLE: Final = 60.0
+# One call and at most two quick retries; the long ones are the queue's.
 ATTEMPTS: Final = 3
 _RETRY_PAUSE: Final = (0.05, 0.2)
 # Bytes. PagerDuty's replies have a few hundred.
@@ -39,7 +41,7 @@ _READ_SIZE: Final = 8 * 1024
 _MAX_REASONS: Final = 10
 _MAX_REASON_LENGTH: Final = 300
 # Also the SemanticVersion in template.yaml, and the newest version in CHANGELOG.md.
-VERSION: Final = "1.0.0"
+VERSION: Final = "2.0.0"
 _HEADERS: Final = {"content-type": "application/json", "user-agent": f"rudderstack-pagerduty/{VERSION}"}
 _ABOUT_ROUTING_KEY: Final = re.compile("routing.?key", re.IGNORECASE | re.DOTALL)
 
@@ -60,15 +62,20 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 class Client:
     """Posts events to PagerDuty at `url`, one at a time, over one connection that is kept alive.
 
-    `pause` waits between two quick retries; a test that cannot wait passes its own.
+    `pause` waits between two quick retries, and `clock` is the wall clock, which runs on while Lambda freezes the
+    process; tests pass their own.
     """
 
-    def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, url: str, pause: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.time
+    ) -> None:
         self._url = urllib3.util.parse_url(url)
         # Made once: reading the certificates takes longer than a call.
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
         self._connection: HTTPConnection | None = None
+        self._used_at = 0.0
         self._pause = pause
+        self._clock = clock
 
     def post(self, event: Event, routing_key: str, deadline: float) -> Outcome:
         """Post the event, and return what became of it at the latest at `deadline` (seconds of the monotonic clock)."""
@@ -77,7 +84,7 @@ class Client:
         outcome = Outcome("out_of_time", "No time was left to call PagerDuty; it will be tried again")
         for attempt in range(1, ATTEMPTS + 1):
             began = time.monotonic()
-            if deadline - began < SHORTEST_CALL:
+            if deadline - began < MIN_CALL:
                 break
             status = None
             try:
@@ -106,8 +113,9 @@ class Client:
         read, that counts, whatever becomes of the rest. Raises TimeoutError, and what _Broken names.
         """
         connection, self._connection = self._connection or self._new_connection(), None
-        if not connection.is_connected:
-            connection.close()  # PagerDuty has closed it, or sent what nobody asked for.
+        is_stale = not 0 <= self._clock() - self._used_at < MAX_IDLE
+        if is_stale or not connection.is_connected:
+            connection.close()  # PagerDuty may have closed it, or has sent what nobody asked for.
         answers: list[tuple[socket.socket, http.client.HTTPResponse]] = []
 
         def make_response(sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
@@ -117,7 +125,7 @@ class Client:
         connection.response_class = make_response  # type: ignore[assignment]  # what makes one is as good as the class
         given_up = threading.Event()
         try:
-            content = call_until(_converse, deadline, connection, path, body, deadline, given_up)
+            content = run_with_deadline(_converse, deadline, connection, path, body, deadline, given_up)
         except Exception:
             given_up.set()
             sock, response = answers[-1] if answers else (connection.sock, None)
@@ -127,7 +135,7 @@ class Client:
             if status is None:
                 raise
             return status, None
-        self._connection = connection
+        self._connection, self._used_at = connection, self._clock()
         return answers[-1][1].status, content
 
     def _new_connection(self) -> HTTPConnection:
@@ -150,7 +158,7 @@ def _converse(connection: HTTPConnection, path: str, body: bytes, deadline: floa
         raise TimeoutError("given up while connecting")
     # The response takes the socket away from a connection that is not to be kept alive.
     sock = connection.sock
-    connection.timeout = max(SHORTEST_CALL, deadline - time.monotonic())
+    connection.timeout = max(MIN_CALL, deadline - time.monotonic())
     connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
     with connection.getresponse() as response:
         sock.settimeout(REPLY_TIMEOUT)
@@ -199,7 +207,7 @@ def _unreachable(problem: Exception) -> Outcome:
 def _judge(status: int, reply: bytes | None, routing_key: str) -> Outcome:
     """Tell what a status means; the reply matters to a 400 and a 413 only, and only when it is PagerDuty's own."""
     if status in OK:
-        return Outcome("delivered", "PagerDuty took the event")
+        return Outcome("delivered", "PagerDuty accepted the event")
     if status == TOO_MANY_REQUESTS:
         return Outcome(
             "pagerduty_rate_limited", "PagerDuty limits the rate of this routing key; it will be tried again"

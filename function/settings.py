@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from event import SEVERITIES, Severity
@@ -12,17 +12,20 @@ from paths import Path, Template, read_path, read_template
 T = TypeVar("T", bound=str)
 V = TypeVar("V")
 
-DeliveryMode = Literal["direct", "queued"]
-
-DELIVERY_MODES: Final[tuple[DeliveryMode, ...]] = ("direct", "queued")
-
 DEFAULT_PARAMETER_PREFIX: Final = "/rudderstack-pagerduty"
 DEFAULT_PAGERDUTY_URL: Final = "https://events.pagerduty.com"
 DEFAULT_SEVERITY: Final[Severity] = "critical"
-DEFAULT_DELIVERY_MODE: Final[DeliveryMode] = "direct"
+# What PagerDuty grants a routing key in any 60 seconds: https://developer.pagerduty.com/docs/rate-limits
+DEFAULT_CALLS_PER_MINUTE: Final = 120
 
 # The hosts that are this machine: there, and only there, the routing key may travel without TLS.
 _THIS_MACHINE: Final = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1|host\.docker\.internal", re.IGNORECASE)
+# What the template makes, and each stack has of its own.
+_RESOURCES: Final = {
+    "QUEUE_URL": "the URL of an SQS queue",
+    "DEAD_LETTER_QUEUE_URL": "the URL of an SQS queue",
+    "FLOW_TABLE": "the name of a DynamoDB table",
+}
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
 
 
@@ -54,16 +57,17 @@ class Settings:
     """What can be set; see "Settings" in the README.
 
     `parameter_prefix` is where the SSM parameters are; it and `pagerduty_url` have no slash at their end.
-    `delivery_mode` says what happens to a request with one event; several always go through the queue.
-    `merge_repeats` lets the worker leave out repeated triggers that PagerDuty would show nothing of.
+    `calls_per_minute` is what PagerDuty grants a routing key. `merge_repeated_triggers` lets the worker leave out
+    repeated triggers of which PagerDuty would show nothing.
     """
 
     queue_url: str
     dead_letter_queue_url: str
+    flow_table: str
     parameter_prefix: str = DEFAULT_PARAMETER_PREFIX
     pagerduty_url: str = DEFAULT_PAGERDUTY_URL
-    delivery_mode: DeliveryMode = DEFAULT_DELIVERY_MODE
-    merge_repeats: bool = True
+    calls_per_minute: int = DEFAULT_CALLS_PER_MINUTE
+    merge_repeated_triggers: bool = True
     rules: Rules = Rules()
 
     @classmethod
@@ -101,20 +105,26 @@ class Settings:
         if problem := _url_problem(url):
             problems.append(f"PAGERDUTY_URL: {problem}")
 
-        queues = {name: read(name) for name in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL")}
+        resources = {name: read(name) for name in _RESOURCES}
         problems += [
-            f"{name}: missing, expected the URL of an SQS queue; the template sets it"
-            for name, value in queues.items()
+            f"{name}: missing, expected {_RESOURCES[name]}; the template sets it"
+            for name, value in resources.items()
             if not value
         ]
 
         settings = cls(
-            queue_url=queues["QUEUE_URL"],
-            dead_letter_queue_url=queues["DEAD_LETTER_QUEUE_URL"],
+            queue_url=resources["QUEUE_URL"],
+            dead_letter_queue_url=resources["DEAD_LETTER_QUEUE_URL"],
+            flow_table=resources["FLOW_TABLE"],
             parameter_prefix=prefix,
             pagerduty_url=url,
-            delivery_mode=choose("DELIVERY_MODE", DELIVERY_MODES, DEFAULT_DELIVERY_MODE),
-            merge_repeats=choose("MERGE_REPEATS", ("true", "false"), "true") == "true",
+            calls_per_minute=parse(
+                "CALLS_PER_MINUTE",
+                _read_positive_integer,
+                DEFAULT_CALLS_PER_MINUTE,
+                "how many calls PagerDuty grants a routing key in any 60 seconds, a whole number from 1 on",
+            ),
+            merge_repeated_triggers=choose("MERGE_REPEATED_TRIGGERS", ("true", "false"), "true") == "true",
             rules=Rules(
                 dedup_key_field=parse(
                     "DEDUP_KEY_FIELD",
@@ -154,6 +164,13 @@ def read_path_or_template(text: str) -> Path | Template:
 
 def _read_paths(text: str) -> tuple[Path, ...]:
     return tuple(read_path(part) for part in text.split(","))
+
+
+def _read_positive_integer(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("not positive")
+    return number
 
 
 def _url_problem(url: str) -> str | None:

@@ -9,13 +9,13 @@ import json
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import aws
-from deadline import SHORTEST_CALL
+from deadline import MIN_CALL
 from event import ACTIONS, SERVICE, Action, Event, Kind
 from outcome import NotSentError, Outcome
 
@@ -34,8 +34,8 @@ MAX_BATCH_ENTRIES: Final = 10
 MAX_BATCH_BYTES: Final = 1_048_576
 # Leaves room for the attributes that a message gets on its way to the dead-letter queue.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
-# Seconds for which the number of messages in flight is taken to be what it was.
-COUNTED_EVERY: Final = 10.0
+# Seconds for which the number of messages in flight is not asked for again.
+COUNT_TTL: Final = 10.0
 _MAX_REASON_CHARACTERS: Final = 1000
 _ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "change": (None,)}
 
@@ -43,10 +43,11 @@ _ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "cha
 def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
     """Turn an event into a message, an entry of a batch with its number as id. The body is ASCII JSON.
 
-    Messages of one group are delivered in order: those of one incident. A change event waits for none. A message with
-    the deduplication id of another in the last five minutes is not delivered again: RudderStack's retry is the same
-    event with the same `messageId`, while a resolve differs from its trigger even if it reuses the id. Without a
-    `messageId` nothing tells a retry from a second event that says the same, so the id is random.
+    Messages of one group, those of one incident, are delivered in order; a change event waits for no other. A message
+    with the deduplication id of another in the last five minutes is not delivered again: RudderStack's retry is the
+    same event for the same service with the same `messageId`, while a resolve differs from its trigger even if it
+    reuses the id. Without a `messageId` nothing tells a retry from a second event that says the same, so the id is
+    random.
     """
     content = {
         "version": FORMAT_VERSION,
@@ -62,19 +63,17 @@ def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
         # ASCII takes up to three times the bytes of UTF-8, base64 only a third more, which always fits.
         body = json.dumps({**content, "event_base64": base64.b64encode(event.body).decode()})
     waits_for = event.dedup_key or event.message_id or str(uuid.uuid4())
-    identity = (
-        str(uuid.uuid4()).encode() if event.message_id is None else event.message_id.encode() + b"\n" + event.body
-    )
+    identity = str(uuid.uuid4()) if event.message_id is None else f"{event.service}\n{event.message_id}\n"
     return {
         "Id": str(number),
         "MessageBody": body,
         "MessageGroupId": _hash(f"{event.service}\n{waits_for}".encode()),
-        "MessageDeduplicationId": _hash(identity),
+        "MessageDeduplicationId": _hash(identity.encode() + event.body),
     }
 
 
 def read(body: str) -> Event:
-    """Turn a message's body into its event. Raises NotSentError when the API function cannot have written it."""
+    """Return the event of a message's body. Raises NotSentError if the API function cannot have written it."""
     try:
         message = json.loads(body)
         packed = message.get("event_base64")
@@ -91,15 +90,18 @@ def read(body: str) -> Event:
             and event.body  # What cannot be encoded, such as NaN, can never be posted.
         ):
             return event
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # Whatever it is, it is not what `write` writes.
     raise NotSentError("message_unreadable", "This message is not one that the API function writes")
 
 
 class Queue:
-    """The queue at `url`. All deadlines are in seconds of the monotonic clock; past them SQS's answer is not known."""
+    """The queue at `url`, to which `client` returns the client.
 
-    def __init__(self, client: "SQSClient", url: str) -> None:
+    All deadlines are in seconds of the monotonic clock; past them SQS's answer is not known.
+    """
+
+    def __init__(self, client: "Callable[[], SQSClient]", url: str) -> None:
         self._client = client
         self._url = url
         self._in_flight = 0
@@ -109,7 +111,7 @@ class Queue:
         """Enqueue all events and return what became of each, in their order.
 
         Entries of one call fail one by one, and a resolve must not overtake its trigger. So a call has at most one
-        message of a group, and after one that SQS did not take, the later ones of its group are not sent.
+        message of a group, and after one that SQS did not accept, the later ones of its group are not sent.
         """
         messages = [write(event, number) for number, event in enumerate(events)]
         outcomes: dict[int, Outcome] = {}
@@ -127,62 +129,69 @@ class Queue:
                     del groups[group]
         return [outcomes[number] for number in range(len(events))]
 
-    def set_aside(self, record: "SQSRecord", outcome: Outcome, deadline: float) -> None:
-        """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises NotSentError."""
+    def dead_letter(self, record: "SQSRecord", outcome: Outcome, deadline: float) -> None:
+        """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises NotSentError.
+
+        As when SQS moves a message itself, its deduplication id there is its message id. Under its original one it
+        could be swallowed: the same event for another service, or the second refusal after a redrive.
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
+        """
         reason = "".join(character if character.isprintable() else " " for character in outcome.message)
         try:
-            aws.call(
-                self._client.send_message,
+            aws.call_with_deadline(
+                self._client().send_message,
                 deadline,
                 QueueUrl=self._url,
                 MessageBody=record.body,
                 MessageGroupId=record.attributes.message_group_id or record.message_id,
-                MessageDeduplicationId=record.attributes.message_deduplication_id or record.message_id,
+                MessageDeduplicationId=record.message_id,
                 MessageAttributes={
                     "code": {"DataType": "String", "StringValue": outcome.code},
                     "reason": {"DataType": "String", "StringValue": reason[:_MAX_REASON_CHARACTERS]},
                 },
             )
-        except aws.Failure as problem:
+        except aws.AWS_ERRORS as problem:
             raise _failed("put the event into the dead-letter queue", problem) from None
 
     def delete(self, record: "SQSRecord", deadline: float) -> None:
         """Delete a message that was received from this queue. Raises NotSentError."""
         try:
-            aws.call(self._client.delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle)
-        except aws.Failure as problem:
+            aws.call_with_deadline(
+                self._client().delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle
+            )
+        except aws.AWS_ERRORS as problem:
             raise _failed("delete the event", problem) from None
 
-    def put_off(self, pauses: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
-        """Let messages, ten at most, come again after so many seconds. Raises NotSentError.
+    def delay(self, delays: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
+        """Make messages, ten at most, invisible for so many seconds each. Raises NotSentError.
 
-        What SQS does not put off comes again after the queue's visibility timeout. All messages of a group belong into
-        one call: the group is locked until the last of them is visible.
+        Those for which SQS fails become visible after the queue's visibility timeout. All messages of a group belong
+        in one call: the group is locked until the last of them is visible.
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
         """
         entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
             {"Id": str(number), "ReceiptHandle": record.receipt_handle, "VisibilityTimeout": seconds}
-            for number, (record, seconds) in enumerate(pauses)
+            for number, (record, seconds) in enumerate(delays)
         ]
         try:
-            answer = aws.call(
-                self._client.change_message_visibility_batch, deadline, QueueUrl=self._url, Entries=entries
+            answer = aws.call_with_deadline(
+                self._client().change_message_visibility_batch, deadline, QueueUrl=self._url, Entries=entries
             )
-        except aws.Failure as problem:
-            raise _failed("put the events off", problem) from None
+        except aws.AWS_ERRORS as problem:
+            raise _failed("delay the events", problem) from None
         if failed := answer.get("Failed"):
-            raise _failed("put an event off", failed[0]["Code"])
+            raise _failed("delay an event", failed[0]["Code"])
 
     def in_flight(self, deadline: float) -> int:
-        """Tell how many messages were received and not deleted, those put off included; asks SQS every ten seconds.
+        """Return how many messages were received and not deleted, delayed ones included; asks SQS every ten seconds.
 
-        While SQS does not say, it is as many as before, or none.
+        While SQS does not answer, it is the last number, at first 0.
         """
-        if not 0 <= time.time() - self._counted_at < COUNTED_EVERY:
+        if not 0 <= time.time() - self._counted_at < COUNT_TTL:
             self._counted_at = time.time()
-            with suppress(*aws.Failure):
-                answer = aws.call(
-                    self._client.get_queue_attributes,
+            with suppress(*aws.AWS_ERRORS):
+                answer = aws.call_with_deadline(
+                    self._client().get_queue_attributes,
                     deadline,
                     QueueUrl=self._url,
                     AttributeNames=["ApproximateNumberOfMessagesNotVisible"],
@@ -195,29 +204,34 @@ class Queue:
     ) -> Iterator[tuple[int, Outcome]]:
         """Send at most ten messages of different groups in one call; yield the number of each and what became of it."""
         refused: dict[str, str] = {}
-        taken: set[str] = set()
+        accepted: set[str] = set()
         reason = "no answer"
-        if deadline - time.monotonic() < SHORTEST_CALL:
+        if deadline - time.monotonic() < MIN_CALL:
             outcome = Outcome("out_of_time", "No time was left to enqueue it; it will be tried again")
             yield from ((int(entry["Id"]), outcome) for entry in entries)
             return
         try:
-            answer = aws.call(self._client.send_message_batch, deadline, QueueUrl=self._url, Entries=entries)
-            taken = {entry["Id"] for entry in answer.get("Successful", [])}
+            answer = aws.call_with_deadline(
+                self._client().send_message_batch, deadline, QueueUrl=self._url, Entries=entries
+            )
+            accepted = {entry["Id"] for entry in answer.get("Successful", [])}
             refused = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
-        except aws.Failure as problem:
-            reason = aws.reason_of(problem)
+        except aws.AWS_ERRORS as problem:
+            reason = aws.error_code(problem)
         for entry in entries:
-            if entry["Id"] in taken:
-                yield int(entry["Id"]), Outcome("queued", "The queue took the event, and delivers it to PagerDuty")
+            if entry["Id"] in accepted:
+                yield (
+                    int(entry["Id"]),
+                    Outcome("queued", "The queue has accepted the event and delivers it to PagerDuty"),
+                )
             else:
-                yield int(entry["Id"]), _failed("take the event", refused.get(entry["Id"], reason)).outcome
+                yield int(entry["Id"]), _failed("accept the event", refused.get(entry["Id"], reason)).outcome
 
 
 def _next_chunk(
     groups: dict[str, deque[int]], messages: "Sequence[SendMessageBatchRequestEntryTypeDef]"
 ) -> "list[SendMessageBatchRequestEntryTypeDef]":
-    """Take the first waiting message of each group, as many as fit one call."""
+    """Return the first waiting message of each group, as many as fit one call."""
     chunk: list[SendMessageBatchRequestEntryTypeDef] = []
     size = 0
     for waiting in groups.values():
@@ -237,7 +251,7 @@ def _held_back(outcome: Outcome) -> Outcome:
 
 
 def _failed(what: str, problem: Exception | str) -> NotSentError:
-    reason = problem if isinstance(problem, str) else aws.reason_of(problem)
+    reason = problem if isinstance(problem, str) else aws.error_code(problem)
     return NotSentError("queue_unavailable", f"SQS did not {what} ({reason}); it will be tried again")
 
 

@@ -31,8 +31,15 @@ _METRIC_OF_RESULT: Final[dict[Result, str]] = {
 }
 # From the least to the worst: what the line that stands for many says.
 _SEVERITY: Final[tuple[Result, ...]] = ("preview", "ignored", "deferred", "rejected")
-_TAKEN: Final = frozenset({"delivered", "queued"})
-# Ours: the lines of one request about events that were not taken. A request of a million bad events is one request.
+_ACCEPTED: Final = frozenset({"delivered", "queued"})
+# Why an event was queued; every other reason is an answer of PagerDuty's, or none.
+_METRIC_OF_REASON: Final = {
+    "several_events": "QueuedBatch",
+    "earlier_events_queued": "QueuedEarlierEvents",
+    "rate_limit_delay": "QueuedRateLimit",
+    "flow_control_unavailable": "QueuedFlowControl",
+}
+# Ours: the lines of one request about events that were not accepted. A request of a million bad events is one request.
 MAX_LINES: Final = 100
 # A messageId is a UUID; one that is not is shortened. A dedup key has 255 characters at most.
 _LOGGED_CHARACTERS: Final = 255
@@ -79,6 +86,8 @@ def log_event(  # noqa: PLR0913 -- what one line is made of
         "outcome": outcome.result,
         "code": outcome.code,
         "detail": outcome.detail,
+        "reason": outcome.reason,
+        "without_lease": outcome.without_lease or None,
         "message_id": outcome.message_id and outcome.message_id[:_LOGGED_CHARACTERS],
         "dedup_key": outcome.dedup_key and outcome.dedup_key[:_LOGGED_CHARACTERS],
         "receives": receives,
@@ -97,14 +106,14 @@ def log_events(
     *,
     is_preview: bool,
 ) -> None:
-    """Write the lines of a request's events: one for each that was taken, and of the others 100 and a count.
+    """Write the lines of a request's events: one for each that was accepted, and of the others 100 and a count.
 
     `service` is the request's PagerDuty service; `knows` tells whether one has a routing key.
     """
     lines = 0
     left_out: Counter[Result] = Counter()
     for outcome, item in zip(outcomes, mapped, strict=True):
-        if outcome.result not in _TAKEN:
+        if outcome.result not in _ACCEPTED:
             lines += 1
             if lines > MAX_LINES:
                 left_out[outcome.result] += 1
@@ -131,6 +140,12 @@ def log_request(outcome: Outcome, *, is_preview: bool) -> None:
         metrics = {"Unauthorized" if outcome.code == "unauthorized" else _METRIC_OF_RESULT[outcome.result]: 1}
     fields = {"outcome": outcome.result, "code": outcome.code, "detail": outcome.detail}
     _write("request", fields, metrics, {})
+
+
+def log_flow_control_error(code: str) -> None:
+    """Log and count that DynamoDB did not answer a call of flow control."""
+    fields = {"outcome": "deferred", "code": "flow_control_unavailable", "detail": f"DynamoDB: {code}"}
+    _write("flow control", fields, {"FlowControlErrors": 1}, {})
 
 
 def unexpected(error: Exception) -> Outcome:
@@ -173,6 +188,10 @@ def _metrics(outcome: Outcome, event: Event | None, receives: int | None, queue_
     metrics: dict[str, float] = {_METRIC_OF_RESULT[outcome.result]: 1}
     if receives is None:
         metrics["Received"] = 1
+        if outcome.is_urgent:
+            metrics["Urgent"] = 1
+    if outcome.result == "queued":
+        metrics[_METRIC_OF_REASON.get(outcome.reason or "", "QueuedPagerDuty")] = 1
     if queue_time is not None:
         metrics["QueueTime"] = queue_time
     if outcome.result == "delivered" and event and event.occurred_at:

@@ -13,16 +13,17 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 from event import SERVICE, encode
 from outcome import NotSentError, Outcome
 
-# Ours, of JSON however it arrives, since a small body may unfold into a large one: whatever comes is then answered in
-# time, and in the memory that there is. RudderStack sends 4 MB and 100 events at most.
+# Limits of this product. Of JSON however it arrives, since a small body may unfold into a large one: RudderStack sends
+# 4 MB at most.
 MAX_JSON_BYTES: Final = 5 * 1024 * 1024
-MAX_EVENTS: Final = 1000
+# What can be enqueued before the deadline if all are of one incident, a call to SQS each. RudderStack sends 100.
+MAX_EVENTS: Final = 200
 # Lambda answers at most 6 MB, of JSON in which our JSON is a text with each quotation mark escaped:
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
@@ -124,10 +125,10 @@ def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) 
     Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
     path is the events' type, as at a RudderStack data plane. Raises NotSentError.
     """
-    events, are_many = _find_events(_decode(_body_text(gateway_event), _DECODER))
+    events, is_batch = _find_events(_decode(_body_text(gateway_event), _DECODER))
     if is_track_route:
         events = [{**event, "type": "track"} if isinstance(event, dict) else event for event in events]
-    return events, are_many
+    return events, is_batch
 
 
 def _body_text(gateway_event: dict[str, Any]) -> str:
@@ -233,9 +234,25 @@ def _find_events(value: object) -> tuple[list[Any], bool]:
 # -- 5 answer --------------------------------------------------------------------------------------------------------
 
 
-def answer(outcomes: Sequence[Outcome], *, are_many: bool) -> dict[str, Any]:
+def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes of a batch, of which none may depend on its event and ask for the batch to be sent again.
+
+    Repeated, what was queued would take effect again after SQS's five minutes. So an event on which our code failed is
+    refused if another one was queued.
+    """
+    if not any(outcome.result == "queued" for outcome in outcomes):
+        return list(outcomes)
+    return [
+        replace(outcome, code="event_failed", message="The function failed on this event, which is not sent")
+        if outcome.code == "internal_error"
+        else outcome
+        for outcome in outcomes
+    ]
+
+
+def answer(outcomes: Sequence[Outcome], *, is_batch: bool) -> dict[str, Any]:
     """Build the response that tells RudderStack the truth about all events in one status."""
-    if not are_many:
+    if not is_batch:
         return _response(outcomes[0].http_status, _row(outcomes[0]))
     decisive = min(outcomes, key=_rank)
     counts = Counter(outcome.result for outcome in outcomes)

@@ -1,29 +1,32 @@
 """Entry point of the queue: delivers what the API function enqueued, in order per incident.
 
-What PagerDuty cannot take now stays in the queue for as long as `pacing` says, and holds back only its own message
-group. What PagerDuty refuses for good goes to the dead-letter queue with the reason, and holds back nothing.
+What PagerDuty does not accept now stays in the queue for as long as `pacing` says, and holds up only its own message
+group. What PagerDuty refuses for good goes to the dead-letter queue with the reason, and holds up nothing.
 
-A batch is answered as a whole, at its end; if the process dies before, all of it comes again. So a message that has a
-later one of its group behind it in the batch is deleted before that one goes out: a trigger that came again after its
-resolve would open the incident again.
+A batch is answered as a whole, at its end; if the process dies before, all of it is received again. So a message that
+has a later one of its group behind it in the batch is deleted before that one is posted: a trigger that was repeated
+after its resolve would open the incident again.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
-import contextlib
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools.utilities.batch import SqsFifoPartialProcessor, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
+import dependencies
+import flow
 import pacing
 import sqs
 import telemetry
-from delivery import choose, post
+from delivery import deliver
+from dependencies import Dependencies
 from event import Event
 from outcome import NotSentError, Outcome
-from parts import Parts, parts
+from pacing import Waiting
 from settings import SettingsError
 
 if TYPE_CHECKING:
@@ -31,135 +34,158 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 # Seconds for one event, from SSM to PagerDuty's answer.
-DEADLINE: Final = 8.0
-# Seconds. With less than this left of the function's time, no call is begun: the event stays in the queue.
-LEAST_TIME: Final = 10.0
+DEADLINE: Final = 5.0
+# Seconds. With less than this left of the function's time, no event is started: it stays in the queue.
+MIN_TIME_PER_EVENT: Final = 10.0
 # Seconds kept for the answer.
 _TIME_TO_ANSWER: Final = 0.5
 
 
-def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
-    """Deliver a batch of messages; name those that have to stay in the queue. Raises SettingsError."""
+def handle(
+    event: dict[str, Any], context: "LambdaContext", deps: Dependencies | SettingsError
+) -> "PartialItemFailureResponse":
+    """Deliver a batch of messages; return those that have to stay in the queue. Raises SettingsError."""
     telemetry.begin(context.aws_request_id)
-    batch = _Batch([SQSRecord(record) for record in event["Records"]], parts(), context)
+    if isinstance(deps, SettingsError):
+        raise deps
+    batch = _Batch([SQSRecord(record) for record in event["Records"]], deps, context)
     processor = SqsFifoPartialProcessor(skip_group_on_error=True)
     # A batch that failed as a whole is an answer like any other, not an error of the function.
     processor.raise_on_entire_batch_failure = False
     answer = process_partial_response(event=event, record_handler=batch.handle, processor=processor, context=context)
-    batch.put_off({str(item["itemIdentifier"]) for item in answer["batchItemFailures"]})
+    batch.delay({str(item["itemIdentifier"]) for item in answer["batchItemFailures"]})
     return answer
 
 
 class _Batch:
     """The messages of one invocation, handled one after the other."""
 
-    def __init__(self, records: list[SQSRecord], has: Parts, context: "LambdaContext") -> None:
+    def __init__(self, records: list[SQSRecord], deps: Dependencies, context: "LambdaContext") -> None:
         self._records = records
-        self._has = has
+        self._deps = deps
         self._context = context
         self._events = {record.message_id: _read(record) for record in records}
-        # By message group: the message after which no other one of it comes, and how long what stays is put off.
+        # By message group: its last message in this batch, and the outcome for which what stays of it is delayed.
         self._last = {_group(record): record.message_id for record in records}
-        self._pauses: dict[str, int] = {}
-        self._merged = self._find_merged() if has.settings.merge_repeats else set()
+        self._delayed: dict[str, tuple[SQSRecord, Outcome]] = {}
+        self._superseded = self._find_superseded() if deps.settings.merge_repeated_triggers else set()
+        # The PagerDuty services of which a call was not answered: one call of the batch hangs, not ten.
+        self._silent: dict[str, Outcome] = {}
 
     def handle(self, record: SQSRecord) -> None:
-        """Deliver one message, merge it, or set it aside. Raises NotSentError when it has to stay in the queue."""
-        event = self._events[record.message_id]
+        """Handle one message. Raises NotSentError if it has to stay in the queue."""
+        outcome = self._outcome_of(record)
         try:
-            outcome = event if isinstance(event, Outcome) else self._deliver(event, record).about(event)
-        except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
-            outcome = telemetry.unexpected(error)
-        try:
-            if outcome.result == "rejected":
-                # PagerDuty shows nothing of it, so it says nothing for others.
-                self._merged -= {each.message_id for each in self._records if _group(each) == _group(record)}
-                self._has.dead_letters.set_aside(record, outcome, self._end())
-            if outcome.result != "deferred" and record.message_id != self._last[_group(record)]:
-                self._has.queue.delete(record, self._end())
+            self._remove(record, outcome)
         except NotSentError as error:
-            outcome = error.outcome if isinstance(event, Outcome) else error.outcome.about(event)
+            outcome = error.outcome
+        event = self._events[record.message_id]
+        if isinstance(event, Event):
+            outcome = outcome.about(event)
         self._log(record, outcome)
         if outcome.result == "deferred":
-            self._pauses[_group(record)] = self._pause(record, outcome)
+            self._delayed[_group(record)] = record, outcome
             raise NotSentError(outcome.code, outcome.message)
 
-    def put_off(self, stayed: set[str]) -> None:
-        """Let the messages that stay come again when it is their turn: each with the rest of its group."""
-        pauses = [
-            (record, self._pauses[_group(record)])
+    def delay(self, stayed: set[str]) -> None:
+        """Make the messages that stay invisible, each as long as the one of its group that was handled last.
+
+        Before, the leases are extended beyond the time at which they come back. While that fails the delays are short.
+        """
+        seconds = {group: self._retry_delay(*delayed) for group, delayed in self._delayed.items()}
+        leases: dict[str, float] = {}
+        for group, (record, _) in self._delayed.items():
+            event = self._events[record.message_id]
+            if isinstance(event, Event):
+                leases[event.service] = max(leases.get(event.service, 0.0), time.time() + seconds[group])
+        if self._deps.flow.extend_leases(leases, self._end()):
+            seconds = {group: min(each, round(pacing.MAX_DELAY_WITHOUT_LEASE)) for group, each in seconds.items()}
+        delays = [
+            (record, seconds[_group(record)])
             for record in self._records
-            if record.message_id in stayed and _group(record) in self._pauses
+            if record.message_id in stayed and _group(record) in seconds
         ]
-        if not pauses:
+        if not delays:
             return
         try:
-            self._has.queue.put_off(pauses, self._end())
+            self._deps.queue.delay(delays, self._end())
         except NotSentError as error:
             telemetry.logger.warning(
-                "Events come again after the queue's visibility timeout", extra={"reason": str(error)}
+                "Delayed events stay invisible for the queue's visibility timeout", extra={"reason": str(error)}
             )
 
-    def _deliver(self, event: Event, record: SQSRecord) -> Outcome:
-        if record.message_id in self._merged:
-            return Outcome("merged", "A later trigger of the incident says all that PagerDuty would show of this one")
-        if self._remaining() < LEAST_TIME:
+    def _outcome_of(self, record: SQSRecord) -> Outcome:
+        """Deliver a message's event unless there is a reason not to, and return its outcome."""
+        event = self._events[record.message_id]
+        if isinstance(event, Outcome):
+            return event
+        if record.message_id in self._superseded:
+            return Outcome("merged", "Superseded by a later trigger of the same incident")
+        if self._remaining() < MIN_TIME_PER_EVENT:
             return Outcome("out_of_time", "No time was left to call PagerDuty; it stays in the queue")
-        deadline = time.monotonic() + DEADLINE
-        has = self._has
+        if event.service in self._silent:
+            return replace(self._silent[event.service], call=None)
         try:
-            routing_key = choose(has.credentials.routing_keys(event.service, deadline), event)
-        except NotSentError as error:
-            return error.outcome
-        pace = has.paces[routing_key]
-        # The wall clock, since a process that is frozen must not think that no time has passed.
-        if not pacing.may_go(event, _waited(record), pace, time.time()):
-            return Outcome("not_its_turn", "PagerDuty limits the rate of this routing key; it stays in the queue")
-        outcome = post(event, routing_key, has.credentials, has.pagerduty, deadline)
-        has.paces[routing_key] = pacing.learn(pace, outcome.code, time.time())
+            outcome = deliver(event, self._deps, time.monotonic() + DEADLINE, waited=_waiting(record).waited)
+        except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
+            return telemetry.unexpected(error)
+        if outcome.code == "pagerduty_timeout":
+            self._silent[event.service] = outcome
         return outcome
 
-    def _pause(self, record: SQSRecord, outcome: Outcome) -> int:
-        """Tell for how many seconds a message that stays, and the rest of its group, is put off."""
-        event, waited = self._events[record.message_id], _waited(record)
-        share = 0.0
+    def _remove(self, record: SQSRecord, outcome: Outcome) -> None:
+        """Remove a message that is done with from the queue, if that cannot wait. Raises NotSentError if SQS fails."""
+        if outcome.result == "deferred":
+            return
+        if outcome.result == "rejected":
+            # PagerDuty shows nothing of it, so it supersedes nothing.
+            self._superseded -= {each.message_id for each in self._records if _group(each) == _group(record)}
+            self._deps.dead_letters.dead_letter(record, outcome, self._end())
+        if record.message_id != self._last[_group(record)]:
+            self._deps.queue.delete(record, self._end())
+
+    def _retry_delay(self, record: SQSRecord, outcome: Outcome) -> int:
+        """Return for how many seconds a message, and the rest of its group, is delayed."""
+        event = self._events[record.message_id]
+        seconds_to_drain = 0.0
         if outcome.code in pacing.RATE_LIMITED and isinstance(event, Event):
-            keys = self._has.credentials.routing_keys(event.service, self._end())
-            share = pacing.share(self._has.queue.in_flight(self._end()), len(keys))
-        return pacing.pause(
+            keys = self._deps.credentials.routing_keys(event.service, self._end())
+            rate = flow.REFILL * self._deps.settings.calls_per_minute * len(keys)
+            seconds_to_drain = pacing.seconds_to_drain(self._deps.queue.in_flight(self._end()), rate)
+        return pacing.retry_delay(
             outcome.code,
-            receives=_receives(record),
-            waited=waited,
-            share=share,
-            urgent=isinstance(event, Event) and pacing.is_urgent(event, waited),
+            event if isinstance(event, Event) else None,
+            _waiting(record),
+            seconds_to_drain=seconds_to_drain,
             jitter=random.uniform(*pacing.JITTER),  # noqa: S311 -- not a secret
         )
 
-    def _find_merged(self) -> set[str]:
-        """Find the messages that need not be posted, by their ids."""
+    def _find_superseded(self) -> set[str]:
+        """Return the ids of the messages that need not be posted."""
         known = [
             (record, event) for record in self._records if isinstance(event := self._events[record.message_id], Event)
         ]
-        places = pacing.merged([(event, _waited(record)) for record, event in known])
-        return {known[place][0].message_id for place in places}
+        positions = pacing.superseded_triggers([(event, _waiting(record).waited) for record, event in known])
+        return {known[position][0].message_id for position in positions}
 
     def _log(self, record: SQSRecord, outcome: Outcome) -> None:
         event = self._events[record.message_id]
         known = event if isinstance(event, Event) else None
+        waiting = _waiting(record)
         telemetry.log_event(
             outcome,
             known.service if known else None,
             known,
-            is_known=known is not None and self._has.credentials.knows(known.service),
-            receives=_receives(record),
-            queue_time=_waited(record),
+            is_known=known is not None and self._deps.credentials.has_routing_key(known.service),
+            receives=waiting.receive_count,
+            queue_time=waiting.waited,
         )
 
     def _remaining(self) -> float:
         return self._context.get_remaining_time_in_millis() / 1000
 
     def _end(self) -> float:
-        """Tell when this invocation has to have answered (seconds of the monotonic clock)."""
+        """Return when this invocation has to have answered (seconds of the monotonic clock)."""
         return time.monotonic() + self._remaining() - _TIME_TO_ANSWER
 
 
@@ -176,15 +202,14 @@ def _group(record: SQSRecord) -> str:
     return record.attributes.message_group_id or record.message_id
 
 
-def _receives(record: SQSRecord) -> int:
-    return int(record.attributes.approximate_receive_count)
+def _waiting(record: SQSRecord) -> Waiting:
+    waited = max(0.0, time.time() - int(record.attributes.sent_timestamp) / 1000)
+    return Waiting(int(record.attributes.approximate_receive_count), waited)
 
 
-def _waited(record: SQSRecord) -> float:
-    """Tell for how many seconds the message has been in the queue."""
-    return max(0.0, time.time() - int(record.attributes.sent_timestamp) / 1000)
+_deps = dependencies.load()
 
 
-# Made while Lambda initialises the process.
-with contextlib.suppress(SettingsError):
-    parts()
+def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
+    """Deliver a batch with the dependencies of this process, made while Lambda initialises it."""
+    return handle(event, context, _deps)
