@@ -74,7 +74,7 @@ STRING: Final = {"DataType", "StringValue"}
 
 # Of DynamoDB: what the functions, the local stack, `make doctor` and tests call, and how an item is updated.
 TABLE_CALLS: Final = {
-    *("CreateTable", "DeleteTable", "DescribeTable", "DescribeTimeToLive", "UpdateTimeToLive"),
+    *("CreateTable", "DeleteTable", "DescribeTable", "DescribeTimeToLive", "ListTables", "UpdateTimeToLive"),
     *("DeleteItem", "GetItem", "UpdateItem"),
 }
 UPDATE: Final = {
