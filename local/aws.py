@@ -1,9 +1,11 @@
-"""AWS for one machine: moto's server for SSM and SQS, with FIFO queues that keep SQS's rules.
+"""AWS for one machine: moto's server for SSM, SQS and DynamoDB, with FIFO queues that keep SQS's rules.
 
-moto answers every call but those about messages. Its own FIFO queues forget a deduplication id with the message and
-ignore its scope, take any id, receive count and late receipt handle, hand out the second message of a group before the
-first once both have come back, and need a second per call while a thousand messages wait. Here those calls are answered
-instead, one at a time, as far as the functions and the event source make them. What is not modelled is refused.
+moto answers every call but those about messages. Its DynamoDB checks a condition and writes in two steps, between which
+another thread may write; here its calls run one at a time. Its own FIFO queues forget a deduplication id with the
+message and ignore its scope, take any id, receive count and late receipt handle, hand out the second message of a group
+before the first once both have come back, and need a second per call while a thousand messages wait. Here those calls
+are answered instead, one at a time, as far as the functions and the event source make them. What is not modelled is
+refused.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
 
@@ -69,6 +72,18 @@ RECEIVE: Final = {
 }
 STRING: Final = {"DataType", "StringValue"}
 
+# Of DynamoDB: what the functions, the local stack, `make doctor` and tests call, and how an item is updated.
+TABLE_CALLS: Final = {
+    *("CreateTable", "DeleteTable", "DescribeTable", "DescribeTimeToLive", "ListTables", "UpdateTimeToLive"),
+    *("DeleteItem", "GetItem", "UpdateItem"),
+}
+UPDATE: Final = {
+    *("TableName", "Key", "UpdateExpression", "ConditionExpression"),
+    *("ExpressionAttributeNames", "ExpressionAttributeValues"),
+    *("ReturnValues", "ReturnValuesOnConditionCheckFailure"),
+}
+DYNAMODB: Final = "DynamoDB_20120810"
+
 # The codes of SQS that a query client sees; the part after the last dot is the name of the error in botocore.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
 INVALID_PARAMETER: Final = "InvalidParameterValue"
@@ -89,12 +104,13 @@ class SqsError(Exception):
 
 
 class Aws(Startable):
-    """SSM and SQS on 127.0.0.1; a context manager, or start() and stop(), again on the same port and with its messages.
+    """SSM, SQS and DynamoDB on 127.0.0.1.
 
-    `clock` (seconds) is the time of the FIFO queues: deduplication and visibility. With a `speed` above 1 a message
-    that was put off comes again so many times sooner, and claims to have waited so many times longer; the time that a
-    consumer has for what it received stays as it is. moto's backends are one per process, so that names of queues and
-    parameters have to differ between servers in one process.
+    A context manager, or start() and stop(), again on the same port and with its messages. `clock` (seconds) is the
+    time of the FIFO queues: deduplication and visibility. With a `speed` above 1 a message that was put off comes again
+    so many times sooner, and claims to have waited so many times longer; the time that a consumer has for what it
+    received stays as it is. moto's backends are one per process, so that names of queues, tables and parameters have to
+    differ between servers in one process.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
@@ -116,7 +132,11 @@ class Aws(Startable):
     def client(self, service: Literal["sqs"], config: Config | None = None) -> SQSClient: ...
     @overload
     def client(self, service: Literal["ssm"], config: Config | None = None) -> SSMClient: ...
-    def client(self, service: Literal["sqs", "ssm"], config: Config | None = None) -> SQSClient | SSMClient:
+    @overload
+    def client(self, service: Literal["dynamodb"], config: Config | None = None) -> DynamoDBClient: ...
+    def client(
+        self, service: Literal["sqs", "ssm", "dynamodb"], config: Config | None = None
+    ) -> SQSClient | SSMClient | DynamoDBClient:
         """Make a boto3 client with nobody's credentials; without `config` it tries once, so that failures show."""
         return boto3.client(service, config=config or Config(retries={"total_max_attempts": 1}), **self.access)
 
@@ -206,6 +226,7 @@ class _Application:
 
     def __init__(self, sqs: _Sqs) -> None:
         self._sqs = sqs
+        self._table_call = threading.Lock()
         _load_ssm()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
@@ -222,12 +243,23 @@ class _Application:
             changed = {**environ, "HTTP_X_AMZ_TARGET": f"{service}.{action}"}
             return ask(self._moto, changed, json.dumps(request).encode())
 
+        if service == DYNAMODB:
+            return self._call_dynamodb(action, request, moto)
         if service != "AmazonSQS":
             return moto(action, request)
         try:
             return self._sqs.call(action, request, moto)
         except SqsError as error:
             return refusal(HTTPStatus.BAD_REQUEST, error.code, str(error))
+
+    def _call_dynamodb(self, action: str, request: Json, moto: Moto) -> Answer:
+        """Answer one call at a time; what is not modelled is refused by its name."""
+        others = sorted(request.keys() - UPDATE) if action == "UpdateItem" else []
+        if action not in TABLE_CALLS or others:
+            text = f"The local DynamoDB does not model {', '.join(others) or action}; see local/aws.py"
+            return refusal(HTTPStatus.BAD_REQUEST, "UnknownOperationException", text)
+        with self._table_call:
+            return moto(action, request)
 
 
 class _Sqs:

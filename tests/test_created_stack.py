@@ -23,7 +23,7 @@ from settings import Settings
 # Of what moto does create, it does not show everything. This is not tested here, but as it is written, in
 # test_template.py:
 # - It drops the Architectures (all functions are x86_64) and LoggingConfig of a function, and the
-#   ManagedPolicyArns of a role.
+#   ManagedPolicyArns of a role, and the TimeToLiveSpecification of a table.
 # - It does not check what the parameters allow.
 # - update_stack compares the texts of two templates and decides no condition anew: after a change of KmsKeyArn it says
 #   UPDATE_COMPLETE and has changed nothing. It does not know UpdateReplacePolicy, and removes what is gone from a
@@ -131,8 +131,9 @@ class Stack:
         }
 
     def variables(self, function: str) -> dict[str, str]:
-        found: dict[str, str] = self.functions()[function]["Environment"]["Variables"]
-        return found
+        # moto leaves a parameter's number a number.
+        found: dict[str, Any] = self.functions()[function]["Environment"]["Variables"]
+        return {name: str(value) for name, value in found.items()}
 
     def roles(self) -> dict[str, dict[str, Any]]:
         return {
@@ -188,6 +189,11 @@ class Stack:
         found = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         attributes: dict[str, str] = found["Attributes"]
         return attributes
+
+    def table(self) -> dict[str, Any]:
+        """Return the description of the table."""
+        found: dict[str, Any] = self.client("dynamodb").describe_table(TableName=self.created()["FlowTable"])["Table"]
+        return found
 
     def log_groups(self) -> dict[str, dict[str, Any]]:
         existing = {group["logGroupName"]: group for group in self.client("logs").describe_log_groups()["logGroups"]}
@@ -251,8 +257,8 @@ def configured(create: Create) -> Stack:
         ServiceField="properties.team",
         SummaryTemplate="{event} on {properties.host}",
         ExtraDetails="properties,context.traits.plan",
-        DeliveryMode="queued",
-        MergeRepeats="false",
+        CallsPerMinute="600",
+        MergeRepeatedTriggers="false",
         QueueConcurrency="25",
         MemorySize="1024",
         LogRetentionDays="90",
@@ -383,9 +389,10 @@ def test_the_api_is_told_how_to_map_and_how_to_deliver(default: Stack) -> None:
         "SERVICE_FIELD": "",
         "SUMMARY_TEMPLATE": "",
         "EXTRA_DETAILS": "",
-        "DELIVERY_MODE": "direct",
         "QUEUE_URL": queues["Queue"],
         "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "FLOW_TABLE": default.created()["FlowTable"],
+        "CALLS_PER_MINUTE": "120",
         "POWERTOOLS_SERVICE_NAME": "default",
         "AWS_ENDPOINT_URL": "",
     }
@@ -399,7 +406,9 @@ def test_the_worker_is_told_how_to_deliver(default: Stack) -> None:
         "PAGERDUTY_URL": "https://events.pagerduty.com",
         "QUEUE_URL": queues["Queue"],
         "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
-        "MERGE_REPEATS": "true",
+        "FLOW_TABLE": default.created()["FlowTable"],
+        "CALLS_PER_MINUTE": "120",
+        "MERGE_REPEATED_TRIGGERS": "true",
         "POWERTOOLS_SERVICE_NAME": "default",
         "AWS_ENDPOINT_URL": "",
     }
@@ -417,9 +426,10 @@ def test_the_api_is_told_what_was_asked_for(configured: Stack) -> None:
         "SERVICE_FIELD": "properties.team",
         "SUMMARY_TEMPLATE": "{event} on {properties.host}",
         "EXTRA_DETAILS": "properties,context.traits.plan",
-        "DELIVERY_MODE": "queued",
         "QUEUE_URL": queues["Queue"],
         "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
+        "FLOW_TABLE": configured.created()["FlowTable"],
+        "CALLS_PER_MINUTE": "600",
         "POWERTOOLS_SERVICE_NAME": "configured",
         "AWS_ENDPOINT_URL": "",
     }
@@ -433,7 +443,9 @@ def test_the_worker_is_told_what_was_asked_for(configured: Stack) -> None:
         "PAGERDUTY_URL": "https://events.eu.pagerduty.com",
         "QUEUE_URL": queues["Queue"],
         "DEAD_LETTER_QUEUE_URL": queues["DeadLetterQueue"],
-        "MERGE_REPEATS": "false",
+        "FLOW_TABLE": configured.created()["FlowTable"],
+        "CALLS_PER_MINUTE": "600",
+        "MERGE_REPEATED_TRIGGERS": "false",
         "POWERTOOLS_SERVICE_NAME": "configured",
         "AWS_ENDPOINT_URL": "",
     }
@@ -449,7 +461,7 @@ def test_every_variable_that_the_functions_read_is_declared(default: Stack) -> N
 
 def test_the_defaults_of_the_template_are_those_of_the_function(default: Stack) -> None:
     variables = default.variables("ApiFunction")
-    required = {name: variables[name] for name in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL")}
+    required = {name: variables[name] for name in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "FLOW_TABLE")}
 
     assert Settings.from_environment(variables) == Settings.from_environment(required)
 
@@ -508,19 +520,20 @@ def test_nothing_but_the_names_of_the_routing_keys_is_left_open(stack: Stack) ->
     assert open_ended == {f"arn:aws:ssm:eu-west-1:123456789012:parameter{prefix}/routing-keys/*"}
 
 
-def test_the_api_reads_the_secrets_fills_the_queue_and_does_nothing_else(default: Stack) -> None:
+def test_the_api_reads_the_secrets_controls_the_flow_fills_the_queue_and_does_nothing_else(default: Stack) -> None:
     group = default.log_groups()["ApiFunctionLogGroup"]["logGroupArn"]
 
     assert default.allowed("ApiFunctionRole") == {
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/webhook-token"),
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
         ("sqs:SendMessage", default.queue("Queue")["QueueArn"]),
+        ("dynamodb:UpdateItem", default.table()["TableArn"]),
         ("logs:CreateLogStream", group),
         ("logs:PutLogEvents", group),
     }
 
 
-def test_the_worker_empties_the_queue_sets_aside_reads_the_routing_keys_and_does_nothing_else(default: Stack) -> None:
+def test_the_worker_empties_the_queue_and_does_nothing_that_it_does_not_need_for_that(default: Stack) -> None:
     queue, group = default.queue("Queue")["QueueArn"], default.log_groups()["WorkerFunctionLogGroup"]["logGroupArn"]
 
     assert default.allowed("WorkerFunctionRole") == {
@@ -529,6 +542,7 @@ def test_the_worker_empties_the_queue_sets_aside_reads_the_routing_keys_and_does
         ("sqs:GetQueueAttributes", queue),
         ("sqs:ChangeMessageVisibility", queue),
         ("sqs:SendMessage", default.queue("DeadLetterQueue")["QueueArn"]),
+        ("dynamodb:UpdateItem", default.table()["TableArn"]),
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/rudderstack-pagerduty/routing-keys/*"),
         ("logs:CreateLogStream", group),
         ("logs:PutLogEvents", group),
@@ -680,10 +694,24 @@ def test_nothing_else_outlives_the_stack(deleted: Stack) -> None:
         *(entry["FunctionArn"] for entry in aws("lambda").list_event_source_mappings()["EventSourceMappings"]),
         *(entry["RoleName"] for entry in aws("iam").list_roles()["Roles"]),
         *(entry["logGroupName"] for entry in aws("logs").describe_log_groups()["logGroups"]),
+        *aws("dynamodb").list_tables()["TableNames"],
         *(entry["DashboardName"] for entry in aws("cloudwatch").list_dashboards()["DashboardEntries"]),
     ]
 
     assert [name for name in found if "deleted" in name] == []
+
+
+# -- The table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_an_item_for_each_service_and_is_paid_by_use(default: Stack) -> None:
+    table = default.table()
+
+    assert (table["KeySchema"], table["AttributeDefinitions"]) == (
+        [{"AttributeName": "service", "KeyType": "HASH"}],
+        [{"AttributeName": "service", "AttributeType": "S"}],
+    )
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
 
 
 # -- Their logs ------------------------------------------------------------------------------------------------------

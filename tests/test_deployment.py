@@ -134,9 +134,9 @@ def test_make_takes_no_environment_from_the_shell() -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        """["ParameterPrefix=/rudderstack-pagerduty-prod", "DeliveryMode=queued", 'DefaultSource="web shop"']""",
+        """["ParameterPrefix=/rudderstack-pagerduty-prod", "CallsPerMinute=600", 'DefaultSource="web shop"']""",
         # As `sam deploy --guided` writes it.
-        """'ParameterPrefix="/rudderstack-pagerduty-prod" DeliveryMode="queued" DefaultSource="web shop"'""",
+        """'ParameterPrefix="/rudderstack-pagerduty-prod" CallsPerMinute="600" DefaultSource="web shop"'""",
     ],
 )
 def test_a_setting_in_the_file_is_sent_with_each_deployment(tmp_path: Path, written: str) -> None:
@@ -148,7 +148,7 @@ def test_a_setting_in_the_file_is_sent_with_each_deployment(tmp_path: Path, writ
 
     assert sent("--config-file", str(file), "--config-env", "prod") == {
         "ParameterPrefix": "/rudderstack-pagerduty-prod",
-        "DeliveryMode": "queued",
+        "CallsPerMinute": "600",
         "DefaultSource": "web shop",
     }
 
@@ -159,7 +159,7 @@ def test_a_value_with_a_space_needs_quotes_of_its_own() -> None:
 
 def test_a_setting_on_the_command_line_takes_the_place_of_all_in_the_file() -> None:
     """So a stack that is made by this command reads the secrets of the other: ParameterPrefix has its default."""
-    assert sent("--config-env", "prod", "--parameter-overrides", "DeliveryMode=queued") == {"DeliveryMode": "queued"}
+    assert sent("--config-env", "prod", "--parameter-overrides", "CallsPerMinute=600") == {"CallsPerMinute": "600"}
 
 
 def test_what_is_not_sent_keeps_the_value_that_the_stack_has() -> None:
@@ -167,8 +167,8 @@ def test_what_is_not_sent_keeps_the_value_that_the_stack_has() -> None:
     template = yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
     parameters = DeployContext.merge_parameters(template, {"ParameterPrefix": "/a"})
 
-    assert [each for each in parameters if each["ParameterKey"] == "DeliveryMode"] == [
-        {"ParameterKey": "DeliveryMode", "UsePreviousValue": True}
+    assert [each for each in parameters if each["ParameterKey"] == "CallsPerMinute"] == [
+        {"ParameterKey": "CallsPerMinute", "UsePreviousValue": True}
     ]
 
 
@@ -189,6 +189,22 @@ NOT_OURS: Final = {
     "iam:DeleteRolePermissionsBoundary": "permissions boundaries",
     "kms:*": "keys of our own for code, variables and logs",
     "ec2:*": "functions in a VPC",
+    "dynamodb:*Item": "tables in several regions",
+    "dynamodb:Scan": "tables in several regions",
+    "dynamodb:Query": "tables in several regions",
+    "dynamodb:*TableReplica": "tables in several regions",
+    "dynamodb:UpdateContributorInsights": "insights into who uses a table",
+    "dynamodb:UpdateContinuousBackups": "backups",
+    "dynamodb:*ableKinesisStreamingDestination": "streams of changes",
+    "dynamodb:UpdateKinesisStreamingDestination": "streams of changes",
+    "kinesis:*": "streams of changes",
+    "dynamodb:*Import*": "tables that begin with an import",
+    "logs:*LogStream*": "tables that begin with an import",
+    "logs:PutLogEvents": "tables that begin with an import",
+    "dynamodb:PutResourcePolicy": "resource policies",
+    "dynamodb:DeleteResourcePolicy": "resource policies",
+    "iam:CreateServiceLinkedRole": "tables that scale by themselves",
+    "s3:GetObjectMetadata": "tables that begin with an import",
     "elasticfilesystem:*": "file systems",
     "s3files:*": "file systems",
     "lambda:AssociateRuntimeAlias": "runtimes of our own",
@@ -267,6 +283,8 @@ def test_the_role_may_do_what_cloudformation_and_sam_and_the_access_log_need_and
         ("iam:PutRolePolicy", "arn:aws:iam::ACCOUNT:role/admin", False),
         ("sqs:SetQueueAttributes", "arn:aws:sqs:REGION:ACCOUNT:STACK-Queue-0a1b.fifo", True),
         ("sqs:DeleteQueue", "arn:aws:sqs:REGION:ACCOUNT:other.fifo", False),
+        ("dynamodb:UpdateTimeToLive", "arn:aws:dynamodb:REGION:ACCOUNT:table/STACK-FlowTable-0a1b", True),
+        ("dynamodb:DeleteTable", "arn:aws:dynamodb:REGION:ACCOUNT:table/other", False),
         ("logs:PutMetricFilter", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/vendedlogs/apigateway/STACK", True),
         ("logs:PutRetentionPolicy", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/lambda/STACK-worker", True),
         ("logs:DeleteLogGroup", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/lambda/other", False),
@@ -356,7 +374,7 @@ def test_the_settings_on_the_page_are_sent_as_they_stand_there(tmp_path: Path) -
 
     assert sent("--config-file", str(file), "--config-env", "prod") == {
         "ParameterPrefix": "/rudderstack-pagerduty-prod",
-        "DeliveryMode": "queued",
+        "CallsPerMinute": "600",
         "DefaultSource": "web shop",
     }
 

@@ -1,8 +1,9 @@
-"""The local SSM and SQS: the rules of FIFO queues, what SQS refuses, and how it fails when told to."""
+"""The local SSM, SQS and DynamoDB: the rules of FIFO queues, what SQS refuses, and how it fails when told to."""
 
 import functools
 import hashlib
 import json
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedErro
 
 from chaos.faults import Failure, fail
 from local.aws import Aws
+from local.resources import create_flow_table
 from support import Clock
 
 HIGH_THROUGHPUT = {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
@@ -604,6 +606,99 @@ def test_parameters_are_motos(aws: Aws) -> None:
     assert ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"] == "secret"
 
 
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+class Table:
+    """The table of flow control, with one number of one service in it, which only ever grows."""
+
+    def __init__(self, aws: Aws) -> None:
+        self.dynamodb = aws.client("dynamodb")
+        self.name = create_flow_table(self.dynamodb, f"t-{uuid.uuid4()}")
+
+    def raise_to(self, number: int, **changes: Any) -> dict[str, Any] | None:
+        """Write a number if it is greater than what is there; return the item that was there if it is not."""
+        request: Any = {
+            "Key": {"service": {"S": "default"}},
+            "UpdateExpression": "SET lease = :new",
+            "ConditionExpression": "attribute_not_exists(lease) OR lease < :new",
+            "ExpressionAttributeValues": {":new": {"N": str(number)}},
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        try:
+            self.dynamodb.update_item(TableName=self.name, **request, **changes)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return dict(error.response["Item"])  # type: ignore[typeddict-item]  # the stubs do not know that it has one
+        return None
+
+
+@pytest.fixture
+def table(aws: Aws) -> Table:
+    return Table(aws)
+
+
+@pytest.fixture
+def switching_at_every_chance() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("switching_at_every_chance")
+def test_of_writers_at_the_same_time_one_succeeds_and_the_others_get_what_it_wrote(table: Table) -> None:
+    barrier = threading.Barrier(8)
+
+    def raise_to(number: int) -> dict[str, Any] | None:
+        barrier.wait()
+        return table.raise_to(number)
+
+    with ThreadPoolExecutor(8) as threads:
+        rounds = [list(threads.map(raise_to, [number] * 8)) for number in range(1, 21)]
+
+    assert [answers.count(None) for answers in rounds] == [1] * 20
+    assert [item["lease"]["N"] for answers in rounds for item in answers if item] == [
+        str(number) for number in range(1, 21) for _ in range(7)
+    ]
+
+
+def test_the_table_is_that_of_the_template(table: Table) -> None:
+    described = table.dynamodb.describe_table(TableName=table.name)["Table"]
+    time_to_live = table.dynamodb.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
+
+    assert (described["KeySchema"], described["BillingModeSummary"]["BillingMode"], time_to_live) == (
+        [{"AttributeName": "service", "KeyType": "HASH"}],
+        "PAY_PER_REQUEST",
+        {"TimeToLiveStatus": "ENABLED", "AttributeName": "lease"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "request_", "what"),
+    [
+        ("scan", {}, "Scan"),
+        ("put_item", {"Item": {"service": {"S": "default"}}}, "PutItem"),
+        ("update_item", {"Key": {"service": {"S": "default"}}, "AttributeUpdates": {}}, "AttributeUpdates"),
+    ],
+    ids=str,
+)
+def test_what_of_dynamodb_is_not_modelled_is_refused_by_its_name(
+    table: Table, action: str, request_: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(ClientError, match=f"The local DynamoDB does not model {what}; see local/aws.py") as refused:
+        getattr(table.dynamodb, action)(TableName=table.name, **request_)
+
+    assert refused.value.response["Error"]["Code"] == "UnknownOperationException"
+
+
+def test_a_table_that_is_not_there_is_not_found(table: Table) -> None:
+    table.dynamodb.delete_table(TableName=table.name)
+
+    assert code_of(lambda: table.raise_to(1)) == "ResourceNotFoundException"
+
+
 # -- failures --------------------------------------------------------------------------------------------------------
 
 
@@ -621,6 +716,20 @@ def test_a_call_fails_with_the_error_that_it_is_told(queue: Queue, code: str) ->
     assert failed.value.response["Error"]["Message"] == "Not now"
     assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     assert queue.bodies() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(500, "InternalServerError"), (400, "ProvisionedThroughputExceededException"), (400, "AccessDeniedException")],
+)
+def test_dynamodb_fails_the_same_way(table: Table, aws: Aws, status: int, code: str) -> None:
+    fail(aws, failing(Failure.answer(status, code), "DynamoDB_20120810.UpdateItem"))
+    with pytest.raises(ClientError) as failed:
+        table.raise_to(1)
+    fail(aws, None)
+
+    assert failed.value.response["Error"]["Code"] == code
+    assert table.raise_to(1) is None
 
 
 def test_ssm_fails_the_same_way(aws: Aws) -> None:

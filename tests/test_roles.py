@@ -7,26 +7,31 @@ import pytest
 
 from chaos.faults import Fault, fail
 from infrastructure import deployed, listed, transform
+from local.aws import DYNAMODB
 from support import Endpoint, track
 
 Calls = list[tuple[str, str]]
 
 
 def allowed(role: str, endpoint: Endpoint) -> Calls:
-    """Return what a role allows on SSM and SQS, each action with the parameter's name or the queue."""
+    """Return what a role allows on SSM, SQS and DynamoDB, each action with the parameter's name, queue or table."""
     settings = endpoint.has.settings
-    queues = {"Queue.Arn": settings.queue_url, "DeadLetterQueue.Arn": settings.dead_letter_queue_url}
+    places = {
+        "Queue.Arn": settings.queue_url,
+        "DeadLetterQueue.Arn": settings.dead_letter_queue_url,
+        "FlowTable.Arn": settings.flow_table,
+    }
     policies = deployed(transform())["Resources"][role]["Properties"]["Policies"]
     return [
         (
             action,
-            queues[".".join(on["Fn::GetAtt"])] if "Fn::GetAtt" in on else parameter(on["Fn::Sub"], endpoint.prefix),
+            places[".".join(on["Fn::GetAtt"])] if "Fn::GetAtt" in on else parameter(on["Fn::Sub"], endpoint.prefix),
         )
         for policy in policies
         for statement in policy["PolicyDocument"]["Statement"]
         for action in listed(statement["Action"])
         for on in listed(statement["Resource"])
-        if action.startswith(("ssm:", "sqs:"))
+        if action.startswith(("ssm:", "sqs:", "dynamodb:"))
     ]
 
 
@@ -43,6 +48,8 @@ def asked(endpoint: Endpoint) -> Calls:
         service, _, operation = target.partition(".")
         if service == "AmazonSSM":
             calls.extend((f"ssm:{operation}", name) for name in request["Names"])
+        elif service == DYNAMODB:
+            calls.append((f"dynamodb:{operation}", request["TableName"]))
         else:
             calls.append((f"sqs:{operation.removesuffix('Batch')}", request["QueueUrl"]))
 
@@ -65,7 +72,7 @@ def test_the_api_function_asks_for_what_its_role_allows(endpoint: Endpoint, aske
     endpoint.headers = {}
     endpoint.post(track())
 
-    assert {action for action, _ in asked} == {"ssm:GetParameters", "sqs:SendMessage"}
+    assert {action for action, _ in asked} == {"ssm:GetParameters", "sqs:SendMessage", "dynamodb:UpdateItem"}
     assert forbidden(asked, allowed("ApiFunctionRole", endpoint)) == []
 
 
@@ -79,7 +86,12 @@ def test_the_worker_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Cal
     asked.clear()
     endpoint.work(records)
 
-    assert {action for action, _ in asked} == {"ssm:GetParameters", "sqs:SendMessage", "sqs:DeleteMessage"}
+    assert {action for action, _ in asked} == {
+        "ssm:GetParameters",
+        "sqs:SendMessage",
+        "sqs:DeleteMessage",
+        "dynamodb:UpdateItem",
+    }
     assert forbidden(asked, allowed("WorkerFunctionRole", endpoint)) == []
 
 

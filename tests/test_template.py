@@ -198,9 +198,10 @@ def test_a_deployment_takes_effect_without_versions_or_aliases(resources: dict[s
         ("KmsKeyArn", "arn:aws:kms:eu-west-1:123456789012:alias/secrets", False),
         ("KmsKeyArn", "arn:aws:kms:eu-west-1:123456789012:key/*", False),
         ("KmsKeyArn", "*", False),
-        ("DeliveryMode", "direct", True),
-        ("DeliveryMode", "queued", True),
-        ("DeliveryMode", "queue", False),
+        ("CallsPerMinute", "11", False),
+        ("CallsPerMinute", "12", True),
+        ("CallsPerMinute", "10000", True),
+        ("CallsPerMinute", "10001", False),
         # What Lambda takes.
         ("QueueConcurrency", "1", False),
         ("QueueConcurrency", "2", True),
@@ -270,6 +271,27 @@ def test_no_queue_has_a_name_that_the_next_stack_could_not_take(resources: dict[
     queues = of_type(resources, "AWS::SQS::Queue")
 
     assert [name for name, queue in queues.items() if "QueueName" in queue] == []
+
+
+# -- The table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_encrypted_by_a_key_that_aws_owns_and_goes_with_the_stack(resources: dict[str, Any]) -> None:
+    table = resources["FlowTable"]
+
+    assert "SSESpecification" not in table["Properties"]
+    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Delete", "Delete")
+
+
+def test_the_table_forgets_a_service_when_its_lease_is_over(resources: dict[str, Any]) -> None:
+    assert resources["FlowTable"]["Properties"]["TimeToLiveSpecification"] == {
+        "AttributeName": "lease",
+        "Enabled": True,
+    }
+
+
+def test_no_table_has_a_name_that_the_next_stack_could_not_take(resources: dict[str, Any]) -> None:
+    assert "TableName" not in resources["FlowTable"]["Properties"]
 
 
 # -- The outputs -------------------------------------------------------------------------------------------------------

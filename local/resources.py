@@ -1,0 +1,55 @@
+"""Creates the queues and the table of the template on the local AWS: the local stack's, and those of tests."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from samtranslator.yaml_helper import yaml_parse
+
+from local.options import ROOT
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sqs import SQSClient
+
+TEMPLATE: Final = ROOT / "template.yaml"
+
+
+@functools.cache
+def properties(resource: str) -> Mapping[str, Any]:
+    """Return the properties of a resource as the template has them: references are not resolved."""
+    found: Mapping[str, Any] = _template()["Resources"][resource]["Properties"]
+    return found
+
+
+def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
+    """Create the queue and its dead-letter queue under names that begin with `name`; return both URLs."""
+    dead = sqs.create_queue(QueueName=f"{name}-dead.fifo", Attributes=_queue_attributes("DeadLetterQueue"))["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = {**properties("Queue")["RedrivePolicy"], "deadLetterTargetArn": arn}
+    attributes = {**_queue_attributes("Queue"), "RedrivePolicy": json.dumps(policy)}
+    return sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"], dead
+
+
+def create_flow_table(dynamodb: "DynamoDBClient", name: str) -> str:
+    """Create the table of flow control under this name; return the name."""
+    table = dict(properties("FlowTable"))
+    time_to_live = table.pop("TimeToLiveSpecification")
+    dynamodb.create_table(TableName=name, **table)
+    dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
+    return name
+
+
+@functools.cache
+def _template() -> Any:
+    return yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _queue_attributes(resource: str) -> dict[Any, str]:
+    """Write a queue's properties as SQS's attributes, which have the same names."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in properties(resource).items()
+        if isinstance(value, bool | int | str)
+    }
