@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Seconds from the handler's entry; RudderStack waits ten in all, cold start included.
 DEADLINE: Final = 8.0
-# Seconds of them for a direct call to PagerDuty; the rest is the queue's.
+# Seconds of them for a direct call to PagerDuty, and half of what is left at most: the rest is the queue's.
 DIRECT_LIMIT: Final = 3.0
 # PagerDuty services that the events of one request may name, besides the URL's: SSM reads ten in a call.
 MAX_SERVICES: Final = 100
@@ -161,7 +161,8 @@ def _preview(event: Event) -> Outcome:
 
 def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
     """Post one event at once; enqueue what flow control does not admit, or PagerDuty does not accept now."""
-    outcome = deliver(event, deps, min(deadline, time.monotonic() + DIRECT_LIMIT))
+    limit = min(DIRECT_LIMIT, (deadline - time.monotonic()) / 2)
+    outcome = deliver(event, deps, deadline, limit=limit)
     if outcome.code not in _TO_BE_QUEUED:
         return outcome
     [queued] = _enqueue([event], deps, deadline, reason=outcome)
@@ -169,7 +170,7 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
         return queued
     # The queue does not accept a page about which PagerDuty was not asked. Out of order beats not at all.
     routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
-    return post(event, routing_key, deps, deadline)
+    return post(event, routing_key, deps, deadline, limit=limit)
 
 
 def _enqueue_batch(events: Sequence[Event], deps: Dependencies, deadline: float) -> list[Outcome]:

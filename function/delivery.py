@@ -1,6 +1,7 @@
 """Posts one event to PagerDuty, if flow control admits it; the API function and the worker both do it this way."""
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -20,11 +21,12 @@ _NOT_ADMITTED: Final[dict[Admission, Outcome]] = {
 }
 
 
-def deliver(event: Event, deps: Dependencies, deadline: float, *, waited: float | None = None) -> Outcome:
+def deliver(event: Event, deps: Dependencies, deadline: float, *, limit: float, waited: float | None = None) -> Outcome:
     """Post the event if flow control admits it, and return the outcome by `deadline` (seconds of the monotonic clock).
 
-    `waited` is how long the event has been in the queue, None if it comes from RudderStack directly. Directly, nothing
-    overtakes what the queue holds; from the queue, nothing waits for DynamoDB.
+    The call to PagerDuty takes `limit` seconds at most. `waited` is how long the event has been in the queue, None if
+    it comes from RudderStack directly. Directly, nothing overtakes what the queue holds; from the queue, nothing waits
+    for DynamoDB.
     """
     try:
         routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
@@ -34,15 +36,15 @@ def deliver(event: Event, deps: Dependencies, deadline: float, *, waited: float 
     is_urgent = deps.flow.is_urgent(event, waited or 0.0)
     admission = deps.flow.admit(event, routing_key, deadline, is_urgent=is_urgent, is_direct=is_direct)
     if admission == "post" or (admission == "unknown" and not is_direct):
-        outcome = post(event, routing_key, deps, deadline)
+        outcome = post(event, routing_key, deps, deadline, limit=limit)
     else:
         outcome = _NOT_ADMITTED[admission]
     return replace(outcome, is_urgent=is_urgent)
 
 
-def post(event: Event, routing_key: str, deps: Dependencies, deadline: float) -> Outcome:
+def post(event: Event, routing_key: str, deps: Dependencies, deadline: float, *, limit: float) -> Outcome:
     """Post the event with the routing key, and act on what PagerDuty's answer says of the key and its rate."""
-    outcome = deps.pagerduty.post(event, routing_key, deadline)
+    outcome = deps.pagerduty.post(event, routing_key, min(deadline, time.monotonic() + limit))
     if outcome.code == "delivered":
         deps.flow.note_posted(event)
     elif outcome.code == "routing_key_refused":

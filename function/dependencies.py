@@ -38,7 +38,7 @@ class Dependencies:
             Credentials(settings.parameter_prefix, boto3.client("ssm", config=aws.CLIENT_CONFIG)),
             Client(settings.pagerduty_url),
             Flow(
-                Table(boto3.client("dynamodb", config=aws.CLIENT_CONFIG), settings.flow_table),
+                Table(boto3.client("dynamodb", config=aws.DYNAMODB_CONFIG), settings.flow_table),
                 settings.calls_per_minute,
             ),
             Queue(make_sqs, settings.queue_url),

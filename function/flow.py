@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import aws
 import pacing
 import telemetry
+from deadline import MIN_CALL
 from event import Event
 
 if TYPE_CHECKING:
@@ -191,21 +192,21 @@ class Flow:
         Directly, nothing is posted while the service's lease lasts. What is urgent is charged, and posted also if the
         budget is spent.
         """
-        attribute = _attribute(routing_key)
+        spent, closed = _attributes(routing_key)
         for _ in range(MAX_UPDATES):
             now = self._clock()
             known = self._items.get(event.service, {})
             if is_direct and known.get(_LEASE, 0.0) > now:
                 return "queue"
             limit = now + (URGENT_AHEAD - self._budget.cost if is_urgent else _ahead(event))
-            update = self._budget.charge(attribute, known.get(attribute), limit, now)
-            if update is None:
-                if not is_urgent:
-                    return "wait"
-                # Charged as far ahead as may be, it costs no more; directly, the lease still has to be looked at.
-                update = Update({}, {attribute: 0.0}, {})
-            if is_direct:
-                update = replace(update, ranges={_LEASE: (None, now), **update.ranges})
+            update = self._budget.charge(spent, known.get(spent), limit, now)
+            if not is_urgent and (update is None or known.get(closed, 0.0) > now):
+                return "wait"
+            # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
+            update = update or Update({}, {spent: 0.0}, {})
+            open_at = [] if is_urgent else [closed]
+            open_at += [_LEASE] if is_direct else []
+            update = replace(update, ranges=dict.fromkeys(open_at, (None, now)) | dict(update.ranges))
             was_updated = self._update(event.service, update, deadline) if update.ranges else True
             if was_updated is not False:
                 return "post" if was_updated else "unknown"
@@ -213,9 +214,9 @@ class Flow:
 
     def close(self, service: str, routing_key: str, deadline: float) -> None:
         """Let nothing be posted with the routing key for five seconds but what is urgent."""
-        attribute, until = _attribute(routing_key), self._clock() + CLOSED
-        if self._items.get(service, {}).get(attribute, 0.0) < until:
-            self._update(service, Update({attribute: (None, until)}, {}, {attribute: until}), deadline)
+        _, closed = _attributes(routing_key)
+        until = self._clock() + CLOSED
+        self._update(service, Update({closed: (None, until)}, {}, {closed: until}), deadline)
 
     def extend_leases(self, services: Mapping[str, float], deadline: float) -> set[str]:
         """Send the events of services through the queue until an hour after the times given.
@@ -236,9 +237,10 @@ class Flow:
     def _update(self, service: str, update: Update, deadline: float) -> bool | None:
         """Update a service's item, remember it, and return whether it was within the ranges.
 
-        None if DynamoDB did not answer, or was not asked since it just failed.
+        None if DynamoDB did not answer, or was not asked since it just failed or no time was left.
         """
-        if 0 <= self._clock() - self._failed_at < RETRY_AFTER:
+        has_just_failed = 0 <= self._clock() - self._failed_at < RETRY_AFTER
+        if has_just_failed or deadline - time.monotonic() < MIN_CALL:
             return None
         try:
             was_updated, item = self._table.update(service, update, min(deadline, time.monotonic() + CALL_LIMIT))
@@ -254,9 +256,10 @@ def _ahead(event: Event) -> float:
     return AHEAD if event.action in {"acknowledge", "resolve"} or pacing.is_critical(event) else 0.0
 
 
-def _attribute(routing_key: str) -> str:
-    """Return the name of the budget of a routing key, which does not reveal it."""
-    return f"spent_{hashlib.sha256(routing_key.encode()).hexdigest()[:32]}"
+def _attributes(routing_key: str) -> tuple[str, str]:
+    """Return the names of a routing key's two attributes, until when it is spent and closed, which hide the key."""
+    name = hashlib.sha256(routing_key.encode()).hexdigest()[:32]
+    return f"spent_{name}", f"closed_{name}"
 
 
 def _numbers(attributes: Mapping[str, Any]) -> Item:

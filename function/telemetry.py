@@ -190,8 +190,8 @@ def _metrics(outcome: Outcome, event: Event | None, receives: int | None, queue_
         metrics["Received"] = 1
         if outcome.is_urgent:
             metrics["Urgent"] = 1
-    if outcome.result == "queued":
-        metrics[_METRIC_OF_REASON.get(outcome.reason or "", "QueuedPagerDuty")] = 1
+    if outcome.result == "queued" and outcome.reason:
+        metrics[_METRIC_OF_REASON.get(outcome.reason, "QueuedPagerDuty")] = 1
     if queue_time is not None:
         metrics["QueueTime"] = queue_time
     if outcome.result == "delivered" and event and event.occurred_at:

@@ -13,7 +13,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from event import SERVICE, encode
@@ -243,7 +243,7 @@ def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
     if not any(outcome.result == "queued" for outcome in outcomes):
         return list(outcomes)
     return [
-        replace(outcome, code="event_failed", message="The function failed on this event, which is not sent")
+        Outcome("event_failed", "The function failed on this event, which is not sent; its log has the place")
         if outcome.code == "internal_error"
         else outcome
         for outcome in outcomes

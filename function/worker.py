@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Seconds for one event, from SSM to PagerDuty's answer.
-DEADLINE: Final = 5.0
+# Seconds for one event, from SSM to what follows from PagerDuty's answer; and of them for the call to PagerDuty.
+DEADLINE: Final = 9.0
+CALL_LIMIT: Final = 5.0
 # Seconds. With less than this left of the function's time, no event is started: it stays in the queue.
 MIN_TIME_PER_EVENT: Final = 10.0
 # Seconds kept for the answer.
@@ -126,7 +127,8 @@ class _Batch:
         if event.service in self._silent:
             return replace(self._silent[event.service], call=None)
         try:
-            outcome = deliver(event, self._deps, time.monotonic() + DEADLINE, waited=_waiting(record).waited)
+            deadline = time.monotonic() + DEADLINE
+            outcome = deliver(event, self._deps, deadline, limit=CALL_LIMIT, waited=_waiting(record).waited)
         except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
             return telemetry.unexpected(error)
         if outcome.code == "pagerduty_timeout":

@@ -33,14 +33,14 @@ os.environ.update(
 for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
     os.environ.pop(name, None)
 
-import app
 import telemetry
-import worker
 from credentials import Credentials
-from deadline import call_until
+from deadline import run_with_deadline
+from dependencies import Dependencies
+from flow import Flow, Table
 from local.aws import Aws
+from local.resources import create_flow_table, create_queues
 from pagerduty import Client
-from parts import Parts
 from settings import Rules, Settings
 from sqs import Queue
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable, wait_until
@@ -131,13 +131,13 @@ def calls_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
             finally:
                 running.remove(this)
 
-        return call_until(call, *args, **kwargs)
+        return run_with_deadline(call, *args, **kwargs)
 
     def end() -> None:
         wait_until(lambda: not running)
 
     for module in ("aws", "pagerduty"):
-        monkeypatch.setattr(f"{module}.call_until", noted)
+        monkeypatch.setattr(f"{module}.run_with_deadline", noted)
     yield end
     end()
 
@@ -158,46 +158,48 @@ def make_client() -> Iterator[Callable[[str], Client]]:
 
 @pytest.fixture
 def make_endpoint(
-    aws: Aws, ssm: Any, sandbox: Sandbox, make_client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
+    aws: Aws, ssm: Any, sandbox: Sandbox, make_client: Callable[[str], Client]
 ) -> Callable[..., Endpoint]:
-    """Wire both functions anew, with an SSM prefix and queues that no other test uses."""
+    """Wire both functions, with an SSM prefix, queues and a table that no other test uses.
+
+    PagerDuty grants so many calls that flow control does not get in the way of a test about something else.
+    """
 
     def make(
         url: str | None = None,
         *,
         rules: Rules | None = None,
         clock: Clock | None = None,
-        mode: Any = "direct",
-        merge_repeats: bool = True,
+        calls_per_minute: int = 10_000,
+        merge_repeated_triggers: bool = True,
         **services: str,
     ) -> Endpoint:
-        prefix = f"/test/{uuid.uuid4()}"
-        sqs = aws.client("sqs")
-        queue_url, dead_letter_queue_url = (
-            sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-            for _ in range(2)
-        )
+        name = str(uuid.uuid4())
+        clocks = [clock] if clock else []
+        sqs = functools.cache(lambda: aws.client("sqs"))
+        dynamodb = aws.client("dynamodb")
+        queue_url, dead_letter_queue_url = create_queues(sqs(), name)
         settings = Settings(
             queue_url,
             dead_letter_queue_url,
-            prefix,
-            delivery_mode=mode,
-            merge_repeats=merge_repeats,
+            create_flow_table(dynamodb, name),
+            f"/test/{name}",
+            calls_per_minute=calls_per_minute,
+            merge_repeated_triggers=merge_repeated_triggers,
             rules=rules or Rules(),
         )
-        has = Parts(
+        deps = Dependencies(
             settings,
-            Credentials(prefix, ssm, *([clock] if clock else [])),
+            Credentials(settings.parameter_prefix, ssm, *clocks),
             make_client(url or sandbox.url),
+            Flow(Table(dynamodb, settings.flow_table), calls_per_minute, *clocks),
             Queue(sqs, queue_url),
             Queue(sqs, dead_letter_queue_url),
         )
-        endpoint = Endpoint(aws, ssm, prefix, sandbox, has)
-        for module in (app, worker):
-            monkeypatch.setattr(module, "parts", lambda: endpoint.has)
+        endpoint = Endpoint(aws, ssm, settings.parameter_prefix, sandbox, deps)
         endpoint.put("webhook-token", TOKEN)
-        for name, key in (services or {"default": ROUTING_KEY}).items():
-            endpoint.put(f"routing-keys/{name}", key)
+        for service, key in (services or {"default": ROUTING_KEY}).items():
+            endpoint.put(f"routing-keys/{service}", key)
         return endpoint
 
     return make

@@ -17,10 +17,10 @@ from typing import Any
 
 import app
 import worker
+from dependencies import Dependencies
 from local.aws import Aws
 from local.options import ROOT
 from local.sandbox import Sandbox
-from parts import Parts
 
 TOKEN = "a-secret-of-the-tests"
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
@@ -59,13 +59,13 @@ class Answer:
 
 @dataclass
 class Endpoint:
-    """Both functions, wired to real servers of SSM and SQS and to the sandbox, called as API Gateway and SQS do."""
+    """Both functions, wired to the local AWS and to the sandbox, called as API Gateway and SQS do."""
 
     aws: Aws
     ssm: Any
     prefix: str
     sandbox: Sandbox
-    has: Parts
+    deps: Dependencies
     headers: dict[str, str] = field(default_factory=lambda: {"authorization": f"Bearer {TOKEN}"})
 
     def put(self, name: str, value: str) -> None:
@@ -89,7 +89,7 @@ class Endpoint:
             **({"pathParameters": {"service": parts[2]}} if is_named else {}),
             **changes,
         }
-        response = app.lambda_handler(event, LambdaContext(milliseconds))  # type: ignore[arg-type]  # the part it reads
+        response = app.handle(event, LambdaContext(milliseconds), self.deps)  # type: ignore[arg-type]  # the part it reads
         return Answer(response["statusCode"], json.loads(response["body"]), response["body"])
 
     def received(self, url: str) -> list[dict[str, Any]]:
@@ -118,9 +118,9 @@ class Endpoint:
 
     def work(self, records: list[dict[str, Any]] | None = None, milliseconds: int = 90_000) -> list[int]:
         """Call the worker with what is in the queue; return the positions of the messages that have to stay there."""
-        records = self.received(self.has.settings.queue_url) if records is None else records
+        records = self.received(self.deps.settings.queue_url) if records is None else records
         positions = {record["messageId"]: position for position, record in enumerate(records)}
-        answer = worker.lambda_handler({"Records": records}, LambdaContext(milliseconds))  # type: ignore[arg-type]  # the part it reads
+        answer = worker.handle({"Records": records}, LambdaContext(milliseconds), self.deps)  # type: ignore[arg-type]  # the part it reads
         return sorted(positions[str(failure["itemIdentifier"])] for failure in answer["batchItemFailures"])
 
     def dead_letters(self) -> list[tuple[str, str, str]]:
@@ -131,7 +131,7 @@ class Endpoint:
                 record["messageAttributes"]["code"]["stringValue"],
                 record["messageAttributes"]["reason"]["stringValue"],
             )
-            for record in self.received(self.has.settings.dead_letter_queue_url)
+            for record in self.received(self.deps.settings.dead_letter_queue_url)
         ]
 
 

@@ -5,6 +5,7 @@ import gc
 import gzip
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 import app
 import webhook
 from chaos.faults import Failure, Fault, fail
+from dependencies import Dependencies
 from mapping import map_event
-from parts import parts
-from settings import Rules
+from settings import Rules, SettingsError
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, LambdaContext, track
 
 SECOND_KEY = "s" * 32
@@ -113,7 +114,7 @@ def test_for_a_secret_that_is_known_ssm_is_not_asked_again(
         clock.now += 10
         endpoint.post(track())
 
-    assert calls == ["AmazonSSM.GetParameters"]
+    assert [call for call in calls if call.startswith("AmazonSSM")] == ["AmazonSSM.GetParameters"]
 
 
 @pytest.mark.parametrize(("outage", "expected"), [(range(0), {200}), (range(16, 34), {200, 503})])
@@ -161,7 +162,7 @@ def test_a_track_call_opens_an_incident(endpoint: Endpoint) -> None:
     assert answer.content == {
         "status": "delivered",
         "code": "delivered",
-        "message": "PagerDuty took the event",
+        "message": "PagerDuty accepted the event",
         "dedup_key": "disk-full",
         "warnings": [],
     }
@@ -206,15 +207,20 @@ def test_an_event_of_pagerdutys_refusal_is_final_and_says_why(endpoint: Endpoint
     assert "summary is odd" in answer.content["message"]
 
 
-def test_a_refused_routing_key_is_read_anew_for_the_next_event(endpoint: Endpoint) -> None:
+def test_a_refused_routing_key_is_read_again_at_most_once_a_second(
+    make_endpoint: Callable[..., Endpoint], clock: Clock
+) -> None:
+    endpoint = make_endpoint(clock=clock)
     endpoint.sandbox.known_keys = {SECOND_KEY}
 
-    first = endpoint.post(track())
+    answers = [endpoint.post(track())]
     endpoint.put("routing-keys/default", SECOND_KEY)
-    second = endpoint.post(track())
+    for seconds in (0.9, 0.2):
+        clock.now += seconds
+        answers.append(endpoint.post(track()))
 
-    assert (first.status, first.content["code"]) == (503, "routing_key_refused")
-    assert second.status == 200
+    assert [answer.content["code"] for answer in answers] == ["routing_key_refused", "routing_key_refused", "delivered"]
+    assert answers[0].status == 503
 
 
 def test_a_trigger_that_nothing_identifies_opens_one_incident_however_often_it_has_to_be_posted(
@@ -229,23 +235,106 @@ def test_a_trigger_that_nothing_identifies_opens_one_incident_however_often_it_h
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"),
+    ("fault", "reason", "metric"),
     [
-        (Fault.answer(429), 429),
-        (Fault.answer(500), 503),
-        (Fault.answer(408), 503),
-        (Fault.answer(403), 503),
-        (Fault.answer(302), 503),
-        (Fault.reset_before(), 503),
-        (Fault.hang(), 504),
+        (Fault.answer(429), "pagerduty_rate_limited", "QueuedPagerDuty"),
+        (Fault.answer(500), "pagerduty_unavailable", "QueuedPagerDuty"),
+        (Fault.answer(408), "pagerduty_unavailable", "QueuedPagerDuty"),
+        (Fault.answer(403), "pagerduty_unexpected", "QueuedPagerDuty"),
+        (Fault.answer(302), "pagerduty_unexpected", "QueuedPagerDuty"),
+        (Fault.reset_before(), "pagerduty_unreachable", "QueuedPagerDuty"),
     ],
 )
-def test_what_pagerduty_cannot_take_now_is_sent_again(endpoint: Endpoint, fault: Fault, status: int) -> None:
+def test_what_pagerduty_does_not_accept_now_is_enqueued_and_the_answer_says_why(
+    endpoint: Endpoint, log: io.StringIO, fault: Fault, reason: str, metric: str
+) -> None:
     endpoint.sandbox.misbehave = lambda _: fault
 
-    answer = endpoint.post(track(), milliseconds=900)
+    answer = endpoint.post(track())
 
-    assert (answer.status, answer.content["status"]) == (status, "deferred")
+    assert (answer.status, answer.content["status"], answer.content["code"]) == (200, "queued", "queued")
+    assert "Not at once: PagerDuty" in answer.content["message"]
+    line = lines(log)[-1]
+    assert (line["reason"], line["Queued"], line[metric]) == (reason, [1], [1])
+    assert [message["dedup_key"] for message in enqueued(endpoint)] == ["disk-full"]
+
+
+def test_a_pagerduty_that_hangs_costs_the_first_event_three_seconds_and_later_ones_nothing(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.hang()
+    began = time.monotonic()
+    first = endpoint.post(track())
+    after = time.monotonic()
+    second = endpoint.post(track(messageId="m-2"))
+
+    assert [first.content["code"], second.content["code"]] == ["queued", "queued"]
+    assert 3 <= after - began < 4.5
+    assert time.monotonic() - after < 1.5
+    assert len(endpoint.sandbox.received) == 1
+
+
+def test_what_comes_after_a_queued_event_of_its_service_is_enqueued_too_and_other_services_are_not_held_up(
+    teams: Endpoint, log: io.StringIO
+) -> None:
+    teams.post([track()])
+
+    assert teams.post(track(messageId="m-2", properties={"action": "resolve"})).content["status"] == "queued"
+    assert lines(log)[-1]["reason"] == "earlier_events_queued"
+    assert teams.post(of_team("checkout")).content["status"] == "delivered"
+
+
+def test_an_event_for_which_the_budget_has_no_call_is_enqueued_and_a_page_is_not(
+    make_endpoint: Callable[..., Endpoint], clock: Clock, log: io.StringIO
+) -> None:
+    endpoint = make_endpoint(clock=clock, calls_per_minute=12)
+    warning = {"severity": "warning", "dedupKey": "a"}
+    statuses = [
+        endpoint.post(track(messageId=f"m-{n}", properties=properties)).content["status"]
+        for n, properties in enumerate([warning, {"dedupKey": "b"}, {"dedupKey": "c"}, warning])
+    ]
+
+    assert statuses == ["delivered", "delivered", "delivered", "queued"]
+    assert [line.get("Urgent") for line in lines(log)] == [None, [1], [1], None]
+    assert lines(log)[-1]["reason"] == "rate_limit_delay"
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ResourceNotFoundException", "AccessDeniedException"])
+def test_without_dynamodb_events_are_enqueued_and_the_log_says_that_their_order_is_not_kept(
+    endpoint: Endpoint, log: io.StringIO, code: str
+) -> None:
+    fail(endpoint.aws, lambda target, _: Failure.answer(400, code) if target.startswith("DynamoDB") else None)
+
+    assert [endpoint.post(track(messageId=f"m-{n}")).content["status"] for n in range(2)] == ["queued", "queued"]
+    first, *events = lines(log)
+    assert (first["message"], first["FlowControlErrors"], first["detail"]) == ("flow control", [1], f"DynamoDB: {code}")
+    assert [(line["reason"], line["without_lease"]) for line in events] == [("flow_control_unavailable", True)] * 2
+
+
+def test_a_page_that_the_queue_does_not_accept_is_posted_if_pagerduty_was_not_asked(endpoint: Endpoint) -> None:
+    endpoint.post([track(messageId="m-0")])
+    fail(
+        endpoint.aws,
+        lambda target, _: Failure.answer(503, "ServiceUnavailable") if target.startswith("AmazonSQS") else None,
+    )
+    page, warning = (
+        endpoint.post(track(messageId=severity, properties={"dedupKey": severity, "severity": severity}))
+        for severity in ("critical", "warning")
+    )
+
+    assert (page.status, page.content["status"]) == (200, "delivered")
+    assert (warning.status, warning.content["code"]) == (503, "queue_unavailable")
+
+
+def test_an_event_that_neither_pagerduty_nor_the_queue_accepts_is_sent_again(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    fail(
+        endpoint.aws,
+        lambda target, _: Failure.answer(503, "ServiceUnavailable") if target.startswith("AmazonSQS") else None,
+    )
+
+    answer = endpoint.post(track())
+
+    assert (answer.status, answer.content["status"], answer.content["code"]) == (503, "deferred", "queue_unavailable")
+    assert len(endpoint.sandbox.received) == 3
 
 
 def test_the_answer_comes_before_the_functions_own_time_limit(endpoint: Endpoint) -> None:
@@ -378,7 +467,7 @@ def test_of_very_many_services_in_one_request_a_hundred_are_looked_up_and_the_ot
     teams.post(track())
     reads = ssm_reads(teams)
 
-    answer = teams.post([of_team(f"team-{number}") for number in range(1000)])
+    answer = teams.post([of_team(f"team-{number}") for number in range(200)])
 
     assert answer.status == 200
     assert len(reads) == 10
@@ -390,14 +479,14 @@ def test_of_very_many_services_in_one_request_a_hundred_are_looked_up_and_the_ot
     }
 
 
-def test_of_a_batch_only_the_events_of_a_service_that_cannot_be_read_are_put_off(teams: Endpoint) -> None:
+def test_an_event_of_a_batch_waits_in_the_queue_for_a_routing_key_that_cannot_be_read(teams: Endpoint) -> None:
     teams.post(of_team("payments"))
     fail(teams.aws, ssm_is_down)
 
     answer = teams.post([of_team("checkout"), of_team("payments", messageId="m-2")])
 
-    assert answer.status == 503
-    assert [result["code"] for result in answer.content["results"]] == ["secrets_unavailable", "queued"]
+    assert answer.status == 200
+    assert [result["code"] for result in answer.content["results"]] == ["queued", "queued"]
 
 
 def test_a_preview_names_the_service_and_the_one_that_stands_in_for_it(teams: Endpoint) -> None:
@@ -457,8 +546,8 @@ def test_a_body_without_events_is_final(endpoint: Endpoint, body: str) -> None:
     ("content", "code"),
     [
         (track(padding="x" * 5_300_000), "body_too_large"),
-        ([0] * 1001, "too_many_events"),
-        ({"batch": [0] * 1001}, "too_many_events"),
+        ([0] * 201, "too_many_events"),
+        ({"batch": [0] * 201}, "too_many_events"),
     ],
 )
 def test_what_is_too_much_at_once_is_final(endpoint: Endpoint, content: object, code: str) -> None:
@@ -467,8 +556,8 @@ def test_what_is_too_much_at_once_is_final(endpoint: Endpoint, content: object, 
     assert (answer.status, answer.content["code"]) == (413, code)
 
 
-def test_a_thousand_events_are_taken_at_once(endpoint: Endpoint) -> None:
-    assert len(endpoint.post([0] * 1000).content["results"]) == 1000
+def test_two_hundred_events_are_accepted_at_once(endpoint: Endpoint) -> None:
+    assert len(endpoint.post([0] * 200).content["results"]) == 200
 
 
 def test_no_body_at_all_is_an_empty_one(endpoint: Endpoint) -> None:
@@ -488,7 +577,7 @@ def test_a_preview_shows_the_event_and_sends_nothing(endpoint: Endpoint) -> None
     assert answer.content == {
         "status": "preview",
         "code": "preview",
-        "message": "This alert event (trigger) would be sent to PagerDuty service default; nothing was",
+        "message": "Would send this alert event (trigger) to PagerDuty service default. Nothing was sent.",
         "dedup_key": "disk-full",
         "warnings": [],
         "event": {
@@ -544,10 +633,10 @@ def bodies(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def enqueued(endpoint: Endpoint) -> list[dict[str, Any]]:
-    return bodies(endpoint.received(endpoint.has.settings.queue_url))
+    return bodies(endpoint.received(endpoint.deps.settings.queue_url))
 
 
-def test_several_events_go_through_the_queue_in_direct_delivery_too(endpoint: Endpoint) -> None:
+def test_several_events_go_through_the_queue(endpoint: Endpoint) -> None:
     answer = endpoint.post([numbered(1), 7, track(type="identify"), numbered(2, action="close"), numbered(3)])
 
     assert answer.status == 200
@@ -584,11 +673,11 @@ def test_a_batch_that_has_to_be_sent_again_loses_no_page_and_doubles_none(endpoi
     first = endpoint.post(batch)
     fail(endpoint.aws, None)
     again = endpoint.post(batch)
-    while records := endpoint.received(endpoint.has.settings.queue_url):
+    while records := endpoint.received(endpoint.deps.settings.queue_url):
         assert endpoint.work(records) == []
         for record in records:
             endpoint.aws.client("sqs").delete_message(
-                QueueUrl=endpoint.has.settings.queue_url, ReceiptHandle=record["receiptHandle"]
+                QueueUrl=endpoint.deps.settings.queue_url, ReceiptHandle=record["receiptHandle"]
             )
 
     assert (first.status, again.status) == (503, 200)
@@ -599,7 +688,7 @@ def test_a_batch_that_has_to_be_sent_again_loses_no_page_and_doubles_none(endpoi
     ]
 
 
-def test_one_event_that_the_queue_does_not_take_makes_the_sender_send_all_again(endpoint: Endpoint) -> None:
+def test_one_event_that_the_queue_does_not_accept_makes_the_sender_send_all_again(endpoint: Endpoint) -> None:
     fail(endpoint.aws, lambda _, request: Failure.entries("1") if "Entries" in request else None)
 
     answer = endpoint.post([numbered(1), numbered(2), 7])
@@ -609,13 +698,13 @@ def test_one_event_that_the_queue_does_not_take_makes_the_sender_send_all_again(
 
 
 def test_an_answer_that_lambda_would_refuse_is_shortened(endpoint: Endpoint) -> None:
-    answer = preview(endpoint, [track(properties={"linkURLs": "x" * 4000}) for _ in range(1000)])
+    answer = preview(endpoint, [track(properties={"linkURLs": "x" * 20_000}) for _ in range(200)])
 
     assert answer.status == 200
     assert answer.content == {
         "status": "preview",
         "code": "preview",
-        "message": "1000 events: 1000 preview (the rest of this answer was too long)",
+        "message": "200 events: 200 preview (the rest of this answer was too long)",
     }
 
 
@@ -628,64 +717,41 @@ def test_a_service_without_a_routing_key_is_seen_before_anything_is_enqueued(end
     assert enqueued(endpoint) == []
 
 
-def test_a_mistake_of_ours_in_one_event_does_not_sink_its_neighbours(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def broken_at_seven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the mapping fail on the number 7."""
+
     def broken(event: Any, *rest: Any, **more: Any) -> Any:
         if event == 7:
             raise ZeroDivisionError
         return map_event(event, *rest, **more)
 
     monkeypatch.setattr(app, "map_event", broken)
+
+
+@pytest.mark.usefixtures("broken_at_seven")
+def test_a_batch_with_an_event_on_which_the_function_fails_is_not_repeated(
+    endpoint: Endpoint, log: io.StringIO
+) -> None:
     answer = endpoint.post([numbered(1), 7, numbered(2)])
 
-    assert answer.status == 500
-    assert [result["code"] for result in answer.content["results"]] == ["queued", "internal_error", "queued"]
+    assert answer.status == 200
+    assert [result["code"] for result in answer.content["results"]] == ["queued", "event_failed", "queued"]
+    assert [line.get("exception_type") for line in lines(log)][:1] == ["ZeroDivisionError"]
+    assert [line["Rejected"] for line in lines(log) if line.get("code") == "event_failed"] == [[1]]
 
 
-# -- queued delivery -------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("broken_at_seven")
+def test_a_batch_of_which_nothing_was_queued_is_repeated_after_a_failure_of_the_function(endpoint: Endpoint) -> None:
+    answer = endpoint.post([7, 8])
+
+    assert (answer.status, answer.content["code"]) == (500, "internal_error")
 
 
-@pytest.fixture
-def queued(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
-    return make_endpoint(mode="queued")
-
-
-def test_in_queued_delivery_one_event_is_enqueued_and_answered_at_once(queued: Endpoint) -> None:
-    answer = queued.post(track())
+def test_one_message_id_of_a_batch_that_is_very_long_does_not_have_it_repeated(endpoint: Endpoint) -> None:
+    answer = endpoint.post([numbered(1), track(messageId="m" * 1_000_000)])
 
     assert answer.status == 200
-    assert answer.content == {
-        "status": "queued",
-        "code": "queued",
-        "message": "The queue took the event, and delivers it to PagerDuty",
-        "dedup_key": "disk-full",
-        "warnings": [],
-    }
-    assert queued.sandbox.received == []
-
-
-def test_in_queued_delivery_the_sender_still_gets_its_clear_400(queued: Endpoint) -> None:
-    answer = queued.post(track(properties={"action": "close"}))
-
-    assert (answer.status, answer.content["code"]) == (400, "action_unknown")
-
-
-def test_in_queued_delivery_a_misspelt_service_is_seen_at_once(queued: Endpoint) -> None:
-    answer = queued.post(track(), path="/events/checkuot")
-
-    assert (answer.status, answer.content["code"]) == (503, "routing_key_missing")
-
-
-@pytest.mark.parametrize(
-    "failure", [Failure.answer(503, "ServiceUnavailable"), Failure.entries("0"), Failure.lose_answer()]
-)
-def test_a_queue_that_does_not_take_an_event_is_a_503(queued: Endpoint, failure: Failure) -> None:
-    fail(queued.aws, lambda target, _: failure if target == "AmazonSQS.SendMessageBatch" else None)
-
-    answer = queued.post(track())
-
-    assert (answer.status, answer.content["status"], answer.content["code"]) == (503, "deferred", "queue_unavailable")
 
 
 # -- our own failures ------------------------------------------------------------------------------------------------
@@ -706,26 +772,21 @@ def test_a_mistake_of_ours_is_an_answer_that_is_tried_again(
 
 
 def test_a_request_that_api_gateway_would_not_make_is_answered_all_the_same(endpoint: Endpoint) -> None:
-    response = app.lambda_handler({"headers": {"x-api-key": 7}}, LambdaContext())  # type: ignore[arg-type]  # a part
+    response = app.handle({"headers": {"x-api-key": 7}}, LambdaContext(), endpoint.deps)  # type: ignore[arg-type]  # a part
 
     assert response["statusCode"] == 500
 
 
-def test_settings_that_make_no_sense_are_answered_with_every_problem(
-    monkeypatch: pytest.MonkeyPatch, log: io.StringIO
-) -> None:
-    monkeypatch.setenv("DEFAULT_SEVERITY", "loud")
-    monkeypatch.setenv("PAGERDUTY_URL", "ftp://pagerduty")
-    parts.cache_clear()
+def test_invalid_settings_are_answered_with_every_problem() -> None:
+    environment = {"DEFAULT_SEVERITY": "loud", "PAGERDUTY_URL": "ftp://pagerduty"}
+    with pytest.raises(SettingsError) as raised:
+        Dependencies.from_environment(environment)
 
-    response = app.lambda_handler({"headers": {}}, LambdaContext())  # type: ignore[arg-type]  # a part
+    response = app.handle({"headers": {}}, LambdaContext(), raised.value)  # type: ignore[arg-type]  # a part
 
-    assert response["statusCode"] == 500
     content = json.loads(response["body"])
-    assert content["code"] == "settings_invalid"
-    assert "DEFAULT_SEVERITY" in content["message"]
-    assert "PAGERDUTY_URL" in content["message"]
-    assert "QUEUE_URL" in content["message"]
+    assert (response["statusCode"], content["code"]) == (500, "settings_invalid")
+    assert all(name in content["message"] for name in ("DEFAULT_SEVERITY", "PAGERDUTY_URL", "QUEUE_URL", "FLOW_TABLE"))
 
 
 def test_an_event_that_is_too_large_for_pagerduty_is_cut_and_delivered(endpoint: Endpoint) -> None:

@@ -166,14 +166,14 @@ def test_services_without_routing_keys_are_told_in_one_call_for_ten(ssm: Ssm, cr
     ssm.put("routing-keys/empty", " , ")
     services = ["default", "empty", *map(str, range(9))]
 
-    assert credentials.without_routing_keys(services, soon()) == set(services) - {"default"}
+    assert credentials.services_without_key(services, soon()) == set(services) - {"default"}
     assert [len(names) for names in ssm.reads] == [10, 1]
 
 
 def test_services_that_were_just_told_of_are_not_asked_for_again(ssm: Ssm, credentials: Credentials) -> None:
-    credentials.without_routing_keys(["default", "x"], soon())
+    credentials.services_without_key(["default", "x"], soon())
 
-    assert credentials.without_routing_keys(["default", "x"], soon()) == {"x"}
+    assert credentials.services_without_key(["default", "x"], soon()) == {"x"}
     assert credentials.routing_keys("default", soon()) == ("k" * 32,)
     assert len(ssm.reads) == 1
 
@@ -181,19 +181,23 @@ def test_services_that_were_just_told_of_are_not_asked_for_again(ssm: Ssm, crede
 def test_a_service_that_ssm_cannot_tell_of_may_have_a_routing_key(
     ssm: Ssm, credentials: Credentials, clock: Clock
 ) -> None:
-    credentials.without_routing_keys(["default", "x"], soon())
+    credentials.services_without_key(["default", "x"], soon())
     clock.now += 301
     ssm.fail("InternalServerError")
 
-    assert credentials.without_routing_keys(["default", "x", "y"], soon()) == set()
+    assert credentials.services_without_key(["default", "x", "y"], soon()) == set()
 
 
 def test_a_service_is_known_once_it_has_a_routing_key(ssm: Ssm, credentials: Credentials) -> None:
-    before = credentials.knows("default")
+    before = credentials.has_routing_key("default")
     keys(credentials)
     outcome_of(lambda: keys(credentials, "made-up"))
 
-    assert (before, credentials.knows("default"), credentials.knows("made-up")) == (False, True, False)
+    assert (before, credentials.has_routing_key("default"), credentials.has_routing_key("made-up")) == (
+        False,
+        True,
+        False,
+    )
 
 
 # -- a secret that is unknown may be new -----------------------------------------------------------------------------
@@ -204,12 +208,12 @@ def test_a_new_secret_is_seen_at_once(ssm: Ssm, credentials: Credentials, clock:
     ssm.put("webhook-token", SECOND)
     clock.now += 1
 
-    assert credentials.latest_webhook_secrets(soon()) == (SECOND.encode(),)
+    assert credentials.refresh_webhook_secrets(soon()) == (SECOND.encode(),)
 
 
 def test_unknown_secrets_do_not_drive_traffic_to_ssm(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
     for _ in range(100):
-        credentials.latest_webhook_secrets(soon())
+        credentials.refresh_webhook_secrets(soon())
         clock.now += 0.09
 
     assert len(ssm.reads) == 9
@@ -221,9 +225,9 @@ def test_while_the_secrets_cannot_be_read_nobody_can_tell_whether_one_is_new(
     secrets(credentials)
     ssm.fail("ThrottlingException")
     clock.now += 1.5
-    outcomes = [outcome_of(lambda: credentials.latest_webhook_secrets(soon())).code]
+    outcomes = [outcome_of(lambda: credentials.refresh_webhook_secrets(soon())).code]
     clock.now += 0.5
-    outcomes.append(outcome_of(lambda: credentials.latest_webhook_secrets(soon())).code)
+    outcomes.append(outcome_of(lambda: credentials.refresh_webhook_secrets(soon())).code)
 
     assert outcomes == ["secrets_unavailable", "secrets_unavailable"]
     assert len(ssm.reads) == 2
@@ -236,7 +240,7 @@ def test_within_a_second_after_a_good_read_an_unknown_secret_is_known_to_be_wron
     ssm.fail("ThrottlingException")
     clock.now += 0.9
 
-    assert credentials.latest_webhook_secrets(soon()) == (FIRST.encode(),)
+    assert credentials.refresh_webhook_secrets(soon()) == (FIRST.encode(),)
 
 
 def test_a_read_that_takes_long_still_counts_for_the_request_that_asked(
@@ -247,7 +251,7 @@ def test_a_read_that_takes_long_still_counts_for_the_request_that_asked(
 
     ssm.client.meta.events.register("after-call.ssm.GetParameters", lambda **_: slow(None), unique_id="slow")
     try:
-        assert credentials.latest_webhook_secrets(soon()) == (FIRST.encode(),)
+        assert credentials.refresh_webhook_secrets(soon()) == (FIRST.encode(),)
     finally:
         ssm.client.meta.events.unregister("after-call.ssm.GetParameters", unique_id="slow")
 
@@ -283,6 +287,46 @@ def test_a_failing_ssm_is_asked_at_most_every_ten_seconds(ssm: Ssm, credentials:
     assert len(ssm.reads) == 2
 
 
+def test_one_failed_read_postpones_the_next_for_all_parameters_that_have_a_value(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    credentials.webhook_secrets(soon(), "default")
+    ssm.reads.clear()
+    ssm.fail("ThrottlingException")
+    clock.now += 1000
+
+    assert (secrets(credentials), keys(credentials)) == ((FIRST.encode(),), ("k" * 32,))
+    assert ssm.reads == [["webhook-token"]]
+
+
+def test_a_service_that_could_not_be_read_is_not_read_again_for_the_same_event(
+    ssm: Ssm, credentials: Credentials, clock: Clock, aws: Aws
+) -> None:
+    def hang(target: str, _: object) -> Failure:
+        clock.now += 3  # as long as the read takes
+        ssm.reads.append([target])
+        return Failure.answer(500, "InternalServerError")
+
+    fail(aws, hang)
+    credentials.services_without_key(["checkout"], soon())
+    asked = len(ssm.reads)
+
+    assert outcome_of(lambda: keys(credentials, "checkout")).code == "secrets_unavailable"
+    assert len(ssm.reads) == asked
+
+
+def test_names_that_ssm_does_not_know_are_remembered_in_a_bounded_number(
+    ssm: Ssm, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("credentials.MAX_MISSING", 20)
+    secrets(credentials)
+    for number in range(10):
+        credentials.services_without_key([f"{number}-{each}" for each in range(10)], soon())
+
+    assert len(credentials._parameters) <= 1 + 20  # noqa: SLF001 -- memory is not seen from outside
+    assert secrets(credentials) == (FIRST.encode(),)
+
+
 def test_a_failing_ssm_that_never_answered_is_asked_at_most_once_a_second(
     ssm: Ssm, credentials: Credentials, clock: Clock
 ) -> None:
@@ -315,7 +359,7 @@ def test_a_stranger_hears_nothing_of_a_failing_ssm_and_the_log_all_of_it(
     outcome = outcome_of(lambda: secrets(credentials))
 
     assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
-    assert outcome.message == "The secret cannot be checked at the moment; the event will be tried again"
+    assert outcome.message == "The token cannot be checked at the moment; the event will be tried again"
     assert f"could not be read ({failure})" in str(outcome.detail)
 
 
@@ -373,20 +417,24 @@ def test_a_routing_key_that_is_put_there_works_a_second_later(ssm: Ssm, credenti
     assert keys(credentials, "later") == ("l" * 32,)
 
 
-def test_routing_keys_of_which_pagerduty_refused_one_are_read_anew(ssm: Ssm, credentials: Credentials) -> None:
-    keys(credentials)
+def test_routing_keys_of_which_pagerduty_refused_one_are_read_again_at_most_once_a_second(
+    ssm: Ssm, credentials: Credentials, clock: Clock
+) -> None:
+    found = [keys(credentials)]
     ssm.put("routing-keys/default", "n" * 32)
+    for seconds in (0.9, 0.1):
+        clock.now += seconds
+        credentials.invalidate_routing_keys("default")
+        found.append(keys(credentials))
 
-    credentials.distrust_routing_keys("default")
-
-    assert keys(credentials) == ("n" * 32,)
+    assert found == [("k" * 32,), ("k" * 32,), ("n" * 32,)]
 
 
-def test_a_refused_routing_key_is_served_on_while_ssm_fails(ssm: Ssm, credentials: Credentials) -> None:
+def test_a_refused_routing_key_is_served_on_while_ssm_fails(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
     keys(credentials)
     ssm.fail("InternalServerError")
-
-    credentials.distrust_routing_keys("default")
+    clock.now += 1
+    credentials.invalidate_routing_keys("default")
 
     assert keys(credentials) == ("k" * 32,)
 

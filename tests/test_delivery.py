@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from delivery import choose, deliver
+from delivery import choose_routing_key, deliver
 from event import Event
 from outcome import Outcome
 from support import ROUTING_KEY, Endpoint, soon
@@ -25,7 +25,7 @@ def change(n: int) -> Event:
 
 
 def sent(endpoint: Endpoint, event: Event) -> Outcome:
-    return deliver(event, endpoint.has.credentials, endpoint.has.pagerduty, soon())
+    return deliver(event, endpoint.deps, soon(), limit=3)
 
 
 def test_an_event_goes_out_with_the_routing_key_of_its_service(make_endpoint: Callable[..., Endpoint]) -> None:
@@ -54,15 +54,15 @@ def test_all_events_of_an_incident_have_the_same_routing_key(make_endpoint: Call
 
 @pytest.mark.parametrize("make", [event, change])
 def test_events_are_spread_evenly_over_several_routing_keys(make: Callable[[int], Event]) -> None:
-    counts = Counter(choose(KEYS, make(n)) for n in range(3000))
+    counts = Counter(choose_routing_key(KEYS, make(n)) for n in range(3000))
 
     assert set(counts) == set(KEYS)
     assert all(900 < count < 1100 for count in counts.values())
 
 
 def test_one_more_routing_key_moves_its_share_of_incidents_and_no_other() -> None:
-    before = [choose(KEYS, event(n)) for n in range(3000)]
-    after = [choose([*KEYS, "d" * 32], event(n)) for n in range(3000)]
+    before = [choose_routing_key(KEYS, event(n)) for n in range(3000)]
+    after = [choose_routing_key([*KEYS, "d" * 32], event(n)) for n in range(3000)]
 
     moved = [new for old, new in zip(before, after, strict=True) if new != old]
     assert set(moved) == {"d" * 32}
@@ -70,4 +70,6 @@ def test_one_more_routing_key_moves_its_share_of_incidents_and_no_other() -> Non
 
 
 def test_the_order_of_the_routing_keys_does_not_matter() -> None:
-    assert [choose(KEYS, event(n)) for n in range(100)] == [choose(KEYS[::-1], event(n)) for n in range(100)]
+    assert [choose_routing_key(KEYS, event(n)) for n in range(100)] == [
+        choose_routing_key(KEYS[::-1], event(n)) for n in range(100)
+    ]

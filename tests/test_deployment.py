@@ -413,7 +413,7 @@ def test_an_event_of_another_queue_is_delivered_like_any_other(endpoint: Endpoin
     """SQS hands a message on with its body and its group, under a new id and with a new time."""
     sqs = endpoint.aws.client("sqs")
     endpoint.post([track()])
-    (record,) = endpoint.received(endpoint.has.settings.queue_url)
+    (record,) = endpoint.received(endpoint.deps.settings.queue_url)
     new = sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     sqs.send_message(
         QueueUrl=new,

@@ -478,7 +478,7 @@ def test_the_costs_count_the_metrics_of_a_day_without_trouble(
     endpoint = make_endpoint(mode=mode)
     for event in LIFE:
         endpoint.post(event)
-    while records := endpoint.received(endpoint.has.settings.queue_url):
+    while records := endpoint.received(endpoint.deps.settings.queue_url):
         endpoint.work(records)
     found = [len(place) > 0 for _, place in metrics_of(log)]
 

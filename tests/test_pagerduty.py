@@ -102,7 +102,7 @@ def test_pagerduty_is_told_which_version_calls(make_client: MakeClient) -> None:
         post(make_client(f"http://127.0.0.1:{server.server_port}"))
         thread.join()
 
-    assert callers == ["rudderstack-pagerduty/1.0.0"]
+    assert callers == ["rudderstack-pagerduty/2.0.0"]
 
 
 def test_without_tls_too(sandbox: Sandbox, make_client: MakeClient) -> None:

@@ -15,7 +15,7 @@ Calls = list[tuple[str, str]]
 
 def allowed(role: str, endpoint: Endpoint) -> Calls:
     """Return what a role allows on SSM, SQS and DynamoDB, each action with the parameter's name, queue or table."""
-    settings = endpoint.has.settings
+    settings = endpoint.deps.settings
     places = {
         "Queue.Arn": settings.queue_url,
         "DeadLetterQueue.Arn": settings.dead_letter_queue_url,
@@ -81,8 +81,8 @@ def test_the_worker_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Cal
         Fault.answer(400, {"status": "invalid event", "message": "no"}) if call.number == 1 else None
     )
     endpoint.post([track(), track(messageId="m-2"), track(properties={"dedupKey": "other"})])
-    records = endpoint.received(endpoint.has.settings.queue_url)
-    endpoint.has.credentials.distrust_routing_keys("default")
+    records = endpoint.received(endpoint.deps.settings.queue_url)
+    endpoint.deps.credentials.invalidate_routing_keys("default")
     asked.clear()
     endpoint.work(records)
 
@@ -99,4 +99,4 @@ def test_a_name_that_a_role_does_not_allow_is_seen(endpoint: Endpoint) -> None:
     token = ("ssm:GetParameters", f"{endpoint.prefix}/webhook-token")
 
     assert forbidden([token], allowed("WorkerFunctionRole", endpoint)) == [token]
-    assert forbidden([("sqs:ReceiveMessage", endpoint.has.settings.queue_url)], allowed("ApiFunctionRole", endpoint))
+    assert forbidden([("sqs:ReceiveMessage", endpoint.deps.settings.queue_url)], allowed("ApiFunctionRole", endpoint))

@@ -7,10 +7,15 @@ import pytest
 
 from settings import Settings, SettingsError
 
-QUEUES = {"QUEUE_URL": "https://sqs.example/q.fifo", "DEAD_LETTER_QUEUE_URL": "https://sqs.example/dead.fifo"}
+RESOURCES = {
+    "QUEUE_URL": "https://sqs.example/q.fifo",
+    "DEAD_LETTER_QUEUE_URL": "https://sqs.example/dead.fifo",
+    "FLOW_TABLE": "flow",
+}
 DEFAULTS = {
     "queue_url": "https://sqs.example/q.fifo",
     "dead_letter_queue_url": "https://sqs.example/dead.fifo",
+    "flow_table": "flow",
     "parameter_prefix": "/rudderstack-pagerduty",
     "dedup_key_field": ("properties", "dedupKey"),
     "pagerduty_url": "https://events.pagerduty.com",
@@ -19,12 +24,12 @@ DEFAULTS = {
     "service_field": (),
     "summary_template": None,
     "extra_details": (),
-    "delivery_mode": "direct",
-    "merge_repeats": True,
+    "calls_per_minute": 120,
+    "merge_repeated_triggers": True,
 }
 VARIABLES = [
     *("PARAMETER_PREFIX", "DEDUP_KEY_FIELD", "PAGERDUTY_URL"),
-    *("DEFAULT_SEVERITY", "DEFAULT_SOURCE", "DELIVERY_MODE", "MERGE_REPEATS"),
+    *("DEFAULT_SEVERITY", "DEFAULT_SOURCE", "CALLS_PER_MINUTE", "MERGE_REPEATED_TRIGGERS"),
     *("SERVICE_FIELD", "SUMMARY_TEMPLATE", "EXTRA_DETAILS"),
 ]
 
@@ -33,17 +38,17 @@ EVENT_ON_HOST = {"around": ("", " on ", ""), "paths": (("event",), ("properties"
 
 
 def read(**environment: str) -> dict[str, Any]:
-    settings = dataclasses.asdict(Settings.from_environment(QUEUES | environment))
+    settings = dataclasses.asdict(Settings.from_environment(RESOURCES | environment))
     return {**settings.pop("rules"), **settings}
 
 
 def problems(**environment: str) -> list[str]:
     with pytest.raises(SettingsError) as error:
-        Settings.from_environment(QUEUES | environment)
+        Settings.from_environment(RESOURCES | environment)
     return error.value.problems
 
 
-def test_an_environment_with_nothing_but_the_queues_has_the_defaults() -> None:
+def test_an_environment_with_nothing_but_the_templates_resources_has_the_defaults() -> None:
     assert read() == DEFAULTS
 
 
@@ -57,10 +62,10 @@ def test_variables_of_others_are_not_looked_at() -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    settings = Settings.from_environment(QUEUES)
+    settings = Settings.from_environment(RESOURCES)
 
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.delivery_mode = "queued"  # type: ignore[misc]
+        settings.calls_per_minute = 240  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.rules.default_severity = "info"  # type: ignore[misc]
 
@@ -91,11 +96,9 @@ def test_settings_cannot_be_changed() -> None:
         ("DEFAULT_SEVERITY", " Warning ", "default_severity", "warning"),
         ("DEFAULT_SOURCE", "rudderstack", "default_source", "rudderstack"),
         ("DEFAULT_SOURCE", " Zürich / 東京 ", "default_source", "Zürich / 東京"),
-        ("DELIVERY_MODE", "direct", "delivery_mode", "direct"),
-        ("DELIVERY_MODE", "queued", "delivery_mode", "queued"),
-        ("DELIVERY_MODE", " Queued ", "delivery_mode", "queued"),
-        ("MERGE_REPEATS", "true", "merge_repeats", True),
-        ("MERGE_REPEATS", " False ", "merge_repeats", False),
+        ("CALLS_PER_MINUTE", " 10000 ", "calls_per_minute", 10_000),
+        ("MERGE_REPEATED_TRIGGERS", "true", "merge_repeated_triggers", True),
+        ("MERGE_REPEATED_TRIGGERS", " False ", "merge_repeated_triggers", False),
         ("QUEUE_URL", " https://sqs.example/other.fifo ", "queue_url", "https://sqs.example/other.fifo"),
         ("DEAD_LETTER_QUEUE_URL", "https://sqs.example/o.fifo", "dead_letter_queue_url", "https://sqs.example/o.fifo"),
         ("PAGERDUTY_URL", "https://events.eu.pagerduty.com", "pagerduty_url", "https://events.eu.pagerduty.com"),
@@ -159,7 +162,11 @@ def test_a_variable_sets_one_thing(variable: str, text: str, field: str, value: 
         ("DEFAULT_SEVERITY", "warn"),
         ("DEFAULT_SEVERITY", "critical,error"),
         ("DEFAULT_SEVERITY", "1"),
-        ("DELIVERY_MODE", "fifo"),
+        ("MERGE_REPEATED_TRIGGERS", "yes"),
+        ("CALLS_PER_MINUTE", "0"),
+        ("CALLS_PER_MINUTE", "-1"),
+        ("CALLS_PER_MINUTE", "1.5"),
+        ("CALLS_PER_MINUTE", "many"),
         ("PAGERDUTY_URL", "events.pagerduty.com"),
         ("PAGERDUTY_URL", "https://"),
         ("PAGERDUTY_URL", "https:///v2/enqueue"),
@@ -188,9 +195,9 @@ def test_what_makes_no_sense_is_one_problem_that_names_the_variable(variable: st
     assert problem.startswith(f"{variable}: expected ")
 
 
-@pytest.mark.parametrize("variable", QUEUES)
+@pytest.mark.parametrize("variable", RESOURCES)
 @pytest.mark.parametrize("blank", ["", " \t"])
-def test_without_one_of_the_queues_nothing_works(variable: str, blank: str) -> None:
+def test_without_one_of_the_templates_resources_nothing_works(variable: str, blank: str) -> None:
     (problem,) = problems(**{variable: blank})
 
     assert problem.startswith(f"{variable}: missing, ")
@@ -205,9 +212,11 @@ def test_all_problems_are_told_at_once() -> None:
         "EXTRA_DETAILS": "a,,b",
         "PAGERDUTY_URL": "http://x",
         "DEFAULT_SEVERITY": "fatal",
-        "DELIVERY_MODE": "fifo",
+        "CALLS_PER_MINUTE": "0",
+        "MERGE_REPEATED_TRIGGERS": "yes",
         "QUEUE_URL": "",
         "DEAD_LETTER_QUEUE_URL": "",
+        "FLOW_TABLE": "",
     }
 
     assert {problem.partition(":")[0] for problem in problems(**wrong)} == set(wrong)
@@ -215,7 +224,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_the_error_says_all_problems_in_one_message() -> None:
     with pytest.raises(SettingsError, match=r"^PARAMETER_PREFIX: .*; DEFAULT_SEVERITY: .*$"):
-        Settings.from_environment(QUEUES | {"PARAMETER_PREFIX": "rp", "DEFAULT_SEVERITY": "fatal"})
+        Settings.from_environment(RESOURCES | {"PARAMETER_PREFIX": "rp", "DEFAULT_SEVERITY": "fatal"})
 
 
 def test_a_problem_does_not_show_the_password_in_a_url() -> None:

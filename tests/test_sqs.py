@@ -13,10 +13,11 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 import sqs
 from chaos.faults import Failure, fail
+from dependencies import Dependencies
 from event import Event
 from local.aws import Aws
+from local.resources import create_queues
 from outcome import NotSentError, Outcome
-from parts import parts
 from support import Clock, soon
 
 HEX = set("0123456789abcdef")
@@ -114,6 +115,10 @@ def test_change_events_wait_for_nobody(first: str | None, second: str | None) ->
     assert group(change(message_id=first)) != group(change(message_id=second))
 
 
+def test_the_same_event_for_two_services_is_two_events() -> None:
+    assert deduplication_id(event(service="a")) != deduplication_id(event(service="b"))
+
+
 @pytest.mark.parametrize("make", [event, change])
 def test_a_retry_has_the_same_ids(make: Callable[..., Event]) -> None:
     assert sqs.write(make(message_id="m"), 0) == sqs.write(make(message_id="m"), 0)
@@ -148,9 +153,8 @@ class Fifo:
 
     def __init__(self, aws: Aws) -> None:
         self.client = aws.client("sqs")
-        created = self.client.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true"})
-        self.url = created["QueueUrl"]
-        self.queue = sqs.Queue(self.client, self.url)
+        self.url, _ = create_queues(self.client, str(uuid.uuid4()))
+        self.queue = sqs.Queue(lambda: self.client, self.url)
         self.calls: list[list[Event]] = []
         self.refused: set[str] = set()  # incidents whose entries fail
         self.failure: Failure | None = None
@@ -199,9 +203,9 @@ def fifo(aws: Aws) -> Fifo:
 @pytest.fixture
 def on_lambda(fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> sqs.Queue:
     """Make the same queue as the functions make it."""
-    for name, value in (("AWS_ENDPOINT_URL", aws.url), ("QUEUE_URL", fifo.url), ("DEAD_LETTER_QUEUE_URL", fifo.url)):
-        monkeypatch.setenv(name, value)
-    return parts.__wrapped__().queue
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    environment = {"QUEUE_URL": fifo.url, "DEAD_LETTER_QUEUE_URL": fifo.url, "FLOW_TABLE": "flow"}
+    return Dependencies.from_environment(environment).queue
 
 
 def test_events_are_enqueued_ten_a_call(fifo: Fifo) -> None:
@@ -247,7 +251,7 @@ def test_when_sqs_is_down_every_event_is_deferred(fifo: Fifo) -> None:
     outcomes = fifo.queue.enqueue([event(1), event(1, "resolve"), event(2)], soon())
 
     assert codes(outcomes) == ["queue_unavailable", "held_back", "queue_unavailable"]
-    assert outcomes[0].message == "SQS did not take the event (ServiceUnavailable); it will be tried again"
+    assert outcomes[0].message == "SQS did not accept the event (ServiceUnavailable); it will be tried again"
 
 
 def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> None:
@@ -273,7 +277,7 @@ def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(
 
 
 def test_on_lambda_a_call_is_tried_four_times_for_two_seconds_each(on_lambda: sqs.Queue) -> None:
-    config: Any = on_lambda._client.meta.config  # noqa: SLF001 -- what nobody else can see
+    config: Any = on_lambda._client().meta.config  # noqa: SLF001 -- what nobody else can see
 
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
 
@@ -291,12 +295,13 @@ def test_a_deleted_message_is_gone(fifo: Fifo) -> None:
     assert fifo.count() == 0
 
 
-def test_a_message_that_is_set_aside_has_its_reason(fifo: Fifo, aws: Aws) -> None:
+def test_a_dead_letter_has_its_reason_and_sqs_own_message_id(fifo: Fifo, aws: Aws) -> None:
     fifo.queue.enqueue([event()], soon())
     dead_letters = Fifo(aws)
 
     reason = "summary\x00is \ufffe odd " + "x" * 2000
-    dead_letters.queue.set_aside(fifo.record(), Outcome("pagerduty_rejected", reason), soon())
+    record = fifo.record()
+    dead_letters.queue.dead_letter(record, Outcome("pagerduty_rejected", reason), soon())
 
     (found,) = fifo.client.receive_message(
         QueueUrl=dead_letters.url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
@@ -305,18 +310,18 @@ def test_a_message_that_is_set_aside_has_its_reason(fifo: Fifo, aws: Aws) -> Non
     assert found["Body"] == body(event())
     assert (found["Attributes"]["MessageGroupId"], found["Attributes"]["MessageDeduplicationId"]) == (
         group(event()),
-        deduplication_id(event()),
+        record.message_id,
     )
     assert attributes == {"code": "pagerduty_rejected", "reason": ("summary is   odd " + "x" * 2000)[:1000]}
 
 
 # The last is a little too large to be set aside as ASCII.
 @pytest.mark.parametrize("count", [170_000, 255_000, 174_600])
-def test_the_largest_message_can_still_be_set_aside(fifo: Fifo, aws: Aws, count: int) -> None:
+def test_the_largest_message_can_still_be_dead_lettered(fifo: Fifo, aws: Aws, count: int) -> None:
     fifo.queue.enqueue([event(content={"a": "é" * count})], soon())
     dead_letters = Fifo(aws)
 
-    dead_letters.queue.set_aside(fifo.record(), Outcome("pagerduty_rejected", "x" * 9000), soon())
+    dead_letters.queue.dead_letter(fifo.record(), Outcome("pagerduty_rejected", "x" * 9000), soon())
 
     assert dead_letters.count() == 1
 
@@ -324,19 +329,19 @@ def test_the_largest_message_can_still_be_set_aside(fifo: Fifo, aws: Aws, count:
 def test_what_sqs_does_not_do_to_a_message_is_told(fifo: Fifo, aws: Aws) -> None:
     fifo.queue.enqueue([event()], soon())
     record = fifo.record()
-    gone = sqs.Queue(fifo.client, f"{aws.url}/123456789012/not-there.fifo")
+    gone = sqs.Queue(lambda: fifo.client, f"{aws.url}/123456789012/not-there.fifo")
 
     with pytest.raises(NotSentError) as not_deleted:
         gone.delete(record, soon())
-    with pytest.raises(NotSentError) as not_set_aside:
-        gone.set_aside(record, REFUSED, soon())
+    with pytest.raises(NotSentError) as not_dead_lettered:
+        gone.dead_letter(record, REFUSED, soon())
     fail(aws, lambda *_: Failure.entries("1"))
-    with pytest.raises(NotSentError) as not_put_off:
-        fifo.queue.put_off([(record, 4), (record, 4)], soon())
+    with pytest.raises(NotSentError) as not_delayed:
+        fifo.queue.delay([(record, 4), (record, 4)], soon())
 
-    errors = (not_deleted, not_set_aside, not_put_off)
+    errors = (not_deleted, not_dead_lettered, not_delayed)
     assert [error.value.outcome.code for error in errors] == ["queue_unavailable"] * 3
-    assert str(not_put_off.value) == "SQS did not put an event off (InternalError); it will be tried again"
+    assert str(not_delayed.value) == "SQS did not delay an event (InternalError); it will be tried again"
 
 
 def test_the_messages_in_flight_are_counted_at_most_every_ten_seconds(

@@ -548,7 +548,7 @@ def content(response: dict[str, Any]) -> dict[str, Any]:
     ids=lambda value: value.code if isinstance(value, Outcome) else str(value),
 )
 def test_one_event_is_answered_with_its_own_status(outcome: Outcome, status: int) -> None:
-    assert webhook.answer([outcome], are_many=False)["statusCode"] == status
+    assert webhook.answer([outcome], is_batch=False)["statusCode"] == status
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_one_event_is_answered_with_its_own_status(outcome: Outcome, status: int
     ids=lambda value: " ".join(outcome.code for outcome in value[-4:]) if isinstance(value, list) else "",
 )
 def test_many_events_share_one_status(outcomes: Sequence[Outcome], status: int, decisive: Outcome) -> None:
-    response = webhook.answer(outcomes, are_many=True)
+    response = webhook.answer(outcomes, is_batch=True)
 
     assert response["statusCode"] == status
     assert (content(response)["status"], content(response)["code"]) == (decisive.result, decisive.code)
@@ -607,7 +607,7 @@ def test_the_answer_to_one_event_has_these_fields() -> None:
         call=Call(status=202, seconds=0.1, attempts=1),
     )
 
-    assert content(webhook.answer([outcome], are_many=False)) == {
+    assert content(webhook.answer([outcome], is_batch=False)) == {
         "status": "delivered",
         "code": "delivered",
         "message": "PagerDuty took it",
@@ -617,7 +617,7 @@ def test_the_answer_to_one_event_has_these_fields() -> None:
 
 
 def test_the_answer_to_a_preview_shows_the_event() -> None:
-    assert content(webhook.answer([PREVIEW], are_many=False)) == {
+    assert content(webhook.answer([PREVIEW], is_batch=False)) == {
         "status": "preview",
         "code": "preview",
         "message": "This would be sent",
@@ -630,14 +630,14 @@ def test_the_answer_to_a_preview_shows_the_event() -> None:
 def test_the_answer_to_many_events_has_one_result_each_in_their_order() -> None:
     outcomes = [REJECTED, DELIVERED, IGNORED, PREVIEW]
 
-    answer = content(webhook.answer(outcomes, are_many=True))
+    answer = content(webhook.answer(outcomes, is_batch=True))
 
     assert set(answer) == {"status", "code", "message", "results"}
-    assert answer["results"] == [content(webhook.answer([outcome], are_many=False)) for outcome in outcomes]
+    assert answer["results"] == [content(webhook.answer([outcome], is_batch=False)) for outcome in outcomes]
 
 
 def test_the_answer_to_many_events_counts_them() -> None:
-    answer = content(webhook.answer([DELIVERED, REJECTED, DELIVERED, LIMITED], are_many=True))
+    answer = content(webhook.answer([DELIVERED, REJECTED, DELIVERED, LIMITED], is_batch=True))
 
     assert "4 events" in answer["message"]
     assert "2 delivered" in answer["message"]
@@ -646,7 +646,7 @@ def test_the_answer_to_many_events_counts_them() -> None:
 
 
 def test_the_answer_to_many_events_says_what_was_wrong() -> None:
-    assert LIMITED.message in content(webhook.answer([DELIVERED, LIMITED], are_many=True))["message"]
+    assert LIMITED.message in content(webhook.answer([DELIVERED, LIMITED], is_batch=True))["message"]
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -661,8 +661,8 @@ def test_a_refused_request_is_answered_with_the_result_and_status_of_its_code(co
 @pytest.mark.parametrize(
     "response",
     [
-        webhook.answer([DELIVERED], are_many=False),
-        webhook.answer([DELIVERED, REJECTED], are_many=True),
+        webhook.answer([DELIVERED], is_batch=False),
+        webhook.answer([DELIVERED, REJECTED], is_batch=True),
         webhook.refusal(Outcome("unauthorized", "No")),
     ],
     ids=["one", "many", "refusal"],
@@ -674,6 +674,6 @@ def test_every_answer_is_labelled_as_json(response: dict[str, Any]) -> None:
 def test_an_answer_holds_any_text() -> None:
     outcome = Outcome("delivered", "🚨 \ud83d \x00 \u2028", dedup_key='"\\')
 
-    response = webhook.answer([outcome], are_many=False)
+    response = webhook.answer([outcome], is_batch=False)
 
     assert (content(response)["message"], content(response)["dedup_key"]) == ("🚨 ? \x00 \u2028", '"\\')

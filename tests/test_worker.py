@@ -17,8 +17,8 @@ import worker
 from chaos.faults import Failure, Fault, fail
 from event import Event
 from local.sandbox import Received
-from parts import parts
-from support import ROUTING_KEY, Endpoint, LambdaContext, soon
+from settings import SettingsError
+from support import ROUTING_KEY, Clock, Endpoint, LambdaContext, soon
 
 REFUSED = {"status": "invalid event", "message": "Event object is invalid", "errors": ["odd"]}
 NEW_KEY = "n" * 32
@@ -70,23 +70,23 @@ def record(number: int, event: Event, body: str | None = None) -> dict[str, Any]
 def deliver(endpoint: Endpoint, *events: Event, milliseconds: int = 90_000) -> list[int]:
     """Enqueue the events one by one and run the worker; return the positions of those that stay in the queue."""
     for each in events:
-        endpoint.has.queue.enqueue([each], soon())
+        endpoint.deps.queue.enqueue([each], soon())
     return endpoint.work(milliseconds=milliseconds)
 
 
 def queued(endpoint: Endpoint, *events: Event, waited: float) -> list[dict[str, Any]]:
     """Enqueue the events and receive them again, as if they had waited for so many seconds."""
     for each in events:
-        endpoint.has.queue.enqueue([each], soon())
-    records = endpoint.received(endpoint.has.settings.queue_url)
+        endpoint.deps.queue.enqueue([each], soon())
+    records = endpoint.received(endpoint.deps.settings.queue_url)
     for message in records:
         message["attributes"]["SentTimestamp"] = str(int((time.time() - waited) * 1000))
     return records
 
 
 @pytest.fixture
-def put_off(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Collect the seconds for which each call put messages off; chance has no part in them."""
+def delays(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Collect the seconds for which each call delayed messages; chance has no part in them."""
     monkeypatch.setattr(pacing, "JITTER", (1.0, 1.0))
     calls: list[list[int]] = []
 
@@ -219,7 +219,7 @@ def test_a_message_of_somebody_else_is_set_aside_at_once(endpoint: Endpoint, bod
 
 def test_a_message_that_cannot_be_set_aside_stays(endpoint: Endpoint) -> None:
     endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
-    endpoint.aws.client("sqs").delete_queue(QueueUrl=endpoint.has.settings.dead_letter_queue_url)
+    endpoint.aws.client("sqs").delete_queue(QueueUrl=endpoint.deps.settings.dead_letter_queue_url)
 
     assert deliver(endpoint, event(1)) == [0]
 
@@ -231,11 +231,15 @@ def test_a_missing_routing_key_is_our_fault_and_the_message_stays(endpoint: Endp
     assert endpoint.dead_letters() == []
 
 
-def test_a_refused_routing_key_is_our_fault_and_is_read_anew(endpoint: Endpoint) -> None:
+def test_a_refused_routing_key_is_our_fault_and_is_read_anew(
+    make_endpoint: Callable[..., Endpoint], clock: Clock
+) -> None:
+    endpoint = make_endpoint(clock=clock)
     endpoint.sandbox.known_keys = {NEW_KEY}
 
     assert endpoint.work([record(0, event(1))]) == [0]
     endpoint.put("routing-keys/default", NEW_KEY)
+    clock.now += 1
     assert endpoint.work([record(0, event(1))]) == []
     assert endpoint.dead_letters() == []
 
@@ -262,59 +266,59 @@ def test_no_call_is_begun_with_less_than_ten_seconds_left(endpoint: Endpoint) ->
 
 
 def test_what_pagerduty_cannot_take_now_comes_again_when_pacing_says(
-    endpoint: Endpoint, put_off: list[list[int]]
+    endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
     endpoint.work(queued(endpoint, event(1), waited=0))
 
-    assert put_off == [[4]]
+    assert delays == [[4]]
 
 
 def test_the_rest_of_a_group_is_put_off_together_with_the_message_before_it(
-    endpoint: Endpoint, put_off: list[list[int]]
+    endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(503))
     endpoint.work(queued(endpoint, event(1), event(1, "acknowledge"), event(2), event(1, "resolve"), waited=0))
 
-    assert put_off == [[4, 4, 4]]
+    assert delays == [[4, 4, 4]]
 
 
 def test_what_was_delivered_is_not_put_off_with_the_rest_of_its_group(
-    endpoint: Endpoint, put_off: list[list[int]]
+    endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if call.event["event_action"] == "resolve" else None
     endpoint.work(queued(endpoint, event(1), event(1, "resolve"), event(1, "acknowledge"), waited=0))
 
-    assert put_off == [[4, 4]]
+    assert delays == [[4, 4]]
 
 
-def test_when_all_is_delivered_nothing_is_put_off(endpoint: Endpoint, put_off: list[list[int]]) -> None:
+def test_when_all_is_delivered_nothing_is_put_off(endpoint: Endpoint, delays: list[list[int]]) -> None:
     endpoint.work(queued(endpoint, event(1), event(2), waited=0))
 
-    assert put_off == []
+    assert delays == []
 
 
 def test_a_rate_limited_event_waits_half_as_long_again_but_not_until_all_others_had_their_turn(
-    endpoint: Endpoint, put_off: list[list[int]]
+    endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
     endpoint.work(queued(endpoint, event(1, severity="critical"), waited=30))
     endpoint.work(queued(endpoint, event(2, severity="critical"), waited=3600))
 
-    assert put_off == [[15], [20]]
+    assert delays == [[15], [20]]
 
 
 def test_a_critical_event_comes_again_at_the_end_of_its_first_minute_and_no_other_does(
-    endpoint: Endpoint, put_off: list[list[int]]
+    endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
     endpoint.work(queued(endpoint, event(1, severity="critical"), event(2, severity="warning"), waited=50))
 
-    assert put_off == [[11, 20]]
+    assert delays == [[11, 20]]
 
 
 def test_after_a_429_only_critical_triggers_of_their_first_minute_are_called_for(
-    endpoint: Endpoint, log: io.StringIO, put_off: list[list[int]]
+    endpoint: Endpoint, log: io.StringIO, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
     events = [event(1), event(2), event(3, severity="critical"), event(4, "resolve")]
@@ -322,11 +326,11 @@ def test_after_a_429_only_critical_triggers_of_their_first_minute_are_called_for
 
     assert [line["code"] for line in lines(log)] == [
         "pagerduty_rate_limited",
-        "not_its_turn",
+        "rate_limit_delay",
         "delivered",
-        "not_its_turn",
+        "rate_limit_delay",
     ]
-    assert put_off == [[4, 4, 4]]
+    assert delays == [[4, 4, 4]]
 
 
 def test_the_pace_of_one_routing_key_is_not_that_of_another(make_endpoint: Callable[..., Endpoint]) -> None:
@@ -349,7 +353,7 @@ def test_what_sqs_does_not_put_off_is_neither_lost_nor_delivered_twice(
 
     assert endpoint.work(records) == [0, 1]
     assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
-    assert lines(log)[-1]["message"] == "Events come again after the queue's visibility timeout"
+    assert lines(log)[-1]["message"] == "Delayed events stay invisible for the queue's visibility timeout"
 
 
 def test_of_triggers_that_waited_together_only_those_are_posted_that_pagerduty_would_show(
@@ -366,7 +370,7 @@ def test_what_was_merged_is_deleted_as_what_was_delivered(endpoint: Endpoint) ->
 
     assert endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61)) == [2]
     attributes = endpoint.aws.client("sqs").get_queue_attributes(
-        QueueUrl=endpoint.has.settings.queue_url, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
+        QueueUrl=endpoint.deps.settings.queue_url, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
     )
     assert attributes["Attributes"] == {"ApproximateNumberOfMessagesNotVisible": "1"}
 
@@ -391,7 +395,7 @@ def test_when_pagerduty_refuses_the_first_for_good_the_others_are_not_merged(end
 
 
 def test_merging_can_be_switched_off(make_endpoint: Callable[..., Endpoint]) -> None:
-    endpoint = make_endpoint(merge_repeats=False)
+    endpoint = make_endpoint(merge_repeated_triggers=False)
     endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61))
 
     assert summaries(endpoint) == ["first", "second", "last"]
@@ -479,9 +483,6 @@ def test_the_sample_event_for_sam_local_invoke_is_delivered(endpoint: Endpoint) 
     assert [incident.status for incident in endpoint.sandbox.incidents] == ["triggered"]
 
 
-def test_settings_that_make_no_sense_fail_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAGERDUTY_URL", "ftp://pagerduty")
-    parts.cache_clear()
-
-    with pytest.raises(ValueError, match="PAGERDUTY_URL"):
-        worker.lambda_handler({"Records": []}, LambdaContext())  # type: ignore[arg-type]  # the part it reads
+def test_invalid_settings_fail_the_batch() -> None:
+    with pytest.raises(SettingsError, match="PAGERDUTY_URL"):
+        worker.handle({"Records": []}, LambdaContext(), SettingsError(["PAGERDUTY_URL"]))  # type: ignore[arg-type]  # the part it reads
