@@ -10,6 +10,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 import pagerduty
 from chaos.faults import Fault
@@ -17,7 +18,7 @@ from event import Event
 from local.sandbox import Received, Sandbox
 from outcome import Outcome
 from pagerduty import Client
-from support import ROUTING_KEY, soon
+from support import ROUTING_KEY, Clock, soon
 
 TRIGGER = Event(
     "default",
@@ -389,6 +390,26 @@ def test_a_connection_is_kept_and_has_its_full_timeout_again(
     outcomes = [post(client, soon(0.6)).code for _ in range(2)]
 
     assert outcomes == ["delivered", "delivered"]
+
+
+@pytest.mark.parametrize(("seconds", "connections"), [(59.9, 1), (60, 2), (-1, 2)])
+def test_a_connection_that_was_idle_for_a_minute_is_not_reused(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, connections: int
+) -> None:
+    connect, connected = pagerduty._connect, []  # noqa: SLF001 -- how often it connects is not seen from outside
+
+    def count(connection: HTTPConnection) -> None:
+        connected.append(connection)
+        connect(connection)
+
+    monkeypatch.setattr(pagerduty, "_connect", count)
+    client = Client(sandbox.url, clock=clock)
+    post(client)
+    clock.now += seconds
+    post(client)
+    client.close()
+
+    assert len(connected) == connections
 
 
 def test_a_connection_that_pagerduty_has_closed_meanwhile_costs_no_attempt(sandbox: Sandbox, client: Client) -> None:

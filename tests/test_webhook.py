@@ -677,3 +677,24 @@ def test_an_answer_holds_any_text() -> None:
     response = webhook.answer([outcome], is_batch=False)
 
     assert (content(response)["message"], content(response)["dedup_key"]) == ("🚨 ? \x00 \u2028", '"\\')
+
+
+# -- a batch ---------------------------------------------------------------------------------------------------------
+
+# Trouble of SQS's, or of time, hits a batch whatever its events are.
+OF_THE_BATCH = {"queue_unavailable", "held_back", "out_of_time"}
+# What an event can end with only if it is alone, or if nothing of its batch can be queued.
+NEVER_BESIDE_A_QUEUED_ONE = {
+    *("pagerduty_rate_limited", "pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_timeout"),
+    *("pagerduty_unexpected", "routing_key_missing", "routing_key_refused", "secrets_unavailable"),
+    *("rate_limit_delay", "earlier_events_queued", "flow_control_unavailable"),
+    *("webhook_token_missing", "settings_invalid", "merged"),
+}
+
+
+@pytest.mark.parametrize("code", sorted(CODES.keys() - NEVER_BESIDE_A_QUEUED_ONE))
+def test_in_a_batch_of_which_an_event_was_queued_no_outcome_depends_on_an_event_and_is_again(code: str) -> None:
+    outcomes = webhook.settle_batch([Outcome("queued", ""), Outcome(code, "")])
+    is_again = webhook.answer(outcomes, is_batch=True)["statusCode"] not in {200, 400}
+
+    assert is_again == (code in OF_THE_BATCH)

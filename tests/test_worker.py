@@ -198,6 +198,7 @@ def test_what_pagerduty_refuses_for_good_is_set_aside_and_holds_back_nothing(end
         {"event_base64": "%"},
         {"occurred_at": "yesterday"},
         {"occurred_at": 7},
+        {"occurred_at": "0001-01-01T00:00:00+10:00"},
         {"version": 2},
     ],
 )
@@ -317,7 +318,7 @@ def test_a_critical_event_comes_again_at_the_end_of_its_first_minute_and_no_othe
     assert delays == [[11, 20]]
 
 
-def test_after_a_429_only_critical_triggers_of_their_first_minute_are_called_for(
+def test_after_a_429_only_urgent_events_are_posted(
     endpoint: Endpoint, log: io.StringIO, delays: list[list[int]]
 ) -> None:
     endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
@@ -333,11 +334,89 @@ def test_after_a_429_only_critical_triggers_of_their_first_minute_are_called_for
     assert delays == [[4, 4, 4]]
 
 
-def test_the_pace_of_one_routing_key_is_not_that_of_another(make_endpoint: Callable[..., Endpoint]) -> None:
+def test_the_budget_of_one_routing_key_is_not_that_of_another(make_endpoint: Callable[..., Endpoint]) -> None:
     endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
     endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
 
     assert endpoint.work(queued(endpoint, event(1), event(2), event(3, service="checkout"), waited=0)) == [0, 1]
+
+
+def test_one_call_of_a_batch_hangs_and_not_ten(
+    make_endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+) -> None:
+    monkeypatch.setattr("worker.CALL_LIMIT", 0.5)
+    endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
+    endpoint.sandbox.misbehave = lambda call: Fault.hang() if call.event["routing_key"] == ROUTING_KEY else None
+    pages = [event(n, severity="critical") for n in range(4)]
+
+    assert endpoint.work(queued(endpoint, *pages, event(9, service="checkout"), waited=0)) == [0, 1, 2, 3]
+    assert [call.event["dedup_key"] for call in endpoint.sandbox.received] == ["incident-0", "incident-9"]
+    assert [line["code"] for line in lines(log)] == ["pagerduty_timeout"] * 4 + ["delivered"]
+    assert [line.get("PagerDutyNoAnswer") for line in lines(log)] == [[1], None, None, None, None]
+
+
+def lease(endpoint: Endpoint, service: str) -> float | None:
+    """Return for how many seconds from now on a PagerDuty service has a lease."""
+    table = endpoint.deps.settings.flow_table
+    item = endpoint.aws.client("dynamodb").get_item(TableName=table, Key={"service": {"S": service}}).get("Item", {})
+    return float(item["lease"]["N"]) - time.time() if "lease" in item else None
+
+
+def test_a_delayed_message_has_the_lease_of_its_service_last_an_hour_longer(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "JITTER", (1.0, 1.0))
+    endpoint.work([record(0, event(1, service="nobody-set-this-up")), record(1, event(2))])
+
+    assert lease(endpoint, "nobody-set-this-up") == pytest.approx(3600 + 120, abs=30)
+    assert lease(endpoint, "default") is None
+
+
+def dynamodb_is_down(target: str, _: object) -> Failure | None:
+    return Failure.answer(500, "InternalServerError") if target.startswith("DynamoDB") else None
+
+
+def test_without_dynamodb_the_worker_posts(endpoint: Endpoint) -> None:
+    fail(endpoint.aws, dynamodb_is_down)
+
+    assert endpoint.work([record(0, event(1)), record(1, event(2))]) == []
+
+
+def test_while_no_lease_can_be_written_nothing_is_delayed_for_more_than_20_seconds(
+    endpoint: Endpoint, delays: list[list[int]], log: io.StringIO
+) -> None:
+    def note(target: str, request: dict[str, Any]) -> Failure | None:
+        if target == "AmazonSQS.ChangeMessageVisibilityBatch":
+            delays.append([entry["VisibilityTimeout"] for entry in request["Entries"]])
+        return dynamodb_is_down(target, request)
+
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    records = queued(endpoint, event(1), event(2), waited=3600)
+    for each in records:
+        each["attributes"]["ApproximateReceiveCount"] = "9"
+    fail(endpoint.aws, note)
+    endpoint.work(records)
+
+    assert delays == [[20, 20]]
+
+
+def test_the_same_event_for_two_services_refused_by_both_leaves_two_dead_letters(
+    make_endpoint: Callable[..., Endpoint],
+) -> None:
+    endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
+
+    assert deliver(endpoint, event(1), event(1, service="checkout")) == []
+    assert len(endpoint.dead_letters()) == 2
+
+
+def test_an_event_that_is_refused_again_after_a_redrive_leaves_a_dead_letter_again(endpoint: Endpoint) -> None:
+    endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
+    sent = record(0, event(1))
+    for message_id in ("first", "redriven"):
+        assert endpoint.work([{**sent, "messageId": message_id}]) == []
+
+    assert len(endpoint.dead_letters()) == 2
 
 
 @pytest.mark.parametrize(
