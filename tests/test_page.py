@@ -11,7 +11,8 @@ from samcli.yamlhelper import yaml_parse
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.page import MISBEHAVIOUR, Page, settings
 from local.page.samples import samples
-from local.stack import TEMPLATE, LocalStack
+from local.resources import TEMPLATE
+from local.stack import LocalStack
 from support import track
 
 KEY = "checkout0checkout0checkout0check"
