@@ -5,11 +5,12 @@ import dataclasses
 import logging
 import os
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from local import gateway
 from local.aws import Aws
@@ -86,6 +87,22 @@ class LocalStack:
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
         )
         return sum(int(number) for number in answer["Attributes"].values())
+
+    def forget_flow(self) -> None:
+        """Let the next events be posted directly, whatever went through the queue before: tests share a stack.
+
+        If there is a lease, the instances that remember it are ended.
+        """
+        dynamodb = self.aws.client("dynamodb")
+        leased = False
+        for service in self.options.routing_keys:
+            key: Any = {"TableName": self.flow_table, "Key": {"service": {"S": service}}}
+            item = dynamodb.get_item(**key).get("Item", {})
+            leased |= float(item.get("lease", {}).get("N", 0)) > time.time()
+            dynamodb.delete_item(**key)
+        if leased:
+            for runtime in (self.runtime, self.worker, *self._variants.values()):
+                runtime.end_idle()
 
     @property
     def settings(self) -> dict[str, str]:
