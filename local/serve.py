@@ -97,6 +97,7 @@ def _write_stack_file(stack: LocalStack) -> None:
         "PagerDutyUrl": _pagerduty_url(stack),
         "QueueUrl": stack.queue_url,
         "DeadLetterQueueUrl": stack.dead_letter_queue_url,
+        "FlowTableName": stack.flow_table,
     }
     _write_for_us_alone(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
 

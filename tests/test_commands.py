@@ -482,7 +482,7 @@ def test_the_doctor_finds_the_stack_that_serve_keeps_up_well(
 
     shown = serving.command.read_until("401 ")
 
-    assert (code, findings) == (0, ["ok"] * 7 + ["Nothing"])
+    assert (code, findings) == (0, ["ok"] * 8 + ["Nothing"])
     assert [line[10:] for line in shown.splitlines() if "POST" in line] == [
         "POST /events?preview=true  (make doctor)"
     ] * 2
