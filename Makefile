@@ -13,8 +13,6 @@ READY := $(VENV)/.ready
 UNIT_TESTS := $(wildcard $(patsubst function/%.py,tests/test_%.py,$(wildcard function/*.py)))
 ## PORT  serve: where to listen; default: 3000
 PORT ?= 3000
-## DELIVERY  serve: direct or queued; default: direct
-DELIVERY ?= direct
 ## STACK  doctor: the name of the stack, or local; default: rudderstack-pagerduty
 STACK ?= rudderstack-pagerduty
 ## PAGE  doctor: yes sends one alert of severity info through the stack, and resolves it; default: none is sent
@@ -36,10 +34,10 @@ export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve screenshot doctor test chaos bench storm check format lock build deploy clean
+.PHONY: help run serve screenshot doctor test chaos bench storm storm-live check format lock build deploy clean
 
 help: ## List the commands, and the variables that they take
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@grep -E '^## [A-Z_]+  ' $(MAKEFILE_LIST) | sed -E 's/^## //; s/  +/\t/' | expand -t 16
 
@@ -47,7 +45,7 @@ run: $(READY) ## Send every file of events/ through the local stack and show wha
 	@$(BIN)/python -m local run $(FILES)
 
 serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, with a page to try events on
-	@exec $(BIN)/python -m local serve --port $(PORT) --delivery $(DELIVERY)
+	@exec $(BIN)/python -m local serve --port $(PORT)
 
 screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
 	@$(BIN)/python -m local.screenshot
@@ -66,6 +64,9 @@ bench: $(READY) ## Measure how fast it is, as ratios against baselines of the sa
 
 storm: $(READY) ## Simulate storms: how late pages are, and how long the backlog takes (SEED=1)
 	@PYTHONPATH=function $(BIN)/python -m benchmarks.storm --seed $(SEED)
+
+storm-live: $(READY) ## Send a storm through the local stack, and time pages and resolves meanwhile: 90 seconds
+	@$(BIN)/python -m benchmarks.storm_live
 
 check: $(READY) ## Lint, type-check, validate the template and the workflows, and measure the tests' coverage
 	$(BIN)/ruff format --check .

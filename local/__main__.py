@@ -8,11 +8,22 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local.options import LOCAL, LOCAL_TOKEN, MIN_SECRET_LENGTH, RATE_LIMIT, SERVICE, Options
+from local.options import (
+    LOCAL,
+    LOCAL_TOKEN,
+    MAX_CALLS_PER_MINUTE,
+    MIN_CALLS_PER_MINUTE,
+    MIN_SECRET_LENGTH,
+    RATE_LIMIT,
+    SERVICE,
+    Options,
+    settings_of_environment,
+)
 
 # As in samconfig.toml.
 _STACK = "rudderstack-pagerduty"
 _LAST_PORT = 65535
+_SETTINGS = "The environment also has the functions' settings, such as DEFAULT_SEVERITY: see docs/settings.md."
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -60,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="send sample events through the local stack and show what PagerDuty received",
         epilog="With PAGERDUTY_URL in the environment, and ROUTING_KEY or ROUTING_KEYS as for `serve`, the same goes "
-        "to the real PagerDuty.",
+        f"to the real PagerDuty. {_SETTINGS}",
     )
     run_parser.add_argument(
         "files",
@@ -77,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the endpoint up until stopped",
         epilog="`ps` shows a command line to everybody on this machine, so real secrets come from the environment: "
         "ROUTING_KEY is the key of service `default`, ROUTING_KEYS are more, as NAME=KEY NAME=KEY, and WEBHOOK_TOKEN "
-        "is the callers' secret. Or they come from @FILE, a file with one option a line such as --service=default=KEY.",
+        "is the callers' secret. Or they come from @FILE, a file with one option a line such as --service=default=KEY. "
+        f"{_SETTINGS}",
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
@@ -112,18 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         "otherwise one that everybody knows. See below for a real one",
     )
     serve_parser.add_argument(
-        "--delivery",
-        choices=["direct", "queued"],
-        default="direct",
-        help="when a request with one event is answered. direct: once PagerDuty has taken it; queued: as soon as it is "
-        "in the queue. Default: direct",
-    )
-    serve_parser.add_argument(
         "--rate-limit",
-        type=int,
+        type=_rate_limit,
         default=RATE_LIMIT,
         metavar="N",
-        help="calls that the sandbox takes a minute and routing key; default: PagerDuty's %(default)s",
+        help="calls that the sandbox accepts a minute and routing key, and CALLS_PER_MINUTE of the functions; "
+        "default: PagerDuty's %(default)s",
     )
     serve_parser.set_defaults(command=_serve)
 
@@ -153,7 +159,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise argparse.ArgumentTypeError("PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page")
     from local import run  # noqa: PLC0415 -- takes a second, for which nobody who mistyped should have to wait
 
-    return run.main(Options(pagerduty_url=url, services=services), arguments.files)
+    options = Options(pagerduty_url=url, services=services, settings=settings_of_environment())
+    return run.main(options, arguments.files)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -168,8 +175,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         token=arguments.token,
         services=_services_of_environment() | dict(arguments.service),
         pagerduty_url=arguments.pagerduty_url,
-        delivery=arguments.delivery,
         rate_limit=arguments.rate_limit,
+        settings=settings_of_environment(),
     )
     from local import serve  # noqa: PLC0415 -- as above
 
@@ -196,6 +203,12 @@ def _port(text: str) -> int:
     if text.isdecimal() and int(text) <= _LAST_PORT:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text}: expected a port from 0 to {_LAST_PORT}")
+
+
+def _rate_limit(text: str) -> int:
+    if text.isdecimal() and MIN_CALLS_PER_MINUTE <= int(text) <= MAX_CALLS_PER_MINUTE:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected {MIN_CALLS_PER_MINUTE} to {MAX_CALLS_PER_MINUTE} calls")
 
 
 def _pagerduty_url(text: str) -> str:

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 import boto3
@@ -18,14 +19,25 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from urllib3.exceptions import HTTPError
 
-from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, SERVICE
+from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, RATE_LIMIT, SERVICE
 from local.rules import ROUTING_KEY
 from local.terminal import Colour, painted
 
 # Of an event orchestration: https://developer.pagerduty.com/docs/events-api-v2-overview.
 ORCHESTRATION: Final = "R"
-# Seconds for which a request occupies an instance when things go badly. Direct: the deadline of function/app.py.
-SLOW_REQUEST: Final = {"direct": (8, "while PagerDuty is slow"), "queued": (1, "with a cold start")}
+# Seconds for which a request occupies an instance until the function knows that PagerDuty does not answer.
+SLOW_REQUEST: Final = 3
+# Of all events. Above it, urgent ones compete with each other more than with those that can wait.
+MAX_URGENT_SHARE: Final = 0.5
+# As function/telemetry.py writes its metrics.
+NAMESPACE: Final = "RudderStackPagerDuty"
+
+# The table as template.yaml has it, for the AWS CLI.
+TABLE: Final = (
+    "--billing-mode PAY_PER_REQUEST --attribute-definitions AttributeName=service,AttributeType=S "
+    "--key-schema AttributeName=service,KeyType=HASH"
+)
+TIME_TO_LIVE: Final = "Enabled=true,AttributeName=lease"
 
 # A change event: even if it were sent, by whatever answers at the URL, it would page nobody.
 SAMPLE: Final = {
@@ -48,8 +60,11 @@ _CLIENT_CONFIG: Final = Config(connect_timeout=5, read_timeout=20, retries={"tot
 _FAILURES: Final = (ClientError, BotoCoreError)
 # Of AWS's codes and botocore's classes: ExpiredTokenException, InvalidClientTokenId, SSOTokenLoadError, ProfileNotFound
 _ABOUT_CREDENTIALS: Final = re.compile("Credential|Expired|Login|Profile|SSO|Signature|Token|UnrecognizedClient")
-_NEEDED: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl", "DeadLetterQueueUrl")
-_SIZES: Final = {"QueueConcurrency", "ThrottlingRateLimit", "ReservedConcurrency", "DeliveryMode"}
+_NEEDED: Final = (
+    *("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"),
+    *("DeadLetterQueueUrl", "FlowTableName"),
+)
+_SIZES: Final = {"QueueConcurrency", "ThrottlingRateLimit", "ReservedConcurrency"}
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 
@@ -70,11 +85,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Stack:
-    """The stack's outputs and parameters, and how to ask the AWS that it is in: arguments of boto3's clients."""
+    """The stack's outputs and parameters, and how to ask the AWS that it is in: arguments of boto3's clients.
+
+    `name` is that of its metrics; the local stack has none.
+    """
 
     outputs: Mapping[str, str]
     aws: Mapping[str, Any]
     parameters: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
 
     def client(self, service: Any) -> Any:
         """Make a client of an AWS service."""
@@ -124,7 +143,7 @@ def find(name: str) -> tuple[Stack | None, list[Finding]]:
         return None, [_not_found(name, error)]
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
-    return judge(f"stack {name}", Stack(outputs, {}, parameters), found["StackStatus"])
+    return judge(f"stack {name}", Stack(outputs, {}, parameters, name), found["StackStatus"])
 
 
 def _not_found(name: str, error: ClientError | BotoCoreError) -> Finding:
@@ -187,7 +206,9 @@ def examine(stack: Stack, *, page: bool = False) -> Iterator[Finding]:
     yield from _endpoint(stack.outputs["EventsUrl"], tokens)
     yield _pagerduty(stack.outputs["PagerDutyUrl"])
     yield from _dead_letters(stack)
+    yield _flow_table(stack)
     yield from _concurrency(stack)
+    yield from _urgency(stack)
     if page and tokens:
         yield from _test_alert(stack, tokens)
 
@@ -202,7 +223,7 @@ def _tokens(stack: Stack) -> tuple[list[str], list[Finding]]:
         if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
             return [], [Finding("FIX", f"{what}: not there", _put(name, '"$(openssl rand -hex 24)"'))]
         return [], [_failed(what, "ssm:GetParameter", error)]
-    words = parameter["Value"].replace(",", " ").split()
+    words = _words(parameter["Value"])
     usable = [word for word in words if len(word) >= MIN_SECRET_LENGTH]
     findings = []
     if parameter["Type"] != "SecureString":
@@ -234,6 +255,7 @@ def _routing_keys(stack: Stack) -> Iterator[Finding]:
         return
     for parameter in found:
         yield _routing_key(parameter, prefix)
+    yield from _shared_keys({each["Name"].removeprefix(f"{prefix}/"): _words(each["Value"]) for each in found})
     if f"{prefix}/default" not in {parameter["Name"] for parameter in found}:
         todo = f"Events for the plain URL are put off until it is there. {_put(f'{prefix}/default', 'INTEGRATION_KEY')}"
         yield Finding("warn", f"parameter {prefix}/default: not there", todo)
@@ -247,7 +269,7 @@ def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
     if not SERVICE.fullmatch(name.removeprefix(f"{prefix}/")):
         todo = "The name of a PagerDuty service has 1 to 64 of A-Z a-z 0-9 _ . -, so no URL leads to this one."
         return Finding("FIX", f"{what}: not a name", todo)
-    keys = parameter["Value"].replace(",", " ").split()
+    keys = _words(parameter["Value"])
     if not keys or not all(re.fullmatch(ROUTING_KEY, key) for key in keys):
         todo = (
             "It has 32 letters and digits, and is the integration key of an Events API V2 integration; several are\n"
@@ -266,6 +288,17 @@ def _routing_key(parameter: Mapping[str, Any], prefix: str) -> Finding:
         return Finding("warn", f"{what}: the key of an orchestration", todo)
     form = "the form of a routing key" if len(keys) == 1 else f"{len(keys)} routing keys, by their form"
     return Finding("ok", f"{what}: has {form}")
+
+
+def _shared_keys(keys: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Find PagerDuty services with the same routing key; `keys` are those of each service."""
+    for one, other in itertools.combinations(sorted(keys), 2):
+        if set(keys[one]) & set(keys[other]):
+            todo = (
+                "Each service has a budget of CallsPerMinute, and PagerDuty grants the key that many only once. In a\n"
+                "storm of one, pages of both meet its rate limit. Give each service an integration key of its own."
+            )
+            yield Finding("warn", f"PagerDuty services {one} and {other}: the same routing key", todo)
 
 
 def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
@@ -415,6 +448,81 @@ def _dead_letters(stack: Stack) -> Iterator[Finding]:
         yield Finding("ok", "dead-letter queue: empty")
 
 
+def _flow_table(stack: Stack) -> Finding:
+    """Look whether the table of flow control is there, and forgets services that are gone."""
+    name = stack.outputs["FlowTableName"]
+    what = f"table {name}"
+    forget = f"aws dynamodb update-time-to-live --table-name {name} --time-to-live-specification {TIME_TO_LIVE}"
+    dynamodb = stack.client("dynamodb")
+    try:
+        dynamodb.describe_table(TableName=name)
+    except _FAILURES as error:
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ResourceNotFoundException":
+            todo = (
+                "Without it all events go through the queue, and pages meet PagerDuty's rate limit in a storm.\n"
+                "CloudFormation does not notice that it is gone. Create it again:\n"
+                f"aws dynamodb create-table --table-name {name} {TABLE}\n{forget}"
+            )
+            return Finding("FIX", f"{what}: not there", todo)
+        return _failed(what, "dynamodb:DescribeTable", error)
+    try:
+        time_to_live = dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+    except _FAILURES as error:
+        return _failed(what, "dynamodb:DescribeTimeToLive", error)
+    if time_to_live.get("AttributeName") != "lease":
+        return Finding("warn", f"{what}: keeps the items of services that are gone", forget)
+    return Finding("ok", f"{what}: there")
+
+
+def _urgency(stack: Stack) -> Iterator[Finding]:
+    """Compare the urgent events of the last day with all; the local stack, and one without events, have no figures."""
+    if not stack.name:
+        return
+    try:
+        urgent, received = (_count(stack, metric) for metric in ("Urgent", "Received"))
+    except _FAILURES as error:
+        failed = _failed("urgent events", "cloudwatch:GetMetricStatistics", error)
+        yield Finding("warn", failed.what, failed.todo)
+        return
+    if received:
+        yield judge_urgency(stack.parameters, urgent, received)
+
+
+def _count(stack: Stack, metric: str) -> int:
+    """Return the sum of a metric over the last day."""
+    now = datetime.now(UTC)
+    points = stack.client("cloudwatch").get_metric_statistics(
+        Namespace=NAMESPACE,
+        MetricName=metric,
+        Dimensions=[{"Name": "service", "Value": stack.name}],
+        StartTime=now - timedelta(days=1),
+        EndTime=now,
+        Period=3600,
+        Statistics=["Sum"],
+    )["Datapoints"]
+    return int(sum(point["Sum"] for point in points))
+
+
+def judge_urgency(parameters: Mapping[str, str], urgent: int, received: int) -> Finding:
+    """Return whether urgent events are few enough to be ahead of the others in a storm.
+
+    Fewer in a day than PagerDuty accepts in a minute are never too many.
+    """
+    what = f"urgent events: {urgent} of {received} in the last day ({urgent / received:.0%})"
+    if urgent <= int(parameters.get("CallsPerMinute", RATE_LIMIT)) or urgent <= received * MAX_URGENT_SHARE:
+        return Finding("ok", what)
+    todo = (
+        "The first critical trigger of an incident is urgent: it does not wait in a storm. When nearly everything is\n"
+        "critical, nothing is ahead of the rest. Send severity error, warning or info with what can wait."
+    )
+    if parameters.get("DefaultSeverity") == "critical":
+        todo += (
+            "\nDefaultSeverity=critical makes events without a known severity urgent. With DefaultSeverity=error they\n"
+            "page as well, but can wait."
+        )
+    return Finding("warn", what, todo)
+
+
 def _concurrency(stack: Stack) -> Iterator[Finding]:
     """Compare what the stack may take of the account's concurrency with what the account has.
 
@@ -439,7 +547,7 @@ def judge_concurrency(parameters: Mapping[str, str], total: int, unreserved: int
     `total` is what the account has in this region, `unreserved` what remains of it beside all reservations.
     """
     workers, rate = int(parameters["QueueConcurrency"]), int(parameters["ThrottlingRateLimit"])
-    reserved, delivery = int(parameters["ReservedConcurrency"]), parameters["DeliveryMode"]
+    reserved = int(parameters["ReservedConcurrency"])
     what = f"concurrency: {unreserved} of the account's {total} instances are not reserved"
     left = unreserved - workers
     if left <= 0:
@@ -450,14 +558,14 @@ def judge_concurrency(parameters: Mapping[str, str], total: int, unreserved: int
         return Finding("warn", what, todo)
     if reserved:
         return Finding("ok", f"{what}; the function behind the API has {reserved} of its own")
-    seconds, when = SLOW_REQUEST[delivery]
-    if rate * seconds <= left:
+    wanted = rate * SLOW_REQUEST
+    if wanted <= left:
         return Finding("ok", what)
     todo = (
-        f"ThrottlingRateLimit={rate} requests a second, each taking {seconds} s {when}, are {rate * seconds} at once;\n"
-        f"{left} are left beside QueueConcurrency={workers}, for {left // seconds} requests a second.\n"
+        f"ThrottlingRateLimit={rate} requests a second, {SLOW_REQUEST} s each when PagerDuty stops answering, are\n"
+        f"{wanted} at once; {left} are left beside QueueConcurrency={workers}, for {left // SLOW_REQUEST} a second.\n"
         "What is beyond fails and is sent again, but other functions of the account get none meanwhile. Lower\n"
-        "ThrottlingRateLimit, set ReservedConcurrency, take DeliveryMode=queued, or ask AWS for more in Service Quotas."
+        "ThrottlingRateLimit, set ReservedConcurrency, or ask AWS for more in Service Quotas."
     )
     return Finding("warn", what, todo)
 
@@ -486,6 +594,11 @@ def _not_secure(what: str, name: str, kind: str) -> Finding:
 def _put(name: str, value: str, *, overwrite: bool = False) -> str:
     overwriting = " --overwrite" if overwrite else ""
     return f"aws ssm put-parameter --type SecureString --name {name} --value {value}{overwriting}"
+
+
+def _words(text: str) -> list[str]:
+    """Split the value of a parameter with several secrets."""
+    return text.replace(",", " ").split()
 
 
 def _number(count: int, noun: str) -> str:

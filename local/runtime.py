@@ -100,6 +100,13 @@ class Runtime:
         with self._lock:
             return [instance for instance in self._all if instance not in self._idle]
 
+    def end_idle(self) -> None:
+        """End the idle instances, as Lambda does after a while; what they remember ends with them."""
+        with self._lock:
+            instances, self._idle = self._idle, []
+        for instance in instances:
+            self._drop(instance)
+
     def close(self) -> None:
         """End every instance, also one in the middle of an event."""
         with self._lock:

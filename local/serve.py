@@ -75,13 +75,15 @@ def _greet(stack: LocalStack) -> None:
 
 
 def _write_environment_file(stack: LocalStack) -> None:
-    """Write what `sam local --env-vars` needs so that its containers use this stack's SSM, SQS and PagerDuty."""
+    """Write what `sam local --env-vars` needs so that its containers use this stack's AWS and PagerDuty."""
     pagerduty_url = _pagerduty_url(stack)
     variables = {
         "AWS_ENDPOINT_URL": for_containers(stack.aws.url),
         "PAGERDUTY_URL": for_containers(pagerduty_url) if stack.sandbox else pagerduty_url,
         "QUEUE_URL": for_containers(stack.queue_url),
         "DEAD_LETTER_QUEUE_URL": for_containers(stack.dead_letter_queue_url),
+        "FLOW_TABLE": stack.flow_table,
+        "CALLS_PER_MINUTE": stack.settings["CALLS_PER_MINUTE"],
     }
     _write_for_us_alone(_ENVIRONMENT_FILE, {"ApiFunction": variables, "WorkerFunction": variables})
 
@@ -95,6 +97,7 @@ def _write_stack_file(stack: LocalStack) -> None:
         "PagerDutyUrl": _pagerduty_url(stack),
         "QueueUrl": stack.queue_url,
         "DeadLetterQueueUrl": stack.dead_letter_queue_url,
+        "FlowTableName": stack.flow_table,
     }
     _write_for_us_alone(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
 

@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from local import gateway
 from local.aws import Aws
 from local.event_source import EventSource
-from local.options import PREFIX, ROOT, Options
+from local.options import MAX_CALLS_PER_MINUTE, PREFIX, Options
+from local.resources import TEMPLATE, create_flow_table, create_queues, properties
 from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from flask import Request, Response
 
-TEMPLATE: Final = ROOT / "template.yaml"
 # Each worker is a process. On AWS there are up to QueueConcurrency of them, here no more than this machine bears.
 MOST_WORKERS: Final = max(2, os.cpu_count() or 2)
 # Functions with settings of a single request that are kept warm.
@@ -45,7 +45,6 @@ class LocalStack:
         on_answer: "Callable[[Request, Response], None] | None" = None,
         on_received: Callable[[Received], None] | None = None,
         on_log: Callable[[str], None] | None = None,
-        environment: Mapping[str, str] | None = None,
         front: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         self.options = options or Options()
@@ -59,11 +58,11 @@ class LocalStack:
         self.queue_concurrency = 0  # of the template
         self.queue_url = ""
         self.dead_letter_queue_url = ""
+        self.flow_table = ""
         self._on_request = on_request
         self._on_answer = on_answer
         self._on_received = on_received
         self._on_log = on_log
-        self._extra_environment = environment or {}
         self._front = front
         self._api: gateway.Gateway
         self._variants: OrderedDict[frozenset[tuple[str, str]], Runtime] = OrderedDict()
@@ -88,6 +87,22 @@ class LocalStack:
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
         )
         return sum(int(number) for number in answer["Attributes"].values())
+
+    def forget_flow(self) -> None:
+        """Let the next events be posted directly, whatever went through the queue before: tests share a stack.
+
+        If there is a lease, the instances that remember it are ended.
+        """
+        dynamodb = self.aws.client("dynamodb")
+        leased = False
+        for service in self.options.routing_keys:
+            key: Any = {"TableName": self.flow_table, "Key": {"service": {"S": service}}}
+            item = dynamodb.get_item(**key).get("Item", {})
+            leased |= float(item.get("lease", {}).get("N", 0)) > time.time()
+            dynamodb.delete_item(**key)
+        if leased:
+            for runtime in (self.runtime, self.worker, *self._variants.values()):
+                runtime.end_idle()
 
     @property
     def settings(self) -> dict[str, str]:
@@ -131,7 +146,8 @@ class LocalStack:
         os.environ["SAM_CLI_TELEMETRY"] = "0"
         options = self.options
 
-        stacks, functions = gateway.load(TEMPLATE, {"DeliveryMode": options.delivery})
+        calls_per_minute = options.rate_limit or MAX_CALLS_PER_MINUTE
+        stacks, functions = gateway.load(TEMPLATE, {"CallsPerMinute": str(calls_per_minute)})
         api = gateway.Gateway(
             stacks,
             self._invoke,
@@ -152,16 +168,20 @@ class LocalStack:
             self.sandbox = starting.enter_context(sandbox)
             pagerduty_url = self.sandbox.url
 
-        self._create_queues(stacks[0].resources)
+        # Under names of this stack alone: moto keeps those of earlier ones.
+        name = f"local-{uuid.uuid4()}"
+        self.queue_url, self.dead_letter_queue_url = create_queues(self.aws.client("sqs"), name)
+        self.flow_table = create_flow_table(self.aws.client("dynamodb"), name)
         environment = {
             "AWS_ENDPOINT_URL": self.aws.url,
             "PAGERDUTY_URL": pagerduty_url,
             "QUEUE_URL": self.queue_url,
             "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
+            "FLOW_TABLE": self.flow_table,
         }
         if self.sandbox:
             environment["SSL_CERT_FILE"] = str(ca_file())
-        self._environment = {**environment, **self._extra_environment}
+        self._environment = {**environment, **options.settings}
         self.worker = self._run(starting, functions["WorkerFunction"])
         events = stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"]
         self.queue_concurrency = events["ScalingConfig"]["MaximumConcurrency"]
@@ -173,7 +193,7 @@ class LocalStack:
                 self.worker.invoke,
                 batch_size=events["BatchSize"],
                 max_concurrency=self.workers,
-                retry_seconds=None if options.speed == 1 else self._visibility_timeout,
+                retry_seconds=None if options.speed == 1 else properties("Queue")["VisibilityTimeout"],
             )
         )
         self._api_function = functions["ApiFunction"]
@@ -200,28 +220,3 @@ class LocalStack:
             ssm.delete_parameter(Name=left)
         for name, value in parameters.items():
             ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
-
-    def _create_queues(self, resources: Mapping[str, Any]) -> None:
-        """Create both queues with the properties of the template, under names of this stack alone."""
-        sqs = self.aws.client("sqs")
-        name = f"local-{uuid.uuid4()}"
-        dead = _queue_attributes(resources["DeadLetterQueue"]["Properties"])
-        self.dead_letter_queue_url = sqs.create_queue(QueueName=f"{name}-dead.fifo", Attributes=dead)["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=self.dead_letter_queue_url, AttributeNames=["QueueArn"])
-        attributes = _queue_attributes(resources["Queue"]["Properties"])
-        policy = {
-            **resources["Queue"]["Properties"]["RedrivePolicy"],
-            "deadLetterTargetArn": arn["Attributes"]["QueueArn"],
-        }
-        attributes["RedrivePolicy"] = json.dumps(policy)
-        self.queue_url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"]
-        self._visibility_timeout = int(attributes["VisibilityTimeout"])
-
-
-def _queue_attributes(properties: Mapping[str, Any]) -> dict[Any, str]:
-    """Write a queue's properties as SQS's attributes, which have the same names."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in properties.items()
-        if isinstance(value, bool | int | str)
-    }

@@ -751,6 +751,7 @@ def test_the_outputs_lead_to_what_was_created(default: Stack) -> None:
         "FunctionName": created["ApiFunction"],
         "LogGroup": created["ApiFunctionLogGroup"],
         "QueueUrl": created["Queue"],
+        "FlowTableName": created["FlowTable"],
         "DeadLetterQueueUrl": created["DeadLetterQueue"],
         "WorkerLogGroup": created["WorkerFunctionLogGroup"],
     }

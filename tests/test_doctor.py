@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 
 from chaos.faults import Failure, fail
 from local import doctor
+from local.aws import DYNAMODB
 from local.doctor import Finding, Stack, examine, lines
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
+from local.resources import properties
 from local.stack import LocalStack
 
 SECRETS = (LOCAL_TOKEN, LOCAL_ROUTING_KEY, "a-secret-that-opens-nothing", "k" * 32, "tooshort")
@@ -48,6 +51,7 @@ def outputs_of(local: LocalStack) -> dict[str, str]:
         "PagerDutyUrl": local.sandbox.url,
         "QueueUrl": local.queue_url,
         "DeadLetterQueueUrl": local.dead_letter_queue_url,
+        "FlowTableName": local.flow_table,
     }
 
 
@@ -123,6 +127,7 @@ def test_a_stack_in_which_all_is_well_has_nothing_to_mend(
         f"ok    {local.url}/events: a wrong secret does not let in",
         f"ok    {local.sandbox.url}: from this machine PagerDuty answers",
         "ok    dead-letter queue: empty",
+        f"ok    table {local.flow_table}: there",
         "",
         "Nothing to mend, 0 warnings. Nobody was paged.",
     ]
@@ -173,7 +178,7 @@ def test_a_routing_key_that_does_not_work_shows(local: LocalStack) -> None:
 QUEUED = json.dumps({"status": "queued", "code": "queued"}).encode()
 
 
-def test_with_queued_delivery_it_waits_until_the_queue_is_empty(local: LocalStack) -> None:
+def test_an_alert_that_is_queued_is_waited_for_until_the_queue_is_empty(local: LocalStack) -> None:
     with serving(200, QUEUED) as url:
         found = paged(stack_of(local, EventsUrl=url))
 
@@ -259,6 +264,11 @@ TOKEN = "a-secret-that-opens-nothing"
             {"token": TOKEN, "checkout": KEY},
             "warn  parameter {}/routing-keys/default: not there",
             "Events for the plain URL are put off",
+        ),
+        (
+            {"token": TOKEN, "default": KEY, "checkout": f"{KEY},{'m' * 32}", "payments": "p" * 32},
+            "warn  PagerDuty services checkout and default: the same routing key",
+            "Give each service an integration key of its own.",
         ),
         (
             {"token": TOKEN, "default": KEY, "x" * 65: KEY},
@@ -455,7 +465,11 @@ def test_what_boto3_misses_is_said(
 
 
 OUTPUTS = dict.fromkeys(
-    ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl", "DeadLetterQueueUrl"), "x"
+    (
+        *("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "PagerDutyUrl"),
+        *("DeadLetterQueueUrl", "FlowTableName"),
+    ),
+    "x",
 )
 
 
@@ -525,7 +539,12 @@ def test_without_word_of_a_stack_and_with_that_of_a_killed_one_there_is_none(
 
 @pytest.mark.parametrize(
     ("call", "permission"),
-    [("AmazonSSM.GetParameter", "ssm:GetParameter"), ("AmazonSSM.GetParametersByPath", "ssm:GetParametersByPath")],
+    [
+        ("AmazonSSM.GetParameter", "ssm:GetParameter"),
+        ("AmazonSSM.GetParametersByPath", "ssm:GetParametersByPath"),
+        (f"{DYNAMODB}.DescribeTable", "dynamodb:DescribeTable"),
+        (f"{DYNAMODB}.DescribeTimeToLive", "dynamodb:DescribeTimeToLive"),
+    ],
 )
 def test_a_permission_that_you_lack_is_named_and_the_rest_is_looked_at_all_the_same(
     local: LocalStack,
@@ -558,9 +577,104 @@ def test_dead_letters_are_reported(
     assert (code, line in output.splitlines()) == (0, True)
 
 
+# -- flow control ----------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_is_gone_is_to_be_created_again(
+    local: LocalStack, deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name = f"table-{uuid.uuid4()}"
+    code, output = ask(deploy(FlowTableName=name))
+
+    assert (code, f"FIX   table {name}: not there\n" in output) == (1, True)
+    assert f"aws dynamodb create-table --table-name {name} --billing-mode PAY_PER_REQUEST" in output
+
+
+def test_the_table_that_is_to_be_created_is_that_of_the_template() -> None:
+    assert doctor.TABLE.split()[1::2] == [
+        properties("FlowTable")["BillingMode"],
+        *(in_short(each) for each in properties("FlowTable")["AttributeDefinitions"]),
+        *(in_short(each) for each in properties("FlowTable")["KeySchema"]),
+    ]
+    assert set(doctor.TIME_TO_LIVE.split(",")) == set(
+        in_short(properties("FlowTable")["TimeToLiveSpecification"]).split(",")
+    )
+
+
+def in_short(structure: dict[str, Any]) -> str:
+    """Write a structure in the shorthand syntax of the AWS CLI."""
+    return ",".join(f"{name}={str(value).lower() if value is True else value}" for name, value in structure.items())
+
+
+def test_a_table_that_forgets_nothing_is_warned_of(
+    local: LocalStack, deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name = f"table-{uuid.uuid4()}"
+    local.aws.client("dynamodb").create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "service", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "service", "KeyType": "HASH"}],
+    )
+    code, output = ask(deploy(FlowTableName=name))
+
+    assert (code, f"warn  table {name}: keeps the items of services that are gone\n" in output) == (0, True)
+
+
+def test_the_share_of_urgent_events_is_that_of_the_last_day(
+    deploy: Callable[..., str], ask: Callable[[str], tuple[int, str]]
+) -> None:
+    name = deploy()
+    now = datetime.now(UTC)
+    boto3.client("cloudwatch").put_metric_data(
+        Namespace="RudderStackPagerDuty",
+        MetricData=[
+            {
+                "MetricName": metric,
+                "Dimensions": [{"Name": "service", "Value": name}],
+                "Timestamp": now - timedelta(hours=hours),
+                "Value": value,
+            }
+            for metric, hours, value in [
+                ("Received", 1, 6.0),
+                ("Received", 20, 2.0),
+                ("Received", 30, 100.0),
+                ("Urgent", 1, 1.0),
+                ("Urgent", 20, 1.0),
+            ]
+        ],
+    )
+    _, output = ask(name)
+
+    assert "ok    urgent events: 2 of 8 in the last day (25%)\n" in output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "urgent", "received", "level", "todo"),
+    [
+        ({}, 120, 120, "ok", ""),
+        ({}, 121, 121, "warn", "When nearly everything is\ncritical, nothing is ahead of the rest."),
+        ({}, 121, 242, "ok", ""),
+        ({}, 121, 241, "warn", "Send severity error, warning or info with what can wait."),
+        ({"CallsPerMinute": "600"}, 600, 600, "ok", ""),
+        ({"DefaultSeverity": "critical"}, 121, 121, "warn", "DefaultSeverity=critical makes events without"),
+    ],
+)
+def test_many_urgent_events_are_warned_of_when_they_are_most_of_all(
+    parameters: dict[str, str], urgent: int, received: int, level: str, todo: str
+) -> None:
+    finding = doctor.judge_urgency(parameters, urgent, received)
+
+    assert (finding.level, todo in finding.todo) == (level, True)
+
+
+def test_the_default_severity_is_named_only_if_it_makes_events_urgent() -> None:
+    assert "DefaultSeverity" not in doctor.judge_urgency({"DefaultSeverity": "error"}, 121, 121).todo
+
+
 # -- concurrency -----------------------------------------------------------------------------------------------------
 
-SIZES = {"QueueConcurrency": "10", "ThrottlingRateLimit": "200", "ReservedConcurrency": "0", "DeliveryMode": "direct"}
+SIZES = {"QueueConcurrency": "10", "ThrottlingRateLimit": "200", "ReservedConcurrency": "0"}
 
 
 @pytest.mark.parametrize(
@@ -569,16 +683,14 @@ SIZES = {"QueueConcurrency": "10", "ThrottlingRateLimit": "200", "ReservedConcur
         ({}, 10, "warn", "The worker may take all of them (QueueConcurrency=10)"),
         (
             {},
-            1000,
+            500,
             "warn",
-            "200 requests a second, each taking 8 s while PagerDuty is slow, are 1600 at once;\n990 are left",
+            "200 requests a second, 3 s each when PagerDuty stops answering, are\n600 at once; 490 are left",
         ),
-        ({}, 1000, "warn", "beside QueueConcurrency=10, for 123 requests a second."),
-        ({}, 1609, "warn", "1599 are left"),
-        ({}, 1610, "ok", ""),
-        ({"ThrottlingRateLimit": "123"}, 1000, "ok", ""),
-        ({"DeliveryMode": "queued"}, 1000, "ok", ""),
-        ({"DeliveryMode": "queued"}, 209, "warn", "each taking 1 s with a cold start, are 200 at once;\n199 are left"),
+        ({}, 500, "warn", "beside QueueConcurrency=10, for 163 a second."),
+        ({}, 609, "warn", "599 are left"),
+        ({}, 610, "ok", ""),
+        ({"ThrottlingRateLimit": "163"}, 500, "ok", ""),
         ({"ReservedConcurrency": "100"}, 900, "ok", ""),
         ({"ReservedConcurrency": "100"}, 10, "warn", "Lower it"),
     ],

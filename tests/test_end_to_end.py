@@ -43,8 +43,9 @@ def pagerduty(stack: LocalStack) -> Iterator[Sandbox]:
 
 
 def drain(stack: LocalStack) -> None:
-    """Wait until the worker has delivered everything in the queue."""
+    """Wait until the worker has delivered everything in the queue; then nothing waits that a later event could pass."""
     wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
+    stack.forget_flow()
 
 
 def post(

@@ -11,8 +11,9 @@ from samcli.yamlhelper import yaml_parse
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.page import MISBEHAVIOUR, Page, settings
 from local.page.samples import samples
-from local.stack import TEMPLATE, LocalStack
-from support import track
+from local.resources import TEMPLATE
+from local.stack import LocalStack
+from support import track, wait_until
 
 KEY = "checkout0checkout0checkout0check"
 FILES = [ROOT / "local" / "page" / name for name in ("index.html", "page.js", "page.css")]
@@ -128,8 +129,8 @@ def test_only_settings_of_the_mapping_can_be_tried(post: Callable[..., Any]) -> 
     ("mode", "codes"),
     [
         ("fine", ["delivered", "delivered"]),
-        ("limits", ["delivered", "pagerduty_rate_limited"]),
-        ("fails", ["pagerduty_unavailable", "pagerduty_unavailable"]),
+        ("limits", ["delivered", "queued"]),
+        ("fails", ["queued", "queued"]),
         ("refuses the key", ["routing_key_refused", "routing_key_refused"]),
         ("refuses events", ["pagerduty_rejected", "pagerduty_rejected"]),
     ],
@@ -140,6 +141,8 @@ def test_pagerduty_misbehaves_as_told(stack: LocalStack, post: Callable[..., Any
     post("/page/pagerduty", {"mode": mode, "limit": 1})
     answers = [post("/page/try", tried(track())).json()["answer"]["content"]["code"] for _ in range(2)]
     post("/page/pagerduty", {"mode": "fine", "limit": 1})
+    wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
+    stack.forget_flow()
 
     assert answers == codes
 

@@ -1,4 +1,4 @@
-"""Queued delivery through the whole stack: what becomes of an event when SQS or PagerDuty cannot take it."""
+"""The queue through the whole stack: what becomes of an event when SQS or PagerDuty does not accept it."""
 
 import json
 import time
@@ -20,7 +20,7 @@ SEND = "AmazonSQS.SendMessageBatch"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    with LocalStack(Options(delivery="queued", speed=30)) as running:
+    with LocalStack(Options(speed=30)) as running:
         yield running
 
 
@@ -109,9 +109,9 @@ def test_a_misspelt_service_is_told_to_rudderstack_instead_of_waiting_unseen(
 
 def test_a_retry_is_sent_once(stack: LocalStack, pagerduty: Sandbox) -> None:
     change = numbered(20) | {"integrations": {"pagerduty": {"type": "changeEvent"}}}
-    post(stack, change)
+    post(stack, [change])
     wait_until(lambda: len(pagerduty.changes) == 1)
-    post(stack, change)
+    post(stack, [change])
     wait_until(lambda: is_drained(stack))
 
     assert len(pagerduty.changes) == 1
@@ -133,9 +133,9 @@ def test_an_event_that_sqs_does_not_take_is_deferred_and_sent_again(stack: Local
     fail(stack.aws, choose)
     # At the same time, since botocore's attempts take seconds.
     with ThreadPoolExecutor() as threads:
-        answers = list(threads.map(lambda event: post(stack, event), events))
+        answers = list(threads.map(lambda event: post(stack, [event]), events))
     fail(stack.aws, None)
-    again = [post(stack, event)[0] for event in events]
+    again = [post(stack, [event])[0] for event in events]
     wait_until(lambda: is_drained(stack))
 
     assert [(status, answer["code"]) for status, answer in answers] == [(503, "queue_unavailable")] * 3

@@ -16,11 +16,12 @@ from urllib.parse import quote
 from flask import Flask, Response, abort, jsonify, request
 from samcli.yamlhelper import yaml_parse
 
-from local.options import RATE_LIMIT, Options
+from local.options import MAPPING_SETTINGS, RATE_LIMIT, Options
 from local.page.samples import page, samples, storm
 from local.page.watch import SHOWN_INCIDENTS, Storm, Watch
+from local.resources import TEMPLATE
 from local.sandbox import Fault, Received, Sandbox
-from local.stack import TEMPLATE, LocalStack
+from local.stack import LocalStack
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -37,15 +38,6 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-# Settings of the API's function that can be tried, as far as the template has them.
-_SETTINGS: Final = (
-    "DEDUP_KEY_FIELD",
-    "DEFAULT_SEVERITY",
-    "DEFAULT_SOURCE",
-    "SERVICE_FIELD",
-    "SUMMARY_TEMPLATE",
-    "EXTRA_DETAILS",
-)
 _MAX_STORM: Final = 5_000
 # Critical events while a storm lasts, and the seconds between two of them.
 _PAGES: Final = 20
@@ -153,7 +145,6 @@ class Page:
         return jsonify(
             samples=samples(),
             services=list(options.routing_keys),
-            delivery=options.delivery,
             settings=settings(self.stack.settings),
             is_real=options.pagerduty_url is not None,
             rate_limit=options.rate_limit or RATE_LIMIT,
@@ -167,9 +158,7 @@ class Page:
         if path == "/events" and wanted["service"] != "default":
             path = f"/events/{quote(str(wanted['service']), safe='')}"
         body = str(wanted["body"]).encode("utf-8", "replace")
-        chosen = {
-            name: str(value) for name, value in wanted["settings"].items() if name in {*_SETTINGS, "DELIVERY_MODE"}
-        }
+        chosen = {name: str(value) for name, value in wanted["settings"].items() if name in MAPPING_SETTINGS}
         started = time.monotonic()
         preview = self._answer(f"{path}?preview=true", body, chosen)
         answer = None
@@ -256,7 +245,7 @@ def settings(current: Mapping[str, str]) -> list[dict[str, Any]]:
     template: Any = yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
     variables = template["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
     described = []
-    for name in _SETTINGS:
+    for name in MAPPING_SETTINGS:
         if name in variables:
             parameter = variables[name]["Ref"]
             about = template["Parameters"][parameter]

@@ -68,7 +68,6 @@ function fillForm() {
   $("sample").append(...groups.values());
   $("service").append(...start.services.map((name) => el("option", {}, name)),
     el("option", { value: "nobody-set-this-up" }, "one without a routing key"));
-  $("delivery").value = start.delivery;
   $("rate-limit").textContent = start.rate_limit;
   for (const setting of start.settings) {
     const id = `setting-${setting.name}`;
@@ -125,7 +124,6 @@ function settingsUnlike(usual, called) {
 
 function showSamconfig() {
   const lines = settingsUnlike("default", "parameter");
-  if ($("delivery").value !== "direct") lines.push(["DeliveryMode", $("delivery").value]);
   const quoted = lines.map(([name, value]) => /^[\w./-]+$/.test(value)
     ? `${name}=${value}` : `${name}="${value.replace(/["\\]/g, "\\$&")}"`);
   $("samconfig").textContent = ["parameter_overrides = [",
@@ -135,7 +133,6 @@ function showSamconfig() {
 // What is clicked while an answer is awaited comes after it.
 function tryIt(send, changed = settingsUnlike("value", "name")) {
   const settings = Object.fromEntries(changed);
-  if ($("delivery").value !== start.delivery) settings.DELIVERY_MODE = $("delivery").value;
   const wanted = { path, service: $("service").value, body: $("event").value, settings, send };
   if (send) renewIds();
   trying = trying.then(() => answer(wanted));
@@ -573,7 +570,6 @@ async function main() {
   fillForm();
   $("sample").addEventListener("change", useSample);
   $("service").addEventListener("change", showPath);
-  $("delivery").addEventListener("change", showSamconfig);
   $("setting-fields").addEventListener("input", showSamconfig);
   $("event").addEventListener("input", () => mark(new Map()));
   $("event").addEventListener("scroll", () => { $("gutter").scrollTop = $("event").scrollTop; });
