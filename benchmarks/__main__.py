@@ -48,7 +48,6 @@ def _measure() -> Iterator[Figure]:
         yield figures.hundred_events(around)
         if emulator():
             yield figures.cold(around, packages)
-            yield figures.cold_queued(around, packages)
         yield from figures.growth(around)
         yield figures.memory(around)
 

@@ -1,10 +1,11 @@
-"""SSM and SQS with the secrets and the queues in place, as a process: prints where they are, serves until killed."""
+"""The local AWS with the secrets and the queues in place, as a process: prints where they are, serves until killed."""
 
 import json
 import threading
 
 from benchmarks.surroundings import SECRETS
 from local.aws import Aws
+from local.resources import create_queues
 
 
 def main() -> None:
@@ -12,10 +13,8 @@ def main() -> None:
     with Aws() as aws:
         for name, value in SECRETS.items():
             aws.client("ssm").put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
-        where = {"url": aws.url}
-        for name in ("queue", "dead_letter_queue"):
-            queue = aws.client("sqs").create_queue(QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})
-            where[f"{name}_url"] = queue["QueueUrl"]
+        queue_url, dead_letter_queue_url = create_queues(aws.client("sqs"), "benchmark")
+        where = {"url": aws.url, "queue_url": queue_url, "dead_letter_queue_url": dead_letter_queue_url}
         print(json.dumps(where), flush=True)
         threading.Event().wait()
 

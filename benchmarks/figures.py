@@ -13,13 +13,11 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-
-import urllib3
 
 from benchmarks.packed import BASELINES, Packed
 from benchmarks.surroundings import ROOT, Context, Surroundings, request
@@ -102,40 +100,42 @@ def mapping() -> Figure:
 
 
 def warm(surroundings: Surroundings) -> Figure:
-    """Answer a request on a warm start, against a bare POST of the same body to the same server."""
-    with handler(surroundings.direct) as answer:
+    """Answer a request on a warm start, against a handler with one `update_item` and a bare POST of the same body."""
+    with handler(surroundings.environment()) as answer:
         event = request()
-        body = _posted_body(event)
-        http = urllib3.PoolManager()
-        url = f"{surroundings.direct['PAGERDUTY_URL']}/v2/enqueue"
-
-        def post() -> None:
-            http.request("POST", url, body=body, headers={"content-type": "application/json"})
-
-        return ratio("warm start", lambda: answer(event), post, 2000, 2.0)
+        baseline, context = _baseline("direct"), Context()
+        baseline_event = {"body": _posted_body(event).decode()}
+        return ratio("warm start", lambda: answer(event), lambda: baseline(baseline_event, context), 500, 2.0)
 
 
 def warm_queued(surroundings: Surroundings) -> Figure:
-    """Answer a request on a warm start in queued delivery, against a handler with one `send_message`."""
+    """Answer a request whose event is enqueued, behind others of its service, against one `send_message`."""
     numbers = iter(range(1_000_000))
-    with handler(surroundings.queued) as answer:
+    with handler(surroundings.environment()) as answer:
+        answer(_hundred(numbers))
         send = _sender(numbers)
-        return ratio("warm start, queued", lambda: answer(_numbered(numbers)), send, 300, 2.0)
+        return ratio("warm start, enqueued", lambda: answer(_numbered(numbers)), send, 300, 2.0)
 
 
 def hundred_events(surroundings: Surroundings) -> Figure:
     """Answer a request with 100 events, which go through the queue, against a handler with one `send_message`."""
     numbers = iter(range(1_000_000, 2_000_000))
-    with handler(surroundings.direct) as answer:
+    with handler(surroundings.environment()) as answer:
         rounds = 50
         many = iter([_hundred(numbers) for _ in range(rounds + 1)])
         return ratio("100 events in one request", lambda: answer(next(many)), _sender(numbers), rounds, 15.0)
 
 
+def _baseline(name: str) -> Callable[[dict[str, Any], Context], object]:
+    if str(BASELINES) not in sys.path:
+        sys.path.insert(0, str(BASELINES))
+    found: Callable[[dict[str, Any], Context], object] = importlib.import_module(name).lambda_handler
+    return found
+
+
 def _sender(numbers: Iterator[int]) -> Callable[[], None]:
-    """Let the baseline of queued delivery send a message, each time another one."""
-    sys.path.insert(0, str(BASELINES))
-    baseline = importlib.import_module("queued").lambda_handler
+    """Let the baseline send a message, each time another one."""
+    baseline = _baseline("queued")
 
     def send() -> None:
         context = Context()
@@ -156,7 +156,7 @@ def _hundred(numbers: Iterator[int]) -> dict[str, Any]:
 
 def growth(surroundings: Surroundings) -> Iterator[Figure]:
     """Time ten times the custom details, and ten times the body, against ten times the time of the step before."""
-    with handler(surroundings.direct) as answer:
+    with handler(surroundings.environment()) as answer:
         for name, make in (("custom details", _with_entries), ("KB of body", _with_kilobytes)):
             before = None
             for size in (1, 10, 100, 1000):
@@ -176,16 +176,8 @@ def growth(surroundings: Surroundings) -> Iterator[Figure]:
 
 def cold(surroundings: Surroundings, packed: Packed) -> Figure:
     """Start the function and answer once, against a handler that does no more than it has to."""
-    return _cold("cold start", surroundings.direct, packed, "direct")
-
-
-def cold_queued(surroundings: Surroundings, packed: Packed) -> Figure:
-    """Start it and answer once in queued delivery, against the same with one `send_message`."""
-    return _cold("cold start, queued", surroundings.queued, packed, "queued")
-
-
-def _cold(name: str, environment: Mapping[str, str], packed: Packed, baseline: str) -> Figure:
-    theirs = Function("baseline", packed.baselines, f"{baseline}.lambda_handler", 9, environment)
+    environment = surroundings.environment()
+    theirs = Function("baseline", packed.baselines, "direct.lambda_handler", 9, environment)
     # Python compiles what it finds no bytecode of in the virtual environment: on Lambda the SDK has it.
     _first_answer(theirs)
     # /var/task is read-only.
@@ -193,7 +185,7 @@ def _cold(name: str, environment: Mapping[str, str], packed: Packed, baseline: s
     ours = Function("ours", packed.ours, "app.lambda_handler", 9, read_only)
     theirs = replace(theirs, environment=read_only)
     value, base = in_turns(lambda: _first_answer(ours), lambda: _first_answer(theirs), 15)
-    return Figure(name, "ms", value * MILLISECONDS, base * MILLISECONDS, 1.15)
+    return Figure("cold start", "ms", value * MILLISECONDS, base * MILLISECONDS, 1.15)
 
 
 def _first_answer(function: Function) -> float:
@@ -225,7 +217,7 @@ def memory(surroundings: Surroundings) -> Figure:
         output = subprocess.run(  # noqa: S603 -- our own program
             [sys.executable, "-m", "benchmarks.peak", str(events)],
             input=json.dumps(request()),
-            env={**os.environ, **surroundings.direct, "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
+            env={**os.environ, **surroundings.environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
             check=True,
             capture_output=True,
             text=True,
@@ -248,19 +240,19 @@ def package(packed: Packed) -> Figure:
 
 
 @contextlib.contextmanager
-def handler(environment: Mapping[str, str]) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+def handler(environment: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     """Yield the function's handler, made for this environment, with its log going nowhere; a wrong answer raises."""
     os.environ.update(environment)
-    import app  # noqa: PLC0415 -- it reads the environment
-    import parts  # noqa: PLC0415 -- the same
+    import app  # noqa: PLC0415 -- the function's modules are imported only once they are measured
+    from dependencies import Dependencies  # noqa: PLC0415 -- the same
 
-    parts.parts.cache_clear()
+    deps = Dependencies.from_environment(os.environ)
     context: Any = Context()
     with Path(os.devnull).open("w") as nowhere:
 
         def answer(event: dict[str, Any]) -> dict[str, Any]:
             with contextlib.redirect_stdout(nowhere):
-                response = app.lambda_handler(event, context)
+                response = app.handle(event, context, deps)
             if response["statusCode"] != 200:  # noqa: PLR2004 -- the one that a benchmark is about
                 raise RuntimeError(f"answered {response}")
             return response

@@ -1,4 +1,4 @@
-"""What the function needs around it while it is measured: PagerDuty, SSM, SQS, each in a process of its own."""
+"""What the function needs while it is measured: PagerDuty and AWS, each in a process of its own."""
 
 import contextlib
 import json
@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import boto3
 import botocore
 
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
+from local.resources import create_flow_table
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # Mozilla's list, as any system has it: reading it is a part of every cold start.
@@ -23,14 +26,20 @@ _CERTIFICATES: Final = Path(botocore.__file__).with_name("cacert.pem")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where everything is, as the function's environment in direct delivery."""
+    """Where everything is, as the function's environment without a table."""
 
-    direct: dict[str, str]
+    without_table: dict[str, str]
 
-    @property
-    def queued(self) -> dict[str, str]:
-        """The environment in queued delivery."""
-        return self.direct | {"DELIVERY_MODE": "queued"}
+    def environment(self) -> dict[str, str]:
+        """Return an environment with a table of its own: in another one a lease may last from an earlier figure."""
+        dynamodb = boto3.client(
+            "dynamodb",
+            endpoint_url=self.without_table["AWS_ENDPOINT_URL"],
+            region_name="us-east-1",
+            aws_access_key_id="benchmark",
+            aws_secret_access_key="benchmark",  # noqa: S106 -- the local AWS takes any
+        )
+        return {**self.without_table, "FLOW_TABLE": create_flow_table(dynamodb, str(uuid.uuid4()))}
 
 
 class Context:
@@ -57,8 +66,9 @@ def surroundings() -> Iterator[Surroundings]:
                 "AWS_SECRET_ACCESS_KEY": "benchmark",
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_ENDPOINT_URL": aws["url"],
+                # So many that flow control admits each event.
+                "CALLS_PER_MINUTE": "100000000",
                 "DEAD_LETTER_QUEUE_URL": aws["dead_letter_queue_url"],
-                "DELIVERY_MODE": "direct",
                 "PAGERDUTY_URL": f"https://127.0.0.1:{port}",
                 "PARAMETER_PREFIX": PREFIX,
                 "POWERTOOLS_SERVICE_NAME": "rudderstack-pagerduty",

@@ -1,4 +1,4 @@
-"""The bare minimum of queued delivery: reads one parameter and sends one message."""
+"""The bare minimum of an event that is enqueued: reads one parameter and sends one message."""
 
 import os
 from typing import Any
