@@ -170,7 +170,7 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
         return queued
     # The queue does not accept a page about which PagerDuty was not asked. Out of order beats not at all.
     routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
-    return post(event, routing_key, deps, deadline, limit=limit)
+    return replace(post(event, routing_key, deps, deadline, limit=limit), reason=queued.code, is_urgent=True)
 
 
 def _enqueue_batch(events: Sequence[Event], deps: Dependencies, deadline: float) -> list[Outcome]:

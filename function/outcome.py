@@ -90,8 +90,8 @@ class Outcome:
 
     `message_id` and `dedup_key` say whose outcome it is, `warnings` what was repaired, `call` how PagerDuty answered
     when it was called. `content` is the PagerDuty event, in a preview only. `reason` is the code for which an event was
-    enqueued, `is_urgent` that flow control let it go ahead, and `without_lease` that the order of its incident is not
-    kept, since DynamoDB did not answer.
+    enqueued, or for which a page was posted although earlier events are queued; `is_urgent` says that flow control
+    lets it go ahead, and `without_lease` that the order of its incident is not kept, since DynamoDB did not answer.
     """
 
     code: str

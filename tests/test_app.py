@@ -309,7 +309,9 @@ def test_without_dynamodb_events_are_enqueued_and_the_log_says_that_their_order_
     assert [(line["reason"], line["without_lease"]) for line in events] == [("flow_control_unavailable", True)] * 2
 
 
-def test_a_page_that_the_queue_does_not_accept_is_posted_if_pagerduty_was_not_asked(endpoint: Endpoint) -> None:
+def test_a_page_that_the_queue_does_not_accept_is_posted_if_pagerduty_was_not_asked(
+    endpoint: Endpoint, log: io.StringIO
+) -> None:
     endpoint.post([track(messageId="m-0")])
     fail(
         endpoint.aws,
@@ -321,6 +323,7 @@ def test_a_page_that_the_queue_does_not_accept_is_posted_if_pagerduty_was_not_as
     )
 
     assert (page.status, page.content["status"]) == (200, "delivered")
+    assert [line["reason"] for line in lines(log) if line["code"] == "delivered"] == ["queue_unavailable"]
     assert (warning.status, warning.content["code"]) == (503, "queue_unavailable")
 
 
