@@ -19,8 +19,8 @@ T = TypeVar("T")
 # A throttled call is answered at once, so that four attempts with their pauses are over within seconds; how long all
 # of them may take is for the caller of `call_with_deadline` to say.
 CLIENT_CONFIG: Final = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 4})
-# DynamoDB has a second in all. In this mode it is retried after 50, 100 and 200 ms (`botocore/data/_retry.json`), in the
-# other one after up to a second.
+# DynamoDB has a second in all. In this mode it is retried after 50, 100 and 200 ms (`botocore/data/_retry.json`); in
+# the other one, after up to a second.
 DYNAMODB_CONFIG: Final = CLIENT_CONFIG.merge(Config(retries={"mode": "legacy", "total_max_attempts": 4}))
 # What `call_with_deadline` may raise.
 AWS_ERRORS: Final = (BotoCoreError, ClientError, TimeoutError)

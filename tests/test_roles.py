@@ -1,5 +1,6 @@
 """Each function asks AWS only for what its role in the template allows: one forbidden name denies the whole call."""
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from chaos.faults import Fault, fail
 from infrastructure import deployed, listed, transform
 from local.aws import DYNAMODB
-from support import Endpoint, track
+from support import Clock, Endpoint, track
 
 Calls = list[tuple[str, str]]
 
@@ -76,13 +77,16 @@ def test_the_api_function_asks_for_what_its_role_allows(endpoint: Endpoint, aske
     assert forbidden(asked, allowed("ApiFunctionRole", endpoint)) == []
 
 
-def test_the_worker_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Calls) -> None:
+def test_the_worker_asks_for_what_its_role_allows(
+    make_endpoint: Callable[..., Endpoint], clock: Clock, asked: Calls
+) -> None:
+    endpoint = make_endpoint(clock=clock)
     endpoint.sandbox.misbehave = lambda call: (
         Fault.answer(400, {"status": "invalid event", "message": "no"}) if call.number == 1 else None
     )
     endpoint.post([track(), track(messageId="m-2"), track(properties={"dedupKey": "other"})])
     records = endpoint.received(endpoint.deps.settings.queue_url)
-    endpoint.deps.credentials.invalidate_routing_keys("default")
+    clock.now += 300  # from which on the secrets are read again
     asked.clear()
     endpoint.work(records)
 
