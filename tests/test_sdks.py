@@ -215,7 +215,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.requests: list[Answered] = []
-        self.stack = LocalStack(Options(speed=30), on_answer=self._note)
+        self.stack = LocalStack(Options(speed=30, rate_limit=None), on_answer=self._note)
 
     @property
     def statuses(self) -> list[int]:
@@ -384,7 +384,7 @@ def test_a_wrong_write_key_is_reported_once_and_not_tried_again(sdk: Sdk, endpoi
         Failed(
             401,
             "unauthorized",
-            "Expected the shared secret as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
+            "Expected the token as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
         )
     ]
     assert endpoint.statuses == [401]
@@ -456,7 +456,7 @@ def test_the_documented_snippet_tells_what_was_not_sent_and_why(sdk: Sdk, endpoi
     printed = sdk.run(snippets(endpoint.stack.url, "the-write-key-of-somebody-else"))
 
     assert "not sent" in printed
-    assert "Expected the shared secret as Authorization: Bearer" in printed
+    assert "Expected the token as Authorization: Bearer" in printed
     assert endpoint.statuses == [401]
 
 
