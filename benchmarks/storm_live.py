@@ -60,7 +60,7 @@ class Arrivals:
 
 
 def main() -> int:
-    """Run the storm and print what came of it; return 0 if all targets are met."""
+    """Run the storm and print the result; return 0 if all targets are met."""
     arrivals = Arrivals()
     with LocalStack(Options(rate_limit=RATE_LIMIT), on_received=arrivals.note) as stack:
         url = f"{stack.url}/events"

@@ -191,7 +191,7 @@ def preview_lines(name: str, answer: dict[str, Any]) -> list[str]:
     lines = []
     for number, result in enumerate(results, start=1):
         heading = name if len(results) == 1 else f"{name}, event {number}"
-        lines.append(f"{heading}: {result['message'].removesuffix('; nothing was')}")
+        lines.append(f"{heading}: {result['message'].removesuffix(' Nothing was sent.')}")
         lines += [f"  warning: {warning}" for warning in result.get("warnings", ())]
         if "event" in result:
             lines += json.dumps(result["event"], indent=2, ensure_ascii=False).splitlines()

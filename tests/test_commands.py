@@ -410,7 +410,7 @@ def test_run_shows_what_becomes_of_ones_own_events_by_the_settings_of_the_enviro
   }
 }
 """
-    becomes = "This alert event (trigger) would be sent to PagerDuty service default\n"
+    becomes = "Would send this alert event (trigger) to PagerDuty service default.\n"
 
     assert command.process.returncode == 0, output
     assert output.startswith(
@@ -443,7 +443,7 @@ def test_serve_shows_each_request_what_came_of_it_and_what_the_worker_does(servi
     assert [line[10:] for line in output.splitlines() if line[2:3] == line[5:6] == ":"] == [
         "POST /events",
         "  PagerDuty  202 alert trigger disk-full",
-        "  answer     200 delivered PagerDuty took the event",
+        "  answer     200 delivered PagerDuty accepted the event",
         "POST /events",
         "  answer     200 queued 2 events: 1 queued, 1 rejected",
         "    event 1    queued disk-full",

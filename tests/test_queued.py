@@ -20,7 +20,7 @@ SEND = "AmazonSQS.SendMessageBatch"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    with LocalStack(Options(speed=30)) as running:
+    with LocalStack(Options(speed=30, rate_limit=None)) as running:
         yield running
 
 

@@ -215,7 +215,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.requests: list[Answered] = []
-        self.stack = LocalStack(Options(speed=30), on_answer=self._note)
+        self.stack = LocalStack(Options(speed=30, rate_limit=None), on_answer=self._note)
 
     @property
     def statuses(self) -> list[int]:
