@@ -70,9 +70,10 @@ HANGS: Final = Failure.hang(10.0)
 # Ways in which SSM fails after a process was struck, one after the other, and for how many calls.
 SSM_FAILURES: Final = (THROTTLED, FAILED, THROTTLED, FAILED, HANGS)
 SSM_CALLS: Final = 4
-# The same for DynamoDB, after so many calls: botocore repeats the first failures of a call.
+# The same for DynamoDB, each for calls about one service, since botocore tries a call four times; and how many calls
+# there are to each such time.
 DYNAMODB_EVERY: Final = 400
-DYNAMODB_CALLS: Final = 3
+DYNAMODB_CALLS: Final = 4
 DYNAMODB_FAILURES: Final = {
     "DynamoDB 500": FAILED,
     "DynamoDB throttled": THROTTLED,
@@ -107,7 +108,7 @@ class FaultPlan:
         services = {job.event["messageId"]: job.service for job in plan.jobs}
         every = plan.ids("delivered")
         # The events of the other services go directly for longer.
-        faulty = [each for each in every if services[each][-1] not in "159"]
+        faulty = [each for each in every if services[each][-1] not in "13579"]
         few = [each for each in faulty if services[each] != "default"]
         for kind, (share, _) in AT_PAGERDUTY.items():
             self._deal(self._at_pagerduty, kind, share, few if kind in CLOSES_BUDGET else faulty)
@@ -121,8 +122,9 @@ class FaultPlan:
         self._ssm_failures = itertools.cycle(SSM_FAILURES)
         self._ssm_failure = SSM_FAILURES[0]
         self._ssm_left = 0
-        self._dynamodb_calls = 0
-        self._dynamodb_kinds = itertools.cycle(kind for kind in DYNAMODB_FAILURES for _ in range(DYNAMODB_CALLS))
+        self._dynamodb_calls = itertools.count(1)
+        self._dynamodb_kinds = itertools.cycle(DYNAMODB_FAILURES)
+        self._at_dynamodb: defaultdict[str, list[str]] = defaultdict(list)
         # One thread, since what is asked how a call fails must not block.
         self._striker = ThreadPoolExecutor(1, thread_name_prefix="striker")
 
@@ -192,7 +194,7 @@ class FaultPlan:
             self.faults["SSM fails"] += 1
             return self._ssm_failure
         if action == "UpdateItem":
-            return self._at_dynamodb_call()
+            return self._at_dynamodb_call(request["Key"]["service"]["S"])
         if action in ("SendMessage", "SendMessageBatch"):
             for entry in request.get("Entries", [request]):
                 found = EVENT_ID.search(entry["MessageBody"])
@@ -203,13 +205,15 @@ class FaultPlan:
                     return Failure.entries(entry["Id"]) if fails_entry else AT_QUEUE[kind][1]
         return None
 
-    def _at_dynamodb_call(self) -> Failure | None:
+    def _at_dynamodb_call(self, service: str) -> Failure | None:
         kind, _, failure = self._stretch()
         if failure is None:
-            self._dynamodb_calls += 1
-            if self._dynamodb_calls % DYNAMODB_EVERY >= DYNAMODB_CALLS:
+            kinds = self._at_dynamodb[service]
+            if next(self._dynamodb_calls) % DYNAMODB_EVERY == 0:
+                kinds += [next(self._dynamodb_kinds)] * DYNAMODB_CALLS
+            if not kinds:
                 return None
-            kind = next(self._dynamodb_kinds)
+            kind = kinds.pop(0)
             failure = DYNAMODB_FAILURES[kind]
         self.faults[kind] += 1
         return failure
