@@ -1,23 +1,22 @@
 """A run: RudderStack's router sends through a stack of its own while everything around the functions fails."""
 
 import json
+import logging
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import urllib3
 
-from chaos.plan import Mode, Plan, plan
-from chaos.reckoning import Reckoning, reckon
-from chaos.router import BATCH_SIZE, Job, Router, Rules
-from chaos.weather import EVENT_ID, Weather, caller_of, sandbox_of
+from chaos.fault_plan import CALLS_PER_MINUTE, EVENT_ID, FaultPlan
+from chaos.plan import Plan, plan
+from chaos.report import Report
+from chaos.router import Job, Router, Rules
 from local.options import LOCAL_TOKEN, Options
-from local.runtime import Runtime
 from local.stack import LocalStack
 
 # The router's waiting times are divided by this: 10 to 300 seconds become 0.1 to 3, its three hours become 108 s.
@@ -31,33 +30,50 @@ HEADERS: Final = {"X-Api-Key": LOCAL_TOKEN}
 ANSWERS_LOST: Final = 0.05
 
 
-def run(mode: Mode, *, events: int, incidents: int, seed: int) -> Reckoning:
-    """Send events through a stack of its own, wait until all has arrived, and reckon."""
-    name = f"{seed} {mode.name}"
-    made_up = plan(events, incidents, name)
+def run(*, events: int, incidents: int, seed: int) -> Report:
+    """Send events through a stack of its own, wait until all have arrived, and report."""
+    sent = plan(events, incidents, str(seed))
     log: list[str] = []
-    options = Options(delivery=mode.delivery, rate_limit=None, speed=QUEUE_SPEED)
-    with LocalStack(options, on_log=log.append) as stack:
-        _warm_up(stack, made_up.senders)
-        died = _count_deaths(caller_of(stack, mode))
-        weather = Weather(stack, mode, made_up, name)
-        router = Router(
-            f"{stack.url}/events",
-            HEADERS,
-            Rules(batch_size=BATCH_SIZE if mode.batched else 0, workers=made_up.senders, speed=SPEED),
-            _loses(made_up, name),
-        )
-        began = time.monotonic()
-        weather.begin()
-        records = router.deliver(made_up.jobs, PATIENCE)
-        waiting = _drain(stack)
-        weather.end()
-        result = Reckoning(mode, len(made_up.jobs), seconds=time.monotonic() - began, faults=weather.faults)
-        result.put_back = stack.event_source.failures
-        if waiting:
-            result.problems.append(f"{waiting} messages are still in the queue")
-        reckon(result, made_up, records, sandbox_of(stack), _dead_letters(stack), died, _merged(log))
-    return result
+    routing_keys = {name: f"chaos{n:027}" for n, name in enumerate(sent.services)}
+    options = Options(services=routing_keys, rate_limit=None, speed=QUEUE_SPEED)
+    environment = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
+    with LocalStack(options, on_log=log.append, environment=environment) as stack:
+        try:
+            return _run(stack, sent, str(seed), log)
+        except KeyboardInterrupt:
+            # Requests that are under way are neither waited for, nor do their failures matter.
+            logging.disable()
+            stack.runtime.close()
+            stack.worker.close()
+            raise
+
+
+def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report:
+    if stack.sandbox is None:
+        raise RuntimeError("The stack has no sandbox")
+    _warm_up(stack, sent.senders)
+    died: list[str] = []
+    stack.runtime.on_invoked = stack.worker.on_invoked = _note_deaths(died)
+    faults = FaultPlan(stack, stack.sandbox, sent, seed)
+    router = Router(stack.url, HEADERS, Rules(workers=sent.senders, speed=SPEED), _loses(sent, seed))
+    began = time.monotonic()
+    faults.begin()
+    records = router.deliver(sent.jobs, PATIENCE)
+    waiting = _drain(stack)
+    faults.end()
+    return Report(
+        sent,
+        records,
+        stack.sandbox.received,
+        stack.sandbox.incidents,
+        _dead_letters(stack),
+        Counter(died),
+        list(_lines_of_events(log)),
+        faults=faults.faults,
+        waiting=waiting,
+        delayed=stack.event_source.failures,
+        seconds=time.monotonic() - began,
+    )
 
 
 def _warm_up(stack: LocalStack, senders: int) -> None:
@@ -68,37 +84,30 @@ def _warm_up(stack: LocalStack, senders: int) -> None:
     def post(_: int) -> int:
         return urllib3.request("POST", url, json=body, headers=HEADERS, timeout=60, retries=False).status
 
-    with ThreadPoolExecutor(senders) as threads:
-        list(threads.map(post, range(senders)))
+    list(ThreadPoolExecutor(senders).map(post, range(senders)))
 
 
-def _count_deaths(runtime: Runtime) -> Counter[str]:
-    """Count, from now on, the events that a process had in its hands when it was killed or ran out of time."""
-    died: Counter[str] = Counter()
-    lock = threading.Lock()
+def _note_deaths(died: list[str]) -> Callable[[object, str, str], None]:
+    """Return what notes the events that a process held when it was killed or ran out of time."""
 
-    def note(_: object, event: str, answer: str) -> None:
+    def on_invoked(_: object, event: str, answer: str) -> None:
         with suppress(ValueError):  # A time-out is told in plain words.
             if json.loads(answer).keys() & {"statusCode", "batchItemFailures"}:
                 return
-        with lock:
-            # A message names its event twice: as message_id, and in the custom details.
-            died.update(set(EVENT_ID.findall(event)))
+        # A message names its event twice: as message_id, and in the custom details.
+        died.extend(set(EVENT_ID.findall(event)))
 
-    runtime.on_invoked = note
-    return died
+    return on_invoked
 
 
-def _loses(plan: Plan, seed: str) -> Callable[[Sequence[Job]], bool]:
+def _loses(sent: Plan, seed: str) -> Callable[[Sequence[Job]], bool]:
     """Choose requests whose answer does not reach the sender, which sends them again though they were accepted."""
     chance = random.Random(seed)  # noqa: S311 -- repeatable, not secret
-    ids = {each for each in plan.fates if chance.random() < ANSWERS_LOST}
-    lock = threading.Lock()
+    ids = {each for each in sent.fates if chance.random() < ANSWERS_LOST}
 
     def loses(jobs: Sequence[Job]) -> bool:
-        with lock:
-            chosen = ids.intersection(job.event["messageId"] for job in jobs)
-            ids.difference_update(chosen)
+        chosen = ids.intersection(job.event["messageId"] for job in jobs)
+        ids.difference_update(chosen)
         return bool(chosen)
 
     return loses
@@ -107,9 +116,8 @@ def _loses(plan: Plan, seed: str) -> Callable[[Sequence[Job]], bool]:
 def _drain(stack: LocalStack) -> int:
     """Wait until the queue is empty; return how many messages it still holds."""
     give_up = time.monotonic() + PATIENCE
-    pause = threading.Event()
     while (waiting := stack.count_messages(stack.queue_url)) and time.monotonic() < give_up:
-        pause.wait(0.1)
+        time.sleep(0.1)
     return waiting
 
 
@@ -126,7 +134,9 @@ def _dead_letters(stack: LocalStack) -> dict[str, str]:
     return letters
 
 
-def _merged(log: Iterable[str]) -> set[str]:
-    """Find the events that the worker says it merged: PagerDuty would show nothing of them."""
-    lines = [json.loads(line) for line in log if '"outcome":"merged"' in line]
-    return {line["message_id"] for line in lines}
+def _lines_of_events(log: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the log's lines about events; one that its process could not finish is not JSON."""
+    for line in log:
+        with suppress(ValueError):
+            if line.startswith("{") and (content := json.loads(line)).get("message") == "event":
+                yield content

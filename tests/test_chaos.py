@@ -1,113 +1,143 @@
-"""The reckoning of `make chaos`, whose runs are a step of `.ci/run` of their own."""
+"""`make chaos` reports what was promised and not kept; its runs are a step of `.ci/run` of their own."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import urllib3
 
-from chaos import __main__ as program
-from chaos.plan import MODES, plan
-from chaos.reckoning import Reckoning, wrong_answers, wrong_ends, wrong_incidents, wrong_order, wrong_repeats
+from chaos.__main__ import main
+from chaos.plan import Plan, plan
+from chaos.report import Report
 from chaos.router import Record, Request
-from local.sandbox import Sandbox
+from local.sandbox import Received, Sandbox
 from support import ROUTING_KEY
 
-
-def test_a_seed_decides_what_is_sent() -> None:
-    assert plan(200, 20, "1") == plan(200, 20, "1")
-    assert plan(200, 20, "1") != plan(200, 20, "2")
-
-
-def test_a_plan_has_as_many_events_as_it_should_and_every_incident_ends() -> None:
-    assert len(PLAN.jobs) == 200
-    assert {PLAN.ends[key, "resolve"] for key in PLAN.lives} == {life[-1] for life in PLAN.lives.values()}
-    assert {PLAN.fates[each] for each in PLAN.fates} == {"delivered", "refused", "poison"}
-
-
-# -- the reckoning sees what it is there for -------------------------------------------------------------------------
-
 PLAN = plan(200, 20, "1")
-DELIVERED = PLAN.ids("delivered")
-TRIGGER = PLAN.lives["incident-0"][0]
-LAST_TRIGGER = [each for each in PLAN.lives["incident-0"] if each not in PLAN.ends.values()][-1]
 CHANGE = next(job.event["messageId"] for job in PLAN.jobs if "integrations" in job.event)
-RECORDS = [Record(job, "delivered", 1, (Request((n,), 0.0, 0.1, 200),)) for n, job in enumerate(PLAN.jobs)]
+# An incident that ends with its resolve, and one that is opened again after it.
+CLOSED = next(key for key, life in PLAN.lives.items() if life[-1] == PLAN.ends[key, "resolve"] and len(life) > 2)
+REOPENED = next(key for key, life in PLAN.lives.items() if life[-1] != PLAN.ends[key, "resolve"])
+RESOLVE = PLAN.ends[CLOSED, "resolve"]
 
 
-def reckoning(mode: str = "direct") -> Reckoning:
-    return Reckoning(MODES[mode], len(PLAN.jobs))
+def posted(sent: Plan, order: Callable[[list[str]], list[str]] = lambda ids: ids) -> Report:
+    """Return the report of a run in which PagerDuty got each event once, in this order, and half were queued."""
+    events = {job.event["messageId"]: job.event for job in sent.jobs}
+    sandbox = Sandbox()
+    for number, message_id in enumerate(order([each for each in events if sent.fates[each] == "delivered"])):
+        properties = events[message_id]["properties"]
+        details = {"severity": properties["severity"], "custom_details": properties["customDetails"], "summary": "s"}
+        event = {"payload": details, "dedup_key": properties.get("dedupKey"), "event_action": properties.get("action")}
+        if event["event_action"] in ("acknowledge", "resolve"):
+            del event["payload"]
+        took_effect = event["dedup_key"] is None or sandbox.apply(
+            {"routing_key": ROUTING_KEY, **event}, event["dedup_key"]
+        )
+        call = Received("alert", "/v2/enqueue", event, 202, (), accepted=took_effect, number=number)
+        sandbox.received.append(call)
+    records = []
+    letters = {}
+    for number, job in enumerate(sent.jobs):
+        fate = sent.fates[job.event["messageId"]]
+        status = "rejected" if fate == "refused" else "queued" if fate == "poison" or number % 2 else "delivered"
+        row = f'{{"status": "{status}", "message": "properties.action"}}'
+        request = Request((number,), 0.0, 0.1, 200, f'{{"status": "{status}", "results": [{row}]}}')
+        records.append(Record(number, job, [request], 1, outcome="aborted" if fate == "refused" else "delivered"))
+        if fate == "poison":
+            letters[job.event["messageId"]] = "invalid event: this event is poison"
+    return Report(sent, records, sandbox.received, sandbox.incidents, letters)
 
 
-def test_an_event_that_did_not_arrive_is_lost() -> None:
-    records = [record for record in RECORDS if record.job.event["messageId"] in DELIVERED]
-    arrived = set(DELIVERED)
-
-    assert list(wrong_ends(reckoning(), PLAN, records, {}, arrived)) == []
-    assert [each.split()[0] for each in wrong_ends(reckoning(), PLAN, records, {}, arrived - {CHANGE})] == [CHANGE]
+def kinds(report: Report) -> set[str]:
+    return {kind for kind, _ in report.problems}
 
 
-def test_an_answer_that_came_late_or_got_lost_by_itself_is_wrong() -> None:
-    in_time = Request((0,), 0.0, 9.9, 504, '{"status": "delivered"}', answered=False)
-    late = replace(in_time, jobs=(1,), seconds=10.1)
-    lost = replace(in_time, jobs=(2,), body="ProtocolError")
+def test_a_run_in_which_every_promise_is_kept_ends_with_0(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("chaos.run.run", lambda **_: posted(PLAN))
 
-    assert [each.split()[0] for each in wrong_answers([in_time, late, lost])] == ["(1,)", "(2,)"]
-
-
-def test_an_event_that_overtakes_another_of_its_incident_breaks_the_order() -> None:
-    last = [each for each in DELIVERED if each != TRIGGER] + [TRIGGER]
-
-    assert list(wrong_order(PLAN, DELIVERED)) == []
-    assert [each.split(":")[0] for each in wrong_order(PLAN, last)] == ["incident-0"]
+    assert main(["--events", "200"]) == 0
+    assert "problems        none" in capsys.readouterr().out
 
 
-def test_an_event_may_take_effect_again_for_each_loss_and_not_more_often() -> None:
-    twice = Counter([*DELIVERED, CHANGE])
+def test_a_broken_promise_ends_with_1_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("chaos.run.run", lambda **_: posted(PLAN, without(CHANGE)))
 
-    assert list(wrong_repeats(twice, Counter([CHANGE]))) == []
-    assert list(wrong_repeats(twice, Counter([TRIGGER]))) == [f"{CHANGE} took effect 2 times, for 0 losses"]
-    assert list(wrong_repeats(twice + Counter([CHANGE]), Counter([CHANGE]))) == [
-        f"{CHANGE} took effect 3 times, for 1 losses"
-    ]
+    assert main(["--events", "200"]) == 1
+    assert f"PROBLEM         lost: {CHANGE} was to be delivered" in capsys.readouterr().out
+
+
+def test_a_run_that_is_interrupted_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(**_: int) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chaos.run.run", run)
+
+    assert main([]) == 130
+    assert capsys.readouterr().out.endswith("\nStopped.\n")
+
+
+def without(message_id: str) -> Callable[[list[str]], list[str]]:
+    return lambda ids: [each for each in ids if each != message_id]
+
+
+def last(message_id: str) -> Callable[[list[str]], list[str]]:
+    return lambda ids: [*without(message_id)(ids), message_id]
 
 
 @pytest.mark.parametrize(
-    ("actions", "problem"),
+    ("order", "problems"),
     [
-        (("trigger", "resolve"), None),
-        (("trigger",), "incident-0 is left triggered"),
-        (("trigger", "resolve", "trigger", "resolve"), "incident-0 was opened 2 times"),
-        ((), "incident-0 was opened 0 times"),
+        (without(RESOLVE), {"lost", "left open"}),
+        (last(PLAN.lives[CLOSED][0]), {"out of order"}),
+        (last(PLAN.ends[REOPENED, "resolve"]), {"out of order", "not opened"}),
+        (lambda ids: [*ids, PLAN.ends[REOPENED, "resolve"]], {"closed by mistake", "repeated"}),
+        (lambda ids: [*ids, PLAN.lives[CLOSED][0]], {"doubled", "repeated"}),
+        (lambda ids: [*ids, CHANGE], {"repeated"}),
     ],
 )
-def test_an_incident_is_opened_once_and_resolved(
-    sandbox: Sandbox, actions: tuple[str, ...], problem: str | None
+def test_what_pagerduty_got_is_held_against_the_plan(
+    order: Callable[[list[str]], list[str]], problems: set[str]
 ) -> None:
-    alone = replace(PLAN, lives={"incident-0": PLAN.lives["incident-0"]})
-    payload = {"summary": "s", "source": "s", "severity": "error", "custom_details": {"id": LAST_TRIGGER}}
-    for action in actions:
-        event = {"routing_key": ROUTING_KEY, "event_action": action, "dedup_key": "incident-0", "payload": payload}
-        urllib3.request("POST", f"{sandbox.url}/v2/enqueue", json=event, retries=False)
-
-    assert list(wrong_incidents(alone, sandbox)) == ([problem] if problem else [])
+    assert problems <= kinds(posted(PLAN, order))
 
 
-def test_an_incident_shows_what_its_last_trigger_said(sandbox: Sandbox) -> None:
-    alone = replace(PLAN, lives={"incident-1": PLAN.lives["incident-1"]})
-    payload = {"summary": "s", "source": "s", "severity": "error", "custom_details": {"id": "event-000999"}}
-    for action in ("trigger", "resolve"):
-        event = {"routing_key": ROUTING_KEY, "event_action": action, "dedup_key": "incident-1", "payload": payload}
-        urllib3.request("POST", f"{sandbox.url}/v2/enqueue", json=event, retries=False)
+def test_an_answer_is_late_after_eight_and_a_half_seconds() -> None:
+    report = posted(PLAN)
+    for record, seconds in zip(report.records, (8.4, 8.6), strict=False):
+        record.requests = [replace(record.requests[0], seconds=seconds)]
 
-    assert list(wrong_incidents(alone, sandbox)) == ["incident-1 does not show what its last trigger said"]
+    assert [
+        text[:23]
+        for _, text in Report(PLAN, report.records, report.received, report.incidents, report.letters).problems
+    ] == ["(1,) was answered after"]
 
 
-def test_any_problem_is_an_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    results = {name: reckoning(name) for name in MODES}
-    monkeypatch.setattr(program, "run", lambda mode, **_: results[mode.name])
-    fine = program.main(["--events", "40"])
-    results["queued"].problems.append("event-000007 is lost")
+def test_an_event_may_take_effect_again_for_each_loss() -> None:
+    report = posted(PLAN, lambda ids: [*ids, CHANGE])
+    report.died = Counter([CHANGE])
 
-    assert (fine, program.main(["--events", "40"])) == (0, 1)
-    assert "PROBLEM         event-000007 is lost" in capsys.readouterr().out
+    assert kinds(replace(report)) == set()
+
+
+def test_an_incident_without_a_lease_is_counted_apart() -> None:
+    report = posted(PLAN, last(PLAN.lives[CLOSED][0]))
+    line = {"outcome": "queued", "code": "queued", "message_id": RESOLVE, "dedup_key": CLOSED, "without_lease": True}
+    report = replace(report, log=[line])
+
+    assert kinds(report) == set()
+    assert any("1 of 20 incidents without a lease: " in line for line in report.lines())
+
+
+def test_a_run_that_shows_one_way_only_is_a_problem() -> None:
+    report = posted(PLAN)
+    for record in report.records:
+        record.requests = [replace(each, body=each.body.replace("delivered", "queued")) for each in record.requests]
+
+    assert kinds(replace(report)) == {"chaos"}
