@@ -11,7 +11,7 @@ const LOOKED_THROUGH = 20000;  // tokens of the event's text, to find a field
 
 const REASONS = {
   pagerduty_rate_limited: "PagerDuty limits the rate",
-  not_its_turn: "leaves room for what is critical",
+  rate_limit_delay: "leaves room for what is critical",
   pagerduty_unavailable: "PagerDuty failed",
   pagerduty_timeout: "PagerDuty did not answer",
   pagerduty_unreachable: "PagerDuty could not be reached",
