@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from botocore.exceptions import ClientError
+
 import aws
 import pacing
 import telemetry
@@ -111,7 +113,9 @@ class Table:
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
+        except ClientError as error:
+            if aws.error_code(error) != "ConditionalCheckFailedException":
+                raise
             old: Any = error.response
             return False, _numbers(old.get("Item", {}))
         return True, _numbers(answer["Attributes"])
