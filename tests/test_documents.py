@@ -181,17 +181,13 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(DOCUMENTS) - {"README.md"} <= linked
 
 
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 200
-
-
 # -- make run --------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_make_run_is_what_make_run_prints() -> None:
     shown = re.findall(r"^([a-z0-9-]+\.json) ", README, flags=re.MULTILINE)
 
-    assert shown == sorted(local.run.EXPECTED)
+    assert shown == list(local.run.EXPECTED)
 
 
 @pytest.mark.parametrize("name", sorted(local.run.EXPECTED))
@@ -223,10 +219,6 @@ def test_each_sample_becomes_the_event_that_its_heading_says(heading: str, kind:
 
     assert isinstance(mapped, Event)
     assert (mapped.kind, mapped.action, mapped.warnings) == (kind, action, ())
-
-
-def test_every_sample_in_json_is_one_of_these() -> None:
-    assert [len(blocks("json", text)) for text in DOCUMENTS.values() if blocks("json", text)] == [1, 4]
 
 
 def examples(heading: str) -> list[tuple[str, str]]:
