@@ -25,6 +25,8 @@ ALARM: Final = 0.10
 DASHBOARD: Final = 3.00
 # https://aws.amazon.com/sqs/pricing/: FIFO queues; a request carries up to 64 KB.
 SQS_REQUEST: Final = 0.50 / MILLION
+# https://aws.amazon.com/dynamodb/pricing/on-demand/: a write request unit, which is a write of up to 1 KB.
+DYNAMODB_WRITE: Final = 0.625 / MILLION
 # https://aws.amazon.com/kms/pricing/
 KMS_REQUEST: Final = 0.03 / 10_000
 
@@ -46,13 +48,16 @@ PLATFORM_LINES: Final = 480
 # Bytes of API Gateway's access log.
 ACCESS_LINE: Final = 350
 # Metrics that get a value when all is well: of the stack, and of each PagerDuty service over its four kinds of events.
-STACK_METRICS: Final = 5
-SERVICE_METRICS: Final = 18
+STACK_METRICS: Final = 6
+SERVICE_METRICS: Final = 19
 # The same that the queue adds.
-STACK_METRICS_OF_QUEUE: Final = 2
-SERVICE_METRICS_OF_QUEUE: Final = 8
+STACK_METRICS_OF_QUEUE: Final = 3
+SERVICE_METRICS_OF_QUEUE: Final = 12
 # Alarms of the template, the optional NoDeliveryAlarm included.
-ALARMS: Final = 14
+ALARMS: Final = 15
+# Writes to DynamoDB for an event that is posted, at once or by the worker. One whose condition fails costs as much, and
+# is rare: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
+WRITES_OF_EVENT: Final = 1
 # Requests to SQS for an event that is alone in its request and in its batch: send, receive, delete.
 SQS_REQUESTS_OF_EVENT: Final = 3
 # Lambda's pollers, each with a long poll of 20 seconds: five for a standard queue with a maximum concurrency. For FIFO
@@ -90,7 +95,7 @@ def polling() -> float:
 
 
 def monthly() -> list[Row]:
-    """List what a month costs with a million events, one a request, direct delivery, and one PagerDuty service."""
+    """List what a month costs with a million events, one a request, posted at once, and one PagerDuty service."""
     size = EVENT_LINE + PLATFORM_LINES + ACCESS_LINE
     metrics = STACK_METRICS + SERVICE_METRICS
     polls = POLLERS * SECONDS_OF_MONTH // SECONDS_OF_POLL
@@ -101,6 +106,7 @@ def monthly() -> list[Row]:
         ("CloudWatch metrics", f"{metrics}, each with a value in every hour", metrics * METRIC),
         ("CloudWatch alarms", f"{ALARMS}", ALARMS * ALARM),
         ("CloudWatch dashboard", "1", DASHBOARD),
+        ("DynamoDB", f"{EVENTS * WRITES_OF_EVENT:,} writes", EVENTS * WRITES_OF_EVENT * DYNAMODB_WRITE),
         ("SQS", f"{polls:,} requests of Lambda's to the empty queue", polling()),
         ("SSM and KMS", f"{INSTANCES} instances all month", INSTANCES * DECRYPTIONS_OF_MONTH * KMS_REQUEST),
     ]
@@ -126,7 +132,7 @@ def changes() -> list[Row]:
         ("no event at all", "instead: alarms, dashboard, polling", ALARMS * ALARM + DASHBOARD + polling()),
         ("all events through the queue", "more: requests to SQS, the worker, its log and metrics", queue),
         ("each further PagerDuty service", f"more: {SERVICE_METRICS} metrics", SERVICE_METRICS * METRIC),
-        ("the same with `DeliveryMode=queued`", f"more: {queued} metrics", queued * METRIC),
+        ("the same with all its events through the queue", f"more: {queued} metrics", queued * METRIC),
         (
             "strangers who call all month, as often as the throttle allows",
             f"more: {flood:,} requests that are answered 401",

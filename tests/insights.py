@@ -68,8 +68,10 @@ def _sort(text: str, rows: list[Line]) -> list[Line]:
 
 
 def _field(row: Line, name: str) -> Any:
-    """Find a field by its name; the dots of a name lead into objects."""
+    """Find a field by its name; the dots of a name lead into objects, and * is the whole row."""
     value: Any = row
+    if name == "*":
+        return row
     for step in [name] if name in row or name.startswith("@") else name.split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value
@@ -79,7 +81,11 @@ def _latest(values: list[Any]) -> Any:
     return next((value for value in reversed(values) if value is not None), None)
 
 
-_FUNCTIONS: dict[str, Callable[[list[Any]], Any]] = {"latest": _latest, "sum": sum, "max": max, "count": len}
+def _count(values: list[Any]) -> int:
+    return sum(value is not None for value in values)
+
+
+_FUNCTIONS: dict[str, Callable[[list[Any]], Any]] = {"latest": _latest, "sum": sum, "max": max, "count": _count}
 _COMMANDS: dict[str, Callable[[str, list[Line]], list[Line]]] = {
     "filter": _filter,
     "fields": _fields,
