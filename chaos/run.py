@@ -35,9 +35,9 @@ def run(*, events: int, incidents: int, seed: int) -> Report:
     sent = plan(events, incidents, str(seed))
     log: list[str] = []
     routing_keys = {name: f"chaos{n:027}" for n, name in enumerate(sent.services)}
-    options = Options(services=routing_keys, rate_limit=None, speed=QUEUE_SPEED)
-    environment = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
-    with LocalStack(options, on_log=log.append, environment=environment) as stack:
+    settings = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
+    options = Options(services=routing_keys, rate_limit=None, settings=settings, speed=QUEUE_SPEED)
+    with LocalStack(options, on_log=log.append) as stack:
         try:
             return _run(stack, sent, str(seed), log)
         except KeyboardInterrupt:
