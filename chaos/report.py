@@ -17,7 +17,7 @@ ANSWER_SECONDS: Final = 8.5
 # The log's name for the status of an event.
 STATUS: Final = "outcome"
 # A run shows little in which a smaller part of the events went one of the two ways, or of the incidents was not exempt.
-LEAST_PART: Final = 0.1
+LEAST_PART: Final = 0.05
 SHOWN_PROBLEMS: Final = 50
 
 Problems = Iterator[tuple[str, str]]  # the kind of the broken promise, and what happened
