@@ -120,8 +120,7 @@ class FaultPlan:
             deque
         )  # when a routing key's calls were let through
         self._ssm_failures = itertools.cycle(SSM_FAILURES)
-        self._ssm_failure = SSM_FAILURES[0]
-        self._ssm_left = 0
+        self._at_ssm: list[Failure] = []
         self._dynamodb_calls = itertools.count(1)
         self._dynamodb_kinds = itertools.cycle(DYNAMODB_FAILURES)
         self._at_dynamodb: defaultdict[str, list[str]] = defaultdict(list)
@@ -189,10 +188,9 @@ class FaultPlan:
 
     def _at_aws_call(self, target: str, request: Mapping[str, Any]) -> Failure | None:
         service, _, action = target.partition(".")
-        if service == "AmazonSSM" and self._ssm_left:
-            self._ssm_left -= 1
+        if service == "AmazonSSM" and self._at_ssm:
             self.faults["SSM fails"] += 1
-            return self._ssm_failure
+            return self._at_ssm.pop()
         if action == "UpdateItem":
             return self._at_dynamodb_call(request["Key"]["service"]["S"])
         if action in ("SendMessage", "SendMessageBatch"):
@@ -243,7 +241,7 @@ class FaultPlan:
             instances += self._stack.worker.busy_instances()
         for instance in instances:
             if message_id in instance.event:
-                self._ssm_failure, self._ssm_left = next(self._ssm_failures), SSM_CALLS
+                self._at_ssm = [next(self._ssm_failures)] * SSM_CALLS
                 (instance.freeze if kind == "frozen" else instance.kill)()
                 return True
         return False

@@ -17,7 +17,7 @@ ANSWER_SECONDS: Final = 8.5
 # The log's name for the status of an event.
 STATUS: Final = "outcome"
 # A run shows little in which a smaller part of the events went one of the two ways, or of the incidents was not exempt.
-LEAST_PART: Final = 0.1
+LEAST_PART: Final = 0.05
 SHOWN_PROBLEMS: Final = 50
 
 Problems = Iterator[tuple[str, str]]  # the kind of the broken promise, and what happened
@@ -53,9 +53,14 @@ class Report:
         self._merged = {line["message_id"] for line in self.log if line[STATUS] == "merged"}
         self._done = reached | self._merged
         self._dropped = reached - self._arrived.keys()
-        # Events that were queued or delayed while no lease could be written: their incidents' order is not promised.
+        # Why the order of an incident is not promised: an event waited while no lease could be written, or a page was
+        # posted that the queue did not accept.
         lines = [line for line in self.log if line.get("without_lease")]
-        self._exempt = {line["dedup_key"] for line in lines if line.get("dedup_key") in self.plan.lives}
+        pages = [line for line in self.log if line[STATUS] == "delivered" and line.get("reason") == "queue_unavailable"]
+        self._without_lease, self._pages = (
+            {str(line.get("dedup_key")) for line in each} & self.plan.lives.keys() for each in (lines, pages)
+        )
+        self._exempt = self._without_lease | self._pages
         self._rows = [row_of(each.requests[-1], each.number) if each.requests else {} for each in self.records]
         self._ways = Counter(row.get("status") for row in self._rows)
         # Why an event may take effect again: an answer to it was lost, its process died, or it had no lease.
@@ -99,7 +104,9 @@ class Report:
         yield f"delayed         {self.delayed} times a message stayed in the queue"
         yield f"refused         {self._ways['rejected']} events, {len(self.letters)} dead letters"
         yield f"counted apart   {twice} changes twice, each after a lost answer or a killed process"
-        yield f"                {len(self._exempt)} of {len(plan.lives)} incidents without a lease: {_counts(apart)}"
+        yield f"                {len(self._without_lease)} of {len(plan.lives)} incidents without a lease"
+        yield f"                {len(self._pages)} incidents of which the queue did not accept a page"
+        yield f"                their problems: {_counts(apart)}"
         yield f"faults          {_counts(self.faults)}"
         yield f"took            {self.seconds:.1f} s"
         yield f"problems        {_counts(Counter(kind for kind, _ in self.problems))}"

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
-import urllib3
-
 from chaos.fault_plan import CALLS_PER_MINUTE, EVENT_ID, FaultPlan
 from chaos.plan import Plan, plan
 from chaos.report import Report
@@ -35,9 +33,9 @@ def run(*, events: int, incidents: int, seed: int) -> Report:
     sent = plan(events, incidents, str(seed))
     log: list[str] = []
     routing_keys = {name: f"chaos{n:027}" for n, name in enumerate(sent.services)}
-    options = Options(services=routing_keys, rate_limit=None, speed=QUEUE_SPEED)
-    environment = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
-    with LocalStack(options, on_log=log.append, environment=environment) as stack:
+    settings = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
+    options = Options(services=routing_keys, rate_limit=None, settings=settings, speed=QUEUE_SPEED)
+    with LocalStack(options, on_log=log.append) as stack:
         try:
             return _run(stack, sent, str(seed), log)
         except KeyboardInterrupt:
@@ -66,7 +64,10 @@ def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report
         records,
         stack.sandbox.received,
         stack.sandbox.incidents,
-        _dead_letters(stack),
+        {
+            json.loads(each.body)["message_id"]: each.attributes["reason"]["StringValue"]
+            for each in stack.aws.peek(stack.dead_letter_queue_url)
+        },
         Counter(died),
         list(_lines_of_events(log)),
         faults=faults.faults,
@@ -78,13 +79,8 @@ def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report
 
 def _warm_up(stack: LocalStack, senders: int) -> None:
     """Start as many instances as there will be requests at once; later cold starts come one by one, as on Lambda."""
-    body = {"type": "track", "event": "warm up", "properties": {"source": "chaos"}}
-    url = f"{stack.url}/events?preview=true"
-
-    def post(_: int) -> int:
-        return urllib3.request("POST", url, json=body, headers=HEADERS, timeout=60, retries=False).status
-
-    list(ThreadPoolExecutor(senders).map(post, range(senders)))
+    body = b'{"type": "track", "event": "warm up", "properties": {"source": "chaos"}}'
+    list(ThreadPoolExecutor(senders).map(lambda _: stack.post("/events?preview=true", body), range(senders)))
 
 
 def _note_deaths(died: list[str]) -> Callable[[object, str, str], None]:
@@ -119,19 +115,6 @@ def _drain(stack: LocalStack) -> int:
     while (waiting := stack.count_messages(stack.queue_url)) and time.monotonic() < give_up:
         time.sleep(0.1)
     return waiting
-
-
-def _dead_letters(stack: LocalStack) -> dict[str, str]:
-    """Empty the dead-letter queue; return the reasons by messageId."""
-    letters: dict[str, str] = {}
-    sqs = stack.aws.client("sqs")
-    while messages := sqs.receive_message(
-        QueueUrl=stack.dead_letter_queue_url, MessageAttributeNames=["All"], MaxNumberOfMessages=10
-    ).get("Messages", []):
-        for message in messages:
-            letters[json.loads(message["Body"])["message_id"]] = message["MessageAttributes"]["reason"]["StringValue"]
-            sqs.delete_message(QueueUrl=stack.dead_letter_queue_url, ReceiptHandle=message["ReceiptHandle"])
-    return letters
 
 
 def _lines_of_events(log: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -126,13 +126,24 @@ def test_an_event_may_take_effect_again_for_each_loss() -> None:
     assert kinds(replace(report)) == set()
 
 
-def test_an_incident_without_a_lease_is_counted_apart() -> None:
+@pytest.mark.parametrize(
+    ("line", "counted"),
+    [
+        ({"outcome": "queued", "code": "queued", "without_lease": True}, "1 of 20 incidents without a lease"),
+        (
+            {"outcome": "delivered", "reason": "queue_unavailable"},
+            "1 incidents of which the queue did not accept a page",
+        ),
+    ],
+)
+def test_an_incident_whose_order_is_not_promised_is_counted_apart(line: dict[str, object], counted: str) -> None:
     report = posted(PLAN, last(PLAN.lives[CLOSED][0]))
-    line = {"outcome": "queued", "code": "queued", "message_id": RESOLVE, "dedup_key": CLOSED, "without_lease": True}
-    report = replace(report, log=[line])
+    report = replace(report, log=[{**line, "message_id": RESOLVE, "dedup_key": CLOSED}])
+    lines = [line.strip() for line in report.lines()]
 
     assert kinds(report) == set()
-    assert any("1 of 20 incidents without a lease: " in line for line in report.lines())
+    assert counted in lines
+    assert any("problems: " in each and "1 x out of order" in each for each in lines)
 
 
 def test_a_run_that_shows_one_way_only_is_a_problem() -> None:
