@@ -87,9 +87,9 @@ DYNAMODB_FAILURES: Final = {
 QUARTER: Final = "PagerDuty grants a quarter"
 STRETCHES: Final[Mapping[str, tuple[float, float, Sequence[Fault], Failure | None]]] = {
     "PagerDuty away": (0.1, 3.0, (*map(Fault.answer, (503, 500)), Fault.reset_before(), Fault.reset_after()), None),
-    "all DynamoDB calls fail": (0.25, 2.0, (), FAILED),
+    "all DynamoDB calls fail": (0.25, 1.0, (), FAILED),
     "PagerDuty hangs": (0.4, 3.0, (Fault.hang(takes_effect=True), Fault.hang(takes_effect=False)), None),
-    "all DynamoDB calls hang": (0.55, 2.0, (), HANGS),
+    "all DynamoDB calls hang": (0.55, 1.0, (), HANGS),
     QUARTER: (0.7, 5.0, (), None),
 }
 

@@ -17,7 +17,7 @@ from chaos.router import Job, Router, Rules
 from local.options import LOCAL_TOKEN, Options
 from local.stack import LocalStack
 
-# The router's waiting times are divided by this: 10 to 300 seconds become 0.1 to 3, its three hours become 108 s.
+# The router's waiting times are divided by this: 10 to 300 seconds become 0.1 to 3.
 SPEED: Final = 100.0
 # So many times faster does the time of what waits in the queue pass.
 QUEUE_SPEED: Final = 30.0
