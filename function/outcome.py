@@ -52,8 +52,9 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "message_unreadable": ("rejected", 400),
     # The same in a batch whose other events were queued: to repeat it would repeat those.
     "event_failed": ("rejected", 400),
-    # PagerDuty does not accept it now. A single event is then enqueued, and this is the reason.
-    "pagerduty_rate_limited": ("deferred", 429),
+    # PagerDuty does not accept it now. A single event is then enqueued, and this is the reason; no 429, which would be
+    # retried for 30 days, is ever the answer.
+    "pagerduty_rate_limited": ("deferred", 503),
     "pagerduty_unavailable": ("deferred", 503),
     "pagerduty_unreachable": ("deferred", 503),
     "pagerduty_timeout": ("deferred", 504),

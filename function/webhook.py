@@ -34,7 +34,7 @@ _GZIP: Final = b"\x1f\x8b"
 _GZIP_AS_LATIN1: Final = "\x1f\x8b"
 _GZIP_AS_BROKEN_UTF8: Final = "\x1f\ufffd"
 # From the worst to the best: what one status has to say about many events.
-_AGAIN: Final = (429, 503, 504, 500)
+_AGAIN: Final = (503, 504, 500)
 _DONE: Final = ("delivered", "queued", "preview", "ignored", "rejected")
 
 Names = dict[str, str]

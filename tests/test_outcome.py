@@ -28,12 +28,17 @@ CONTRACT = {
     ("rejected", 401): {"unauthorized"},
     ("rejected", 404): {"no_such_service"},
     ("rejected", 413): {"body_too_large", "too_many_events"},
-    ("deferred", 429): {"pagerduty_rate_limited"},
     ("deferred", 500): {"settings_invalid", "internal_error"},
     ("deferred", 503): {
         *("pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_unexpected", "held_back"),
         *("routing_key_missing", "routing_key_refused", "webhook_token_missing", "secrets_unavailable"),
-        *("queue_unavailable", "rate_limit_delay", "earlier_events_queued", "flow_control_unavailable"),
+        *(
+            "pagerduty_rate_limited",
+            "queue_unavailable",
+            "rate_limit_delay",
+            "earlier_events_queued",
+            "flow_control_unavailable",
+        ),
     },
     ("deferred", 504): {"pagerduty_timeout", "out_of_time"},
 }
@@ -109,7 +114,7 @@ def test_what_is_rejected_is_never_tried_again() -> None:
 def test_what_is_deferred_is_tried_again() -> None:
     statuses = {code: status for code, (result, status) in CODES.items() if result == "deferred"}
 
-    assert {code for code, status in statuses.items() if status not in {429, 500, 503, 504}} == set()
+    assert {code for code, status in statuses.items() if status not in {500, 503, 504}} == set()
 
 
 @pytest.mark.parametrize(("code", "decided"), CODES.items(), ids=CODES)

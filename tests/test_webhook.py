@@ -521,7 +521,6 @@ QUEUED = Outcome("queued", "It is in the queue")
 PREVIEW = Outcome("preview", "This would be sent", content={"event_action": "trigger"})
 IGNORED = Outcome("not_a_track_call", "type: a page call")
 REJECTED = Outcome("source_missing", "properties.source: missing")
-LIMITED = Outcome("pagerduty_rate_limited", "PagerDuty limits the rate")
 UNAVAILABLE = Outcome("pagerduty_unavailable", "PagerDuty answered 500")
 LATE = Outcome("pagerduty_timeout", "PagerDuty did not answer")
 BUG = Outcome("internal_error", "The function failed")
@@ -540,7 +539,6 @@ def content(response: dict[str, Any]) -> dict[str, Any]:
         (PREVIEW, 200),
         (IGNORED, 200),
         (REJECTED, 400),
-        (LIMITED, 429),
         (UNAVAILABLE, 503),
         (LATE, 504),
         (BUG, 500),
@@ -559,7 +557,6 @@ def test_one_event_is_answered_with_its_own_status(outcome: Outcome, status: int
         ([PREVIEW], 200, PREVIEW),
         ([IGNORED], 200, IGNORED),
         ([REJECTED], 400, REJECTED),
-        ([LIMITED], 429, LIMITED),
         ([UNAVAILABLE], 503, UNAVAILABLE),
         ([LATE], 504, LATE),
         ([BUG], 500, BUG),
@@ -570,21 +567,16 @@ def test_one_event_is_answered_with_its_own_status(outcome: Outcome, status: int
         ([REJECTED, PREVIEW], 200, PREVIEW),
         ([REJECTED, REJECTED], 400, REJECTED),
         ([REJECTED] * 99 + [IGNORED], 200, IGNORED),
-        ([DELIVERED, REJECTED, LIMITED], 429, LIMITED),
+        ([DELIVERED, REJECTED, UNAVAILABLE], 503, UNAVAILABLE),
         ([REJECTED, REJECTED, LATE], 504, LATE),
         ([IGNORED, BUG], 500, BUG),
         ([QUEUED, UNAVAILABLE], 503, UNAVAILABLE),
         ([DELIVERED] * 99 + [LATE], 504, LATE),
-        ([BUG, LATE, UNAVAILABLE, LIMITED], 429, LIMITED),
-        ([LIMITED, UNAVAILABLE, LATE, BUG], 429, LIMITED),
         ([BUG, LATE, UNAVAILABLE], 503, UNAVAILABLE),
         ([UNAVAILABLE, LATE, BUG], 503, UNAVAILABLE),
         ([BUG, LATE], 504, LATE),
         ([LATE, BUG], 504, LATE),
         ([BUG, REJECTED, DELIVERED], 500, BUG),
-        ([BUG, LIMITED], 429, LIMITED),
-        ([UNAVAILABLE, LIMITED], 429, LIMITED),
-        ([LATE, LIMITED], 429, LIMITED),
         ([BUG, UNAVAILABLE], 503, UNAVAILABLE),
     ],
     ids=lambda value: " ".join(outcome.code for outcome in value[-4:]) if isinstance(value, list) else "",
@@ -637,7 +629,7 @@ def test_the_answer_to_many_events_has_one_result_each_in_their_order() -> None:
 
 
 def test_the_answer_to_many_events_counts_them() -> None:
-    answer = content(webhook.answer([DELIVERED, REJECTED, DELIVERED, LIMITED], is_batch=True))
+    answer = content(webhook.answer([DELIVERED, REJECTED, DELIVERED, UNAVAILABLE], is_batch=True))
 
     assert "4 events" in answer["message"]
     assert "2 delivered" in answer["message"]
@@ -646,7 +638,7 @@ def test_the_answer_to_many_events_counts_them() -> None:
 
 
 def test_the_answer_to_many_events_says_what_was_wrong() -> None:
-    assert LIMITED.message in content(webhook.answer([DELIVERED, LIMITED], is_batch=True))["message"]
+    assert UNAVAILABLE.message in content(webhook.answer([DELIVERED, UNAVAILABLE], is_batch=True))["message"]
 
 
 @pytest.mark.parametrize("code", CODES)
