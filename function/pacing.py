@@ -23,9 +23,16 @@ MIN_RATE_LIMIT_DELAY: Final = 20.0
 MAX_RATE_LIMIT_DELAY: Final = 11 * 3600.0
 # The end of an outage is noticed within this time. 1,000 receives, the most that SQS counts, then last for a day.
 MAX_OUTAGE_DELAY: Final = 120.0
-# The same for a critical trigger, in its first hour.
+# What has priority keeps it for its first hour. It is tried again after this part of the time that it has waited.
+PRIORITY_FOR: Final = 3600.0
+PRIORITY_FRACTION: Final = 1 / 16
+# In an outage, between these, if it is a critical trigger.
+MIN_CRITICAL_DELAY: Final = 2.0
 MAX_CRITICAL_DELAY: Final = 30.0
-CRITICAL_FOR: Final = 3600.0
+# Rate limited and no longer urgent, after ten seconds at most, unless a fiftieth of the others' delay is longer:
+# of 20,000 in flight, the worker would do nothing but receive.
+MAX_PRIORITY_DELAY: Final = 10.0
+PRIORITY_FACTOR: Final = 50
 # A routing key that was corrected is used within this time.
 CONFIGURATION_DELAY: Final = 120.0
 # While no lease can be written: it is then written soon after DynamoDB is back.
@@ -59,6 +66,11 @@ def is_urgent(event: Event, waited: float) -> bool:
     return is_critical(event) and waited < URGENT_FOR
 
 
+def has_priority(event: Event) -> bool:
+    """Return whether the event may spend the budget ahead: a critical trigger, an acknowledge or a resolve."""
+    return is_critical(event) or event.action in {"acknowledge", "resolve"}
+
+
 def seconds_to_drain(in_flight: int, calls_per_minute: float) -> float:
     """Return the seconds needed to post every message in flight once, between 20 s and 11 h.
 
@@ -78,6 +90,9 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
     elif code in RATE_LIMITED:
         # In proportion to the time waited: recent messages are tried often, and old ones do not crowd them out. Longer
         # than until all had their turn would leave PagerDuty idle.
+        if event and has_priority(event) and URGENT_FOR <= waiting.waited < PRIORITY_FOR:
+            shortest = min(PRIORITY_FRACTION * waiting.waited, MAX_PRIORITY_DELAY)
+            seconds_to_drain = max(seconds_to_drain / PRIORITY_FACTOR, shortest)
         seconds = max(min(waiting.waited / 2, seconds_to_drain), MIN_DELAY) * jitter
         # Without another try in PagerDuty's next minute, an urgent event would end up among all the others.
         last_try = URGENT_FOR - LAST_TRY - waiting.waited
@@ -85,12 +100,13 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
             seconds = min(seconds, last_try)
     elif code in _CONFIGURATION:
         seconds = CONFIGURATION_DELAY * jitter
+    elif event and is_critical(event) and waiting.waited < PRIORITY_FOR:
+        # After an outage of a minute a page is seconds late, and in a longer one failing calls leave some budget unused
+        # for its end.
+        seconds = min(max(PRIORITY_FRACTION * waiting.waited, MIN_CRITICAL_DELAY), MAX_CRITICAL_DELAY) * jitter
     else:
         # After a brief failure an event is seconds late, and an outage of a day does not use up the receives.
-        shortest, longest = MIN_DELAY, MAX_OUTAGE_DELAY
-        if event and is_critical(event) and waiting.waited < CRITICAL_FOR:
-            shortest, longest = MIN_DELAY / 2, MAX_CRITICAL_DELAY
-        seconds = min(shortest * 2.0 ** min(waiting.receive_count - 1, 10), longest) * jitter
+        seconds = min(MIN_DELAY * 2.0 ** min(waiting.receive_count - 1, 10), MAX_OUTAGE_DELAY) * jitter
     return min(round(seconds), MAX_DELAY)
 
 

@@ -18,7 +18,6 @@ from aws_lambda_powertools.utilities.batch import SqsFifoPartialProcessor, proce
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 import dependencies
-import flow
 import pacing
 import sqs
 import telemetry
@@ -152,7 +151,7 @@ class _Batch:
         seconds_to_drain = 0.0
         if outcome.code in pacing.RATE_LIMITED and isinstance(event, Event):
             keys = self._deps.credentials.routing_keys(event.service, self._end())
-            rate = flow.REFILL * self._deps.settings.calls_per_minute * len(keys)
+            rate = self._deps.settings.calls_per_minute * len(keys)
             seconds_to_drain = pacing.seconds_to_drain(self._deps.queue.in_flight(self._end()), rate)
         return pacing.retry_delay(
             outcome.code,

@@ -91,6 +91,26 @@ def test_after_a_failure_the_delay_doubles_up_to_two_minutes(code: str) -> None:
     assert [delay(code, receive_count=n) for n in (1, 2, 3, 4, 5, 6, 7, 1000)] == [4, 8, 16, 32, 64, 120, 120, 120]
 
 
+@pytest.mark.parametrize(
+    ("waited", "seconds"), [(0, 2), (32, 2), (64, 4), (240, 15), (480, 30), (3599, 30), (3600, 64)]
+)
+def test_after_a_failure_a_critical_trigger_is_tried_again_after_a_sixteenth_of_the_time_that_it_has_waited(
+    waited: float, seconds: int
+) -> None:
+    assert delay("pagerduty_unavailable", trigger("critical"), receive_count=5, waited=waited) == seconds
+
+
+@pytest.mark.parametrize("code", ["pagerduty_rate_limited", "rate_limit_delay"])
+@pytest.mark.parametrize("event", [trigger("critical"), other("acknowledge"), other("resolve")], ids=lambda e: e.label)
+def test_what_has_priority_is_tried_fifty_times_as_often_after_its_first_minute_and_within_its_first_hour(
+    code: str, event: Event
+) -> None:
+    delays = [delay(code, event, waited=waited, seconds_to_drain=1200) for waited in (62, 600, 3599, 3600)]
+
+    assert delays == [24, 24, 24, 1200]
+    assert [delay(code, event, waited=waited, seconds_to_drain=20) for waited in (62, 80, 160, 600)] == [4, 5, 10, 10]
+
+
 @pytest.mark.parametrize("code", ["routing_key_missing", "routing_key_refused"])
 def test_configuration_takes_two_minutes(code: str) -> None:
     assert [delay(code, receive_count=count, waited=9999) for count in (1, 7)] == [120, 120]
