@@ -1,13 +1,13 @@
 """Flow control: whether an event is posted at once or goes through the queue, decided by what all instances share.
 
 One DynamoDB item per PagerDuty service holds its lease, until when all of its events go through the queue, and the
-budget of each routing key. Nothing here knows how an event is posted, or how long a delayed one waits.
+budget of each routing key. An incident has an item of its own for two minutes after a critical trigger of it was let
+through although the budget was spent. Nothing here knows how an event is posted, or how long a delayed one waits.
 """
 
 import hashlib
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 # evenly, and the part that is saved up. A quarter is left for urgent events.
 REFILL: Final = 0.75
 BURST: Final = 1 / 12
-# Seconds by which the budget may be spent ahead: by acknowledges, resolves and repeated critical triggers, and by what
-# is urgent. An acknowledge that waits for hours lets an incident escalate.
-AHEAD: Final = 5.0
-URGENT_AHEAD: Final = 10.0
+# Seconds by which the budget may be spent ahead by what has priority: an acknowledge that waits for hours lets an
+# incident escalate. What is urgent is charged no further ahead: the others make room for it, and those do not wait.
+AHEAD: Final = 15.0
 # Seconds for which a budget is closed after PagerDuty limited the rate, or did not answer.
 CLOSED: Final = 5.0
 # Seconds that a lease lasts when it is written, and that it has to last at least before an event is enqueued.
@@ -39,19 +38,19 @@ MIN_LEASE: Final = 3300.0
 # Seconds for DynamoDB's answer, all attempts included; and seconds after a failure in which it is not asked.
 CALL_LIMIT: Final = 1.0
 RETRY_AFTER: Final = 5.0
-# Calls for one event: other instances may take each call of the budget just before.
-MAX_UPDATES: Final = 20
-# Seconds for which a critical trigger that was posted makes the next one of its incident a repeat.
+# Calls for one event: each tells what other instances changed just before. Of 150 at the same moment none needs four.
+MAX_UPDATES: Final = 5
+# Seconds for which a critical trigger that was let through although the budget was spent makes the others of its
+# incident repeats.
 REPEATED: Final = 120.0
-# Incidents that an instance remembers for that.
-MAX_INCIDENTS: Final = 10_000
 
 _LEASE: Final = "lease"
+_NUMBER: Final = "number"
 
 # post: now. wait: the budget has no call left. queue: an earlier event of the service may be waiting. unknown: DynamoDB
 # did not answer.
 Admission = Literal["post", "wait", "queue", "unknown"]
-# The attributes of a service's item. All of them only grow.
+# The attributes of an item. Those of a service only grow.
 Item = Mapping[str, float]
 
 
@@ -163,64 +162,43 @@ class Flow:
         self._table = table
         self._budget = Budget.for_rate(calls_per_minute)
         self._clock = clock
-        # By service, as DynamoDB last answered. Since all numbers only grow, "queue" and "wait" need no call.
+        # By service, as DynamoDB last answered. Since its numbers only grow, "queue" and "wait" need no call.
         self._items: dict[str, Item] = {}
         self._failed_at = float("-inf")
-        self._posted: OrderedDict[tuple[str, str | None], float] = OrderedDict()
-
-    def is_urgent(self, event: Event, waited: float) -> bool:
-        """Return whether the event is posted whatever the budget: a critical trigger in its first minute.
-
-        It is not if this instance has posted one of the same incident within two minutes: a check that fires every
-        second must not use up what another page needs.
-        """
-        if not pacing.is_urgent(event, waited):
-            return False
-        posted_at = self._posted.get((event.service, event.dedup_key))
-        return posted_at is None or not 0 <= self._clock() - posted_at < REPEATED
-
-    def note_posted(self, event: Event) -> None:
-        """Remember a critical trigger that PagerDuty accepted; a resolve ends its incident."""
-        incident = (event.service, event.dedup_key)
-        if event.action == "resolve":
-            self._posted.pop(incident, None)
-        elif pacing.is_critical(event):
-            self._posted[incident] = self._clock()
-            self._posted.move_to_end(incident)
-            if len(self._posted) > MAX_INCIDENTS:
-                self._posted.popitem(last=False)
 
     def admit(self, event: Event, routing_key: str, deadline: float, *, is_urgent: bool, is_direct: bool) -> Admission:
         """Take a call of the routing key's budget for the event; return whether it may be posted.
 
         Directly, nothing is posted while the service's lease lasts. What is urgent is charged, and posted also if the
-        budget is spent.
+        budget is spent or closed, unless it is a repeat.
         """
-        spent, closed = _attributes(routing_key)
+        attribute = _attribute(routing_key)
         for _ in range(MAX_UPDATES):
             now = self._clock()
             known = self._items.get(event.service, {})
             if is_direct and known.get(_LEASE, 0.0) > now:
                 return "queue"
-            limit = now + (URGENT_AHEAD - self._budget.cost if is_urgent else _ahead(event))
-            update = self._budget.charge(spent, known.get(spent), limit, now)
-            if not is_urgent and (update is None or known.get(closed, 0.0) > now):
+            ahead = AHEAD if pacing.has_priority(event) and not is_urgent else 0.0
+            update = self._budget.charge(attribute, known.get(attribute), now + ahead, now)
+            if update is None and is_urgent and not self._is_repeat(event, deadline):
+                limit = now + AHEAD - self._budget.cost
+                update = self._budget.charge(attribute, known.get(attribute), limit, now)
+                # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
+                update = update or Update({}, {attribute: 0.0}, {})
+            if update is None:
                 return "wait"
-            # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
-            update = update or Update({}, {spent: 0.0}, {})
-            open_at = [] if is_urgent else [closed]
-            open_at += [_LEASE] if is_direct else []
-            update = replace(update, ranges=dict.fromkeys(open_at, (None, now)) | dict(update.ranges))
+            if is_direct:
+                update = replace(update, ranges={_LEASE: (None, now), **update.ranges})
             was_updated = self._update(event.service, update, deadline) if update.ranges else True
             if was_updated is not False:
                 return "post" if was_updated else "unknown"
         return "post" if is_urgent and not is_direct else "wait"
 
     def close(self, service: str, routing_key: str, deadline: float) -> None:
-        """Let nothing be posted with the routing key for five seconds but what is urgent."""
-        _, closed = _attributes(routing_key)
-        until = self._clock() + CLOSED
-        self._update(service, Update({closed: (None, until)}, {}, {closed: until}), deadline)
+        """Let nothing be posted with the routing key for five seconds but what has priority."""
+        attribute, until = _attribute(routing_key), self._clock() + CLOSED
+        if self._items.get(service, {}).get(attribute, 0.0) < until:
+            self._update(service, Update({attribute: (None, until)}, {}, {attribute: until}), deadline)
 
     def extend_leases(self, services: Mapping[str, float], deadline: float) -> set[str]:
         """Send the events of services through the queue until an hour after the times given.
@@ -237,6 +215,18 @@ class Flow:
             if not has_lease and self._update(service, update, deadline) is None:
                 failed.add(service)
         return failed
+
+    def _is_repeat(self, event: Event, deadline: float) -> bool:
+        """Return whether another trigger of the incident was let through within two minutes; if not, this one is.
+
+        A check that fires every second must not use up what another page needs. The incident has an item of its own,
+        with the number of the event that was let through, since that is tried again if PagerDuty limits the rate.
+        """
+        now, number = self._clock(), float(int(_hash(event.message_id or "")[:12], 16))
+        incident = f"{event.service} {_hash(event.dedup_key or '')}"
+        update = Update({_LEASE: (None, now)}, {}, {_LEASE: math.ceil(now + REPEATED), _NUMBER: number})
+        was_updated = self._update(incident, update, deadline)
+        return self._items.pop(incident, {}).get(_NUMBER) != number and was_updated is False
 
     def _update(self, service: str, update: Update, deadline: float) -> bool | None:
         """Update a service's item, remember it, and return whether it was within the ranges.
@@ -256,14 +246,13 @@ class Flow:
         return was_updated
 
 
-def _ahead(event: Event) -> float:
-    return AHEAD if event.action in {"acknowledge", "resolve"} or pacing.is_critical(event) else 0.0
+def _attribute(routing_key: str) -> str:
+    """Return the name of the budget of a routing key, which does not reveal it."""
+    return f"spent_{_hash(routing_key)[:32]}"
 
 
-def _attributes(routing_key: str) -> tuple[str, str]:
-    """Return the names of a routing key's two attributes, until when it is spent and closed, which hide the key."""
-    name = hashlib.sha256(routing_key.encode()).hexdigest()[:32]
-    return f"spent_{name}", f"closed_{name}"
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _numbers(attributes: Mapping[str, Any]) -> Item:

@@ -5,6 +5,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,17 +70,17 @@ def test_an_idle_budget_has_a_twelfth_of_a_minutes_calls_and_refills_at_three_qu
 
 
 @pytest.mark.parametrize(
-    ("event", "more"), [(RESOLVE, 7), (ACKNOWLEDGE, 7), (trigger("critical"), 7), (trigger("error"), 0), (CHANGE, 0)]
+    ("event", "more"), [(RESOLVE, 22), (ACKNOWLEDGE, 22), (trigger("critical"), 22), (trigger("error"), 0), (CHANGE, 0)]
 )
-def test_what_people_wait_for_may_spend_five_seconds_ahead(flow: Flow, event: Event, more: int) -> None:
+def test_what_people_wait_for_may_spend_fifteen_seconds_ahead(flow: Flow, event: Event, more: int) -> None:
     admitted(flow, trigger())
 
     assert admitted(flow, event) == more
 
 
-def test_what_is_urgent_is_always_posted_and_charged_up_to_ten_seconds_ahead(flow: Flow, clock: Clock) -> None:
+def test_what_is_urgent_is_always_posted_and_charged_up_to_fifteen_seconds_ahead(flow: Flow, clock: Clock) -> None:
     assert admitted(flow, trigger("critical"), urgent=True) == 50
-    clock.now += 9
+    clock.now += 14.6
     assert admit(flow, trigger()) == "wait"
     clock.now += 1
     assert admit(flow, trigger()) == "post"
@@ -109,17 +110,19 @@ def test_services_and_routing_keys_have_budgets_of_their_own(flow: Flow) -> None
     assert admit(flow, trigger(), key="l" * 32) == "post"
 
 
-def test_a_budget_that_was_closed_lets_only_what_is_urgent_through_for_five_seconds(
+def test_a_budget_that_was_closed_lets_only_what_has_priority_through_for_five_seconds(
     make_flow: Callable[[], Flow], clock: Clock
 ) -> None:
     make_flow().close("default", KEY, soon())
     other = make_flow()
 
-    assert [admit(other, event) for event in (trigger(), RESOLVE)] == ["wait", "wait"]
-    assert admit(other, trigger("critical"), urgent=True) == "post"
+    assert admit(other, trigger()) == "wait"
     assert admit(other, trigger(), key="l" * 32) == "post"
     clock.now += 5
-    assert [admit(other, event) for event in (trigger(), RESOLVE)] == ["post", "post"]
+    assert admit(other, trigger()) == "post"
+    make_flow().close("default", KEY, soon())
+    assert [admit(other, event) for event in (trigger(), RESOLVE)] == ["wait", "post"]
+    assert admit(other, trigger("critical"), urgent=True) == "post"
 
 
 # -- the lease -------------------------------------------------------------------------------------------------------
@@ -224,38 +227,42 @@ def test_services_whose_lease_cannot_be_written_are_returned(flow: Flow, aws: Aw
     assert flow.extend_leases({"default": clock.now, "checkout": clock.now}, soon()) == {"checkout"}
 
 
-# -- what is urgent --------------------------------------------------------------------------------------------------
+# -- repeats ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_repeat_of_a_page_that_this_instance_posted_is_not_urgent_for_two_minutes(flow: Flow, clock: Clock) -> None:
-    page = trigger("critical")
-    before = flow.is_urgent(page, 0)
-    flow.note_posted(page)
-    repeats = []
-    for seconds in (0, 119.9, 0.1):
-        clock.now += seconds
-        repeats.append(flow.is_urgent(page, 0))
-
-    assert (before, repeats) == (True, [False, False, True])
-    assert flow.is_urgent(trigger("critical", "cpu"), 0)
+def page(message_id: str, key: str = "disk", service: str = "default") -> Event:
+    return replace(trigger("critical", key, service), message_id=message_id)
 
 
-def test_a_resolve_ends_an_incident_and_the_next_page_is_urgent(flow: Flow) -> None:
-    flow.note_posted(trigger("critical"))
-    flow.note_posted(RESOLVE)
+def test_when_the_budget_is_spent_one_trigger_of_an_incident_is_let_through_in_two_minutes(
+    make_flow: Callable[[], Flow], clock: Clock
+) -> None:
+    admitted(make_flow(), trigger())
 
-    assert flow.is_urgent(trigger("critical"), 0)
+    def let_through(*events: Event) -> list[str]:
+        return [admit(make_flow(), event, urgent=True) for event in events]
+
+    assert let_through(page("m-1"), page("m-2"), page("m-1"), page("m-3")) == ["post", "wait", "post", "wait"]
+    assert let_through(page("m-4", key="cpu"), page("m-5", key="cpu")) == ["post", "wait"]
+    clock.now += 120
+    admitted(make_flow(), trigger())
+    assert let_through(page("m-6"), page("m-1")) == ["post", "wait"]
 
 
-def test_a_warning_does_not_make_a_page_a_repeat(flow: Flow) -> None:
-    flow.note_posted(trigger("warning"))
+def test_the_incidents_of_different_services_are_different(flow: Flow) -> None:
+    for service in ("default", "checkout"):
+        admitted(flow, trigger(service=service))
 
-    assert flow.is_urgent(trigger("critical"), 0)
+        assert admit(flow, page(service, service=service), urgent=True) == "post"
 
 
-def test_the_incidents_that_are_remembered_are_bounded(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flow.MAX_INCIDENTS", 2)
-    for key in ("a", "b", "a", "c"):
-        flow.note_posted(trigger("critical", key))
+def test_as_long_as_the_budget_lasts_repeats_are_posted(flow: Flow) -> None:
+    assert [admit(flow, page(f"m-{number}"), urgent=True) for number in range(12)] == ["post"] * 11 + ["wait"]
 
-    assert [flow.is_urgent(trigger("critical", key), 0) for key in "abc"] == [False, True, False]
+
+def test_a_repeat_has_no_priority_in_its_first_minute(flow: Flow) -> None:
+    admitted(flow, trigger())
+    admit(flow, page("m-1"), urgent=True)
+
+    assert admit(flow, page("m-2"), urgent=True) == "wait"
+    assert admit(flow, page("m-2"), urgent=False) == "post"
