@@ -516,7 +516,7 @@ def _cell(name: str, figure: float | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, print the table, write it as JSON; return 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description="Storms in virtual time.")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, another storm of the same size")
+    parser.add_argument("--seed", type=int, default=1, help="of the random part of the delays")
     seed = parser.parse_args(arguments).seed
     results = simulate_all(STORMS, seed)
     rows, misses = list(table(STORMS, results)), list(missed(STORMS, results))
