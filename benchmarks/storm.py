@@ -360,8 +360,8 @@ class Simulation:
         event, routing_key, is_direct = message.event, message.routing_key, waited is None
         if event.service in silent:
             return "pagerduty_timeout"
-        is_urgent = pacing.is_urgent(event, waited or 0.0)
-        admission = own.admit(event, routing_key, math.inf, is_urgent=is_urgent, is_direct=is_direct)
+        priority = own.priority(event, waited or 0.0)
+        admission = own.admit(event, routing_key, math.inf, priority=priority, is_direct=is_direct)
         if admission != "post":
             return "rate_limit_delay" if admission == "wait" else "earlier_events_queued"
         code = self._pagerduty.post(routing_key, self.now)
@@ -370,6 +370,8 @@ class Simulation:
             self.posted.append((self.now + seconds, message))
         yield seconds
         self._count(code, message)
+        if code == "delivered":
+            own.note_posted(event)
         if code in CLOSING:
             own.close(event.service, routing_key, math.inf)
         if code == "pagerduty_timeout":

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import dependencies
-import pacing
 import telemetry
 import webhook
 from delivery import choose_routing_key, deliver, post
@@ -203,7 +202,7 @@ def _enqueue(
             message=f"{outcome.message}. Not at once: {reason.message}" if reason else outcome.message,
             call=reason.call if reason else None,
             reason=reason.code if reason else "several_events",
-            is_urgent=pacing.is_urgent(event, 0.0),
+            is_urgent=deps.flow.priority(event, 0.0) == "urgent",
             without_lease=event.service in without_lease,
         )
         for event, outcome in zip(events, deps.queue.enqueue(events, deadline), strict=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import pacing
 from dependencies import Dependencies
 from event import Event
 from flow import Admission
@@ -34,19 +33,21 @@ def deliver(event: Event, deps: Dependencies, deadline: float, *, limit: float, 
     except NotSentError as error:
         return error.outcome
     is_direct = waited is None
-    is_urgent = pacing.is_urgent(event, waited or 0.0)
-    admission = deps.flow.admit(event, routing_key, deadline, is_urgent=is_urgent, is_direct=is_direct)
+    priority = deps.flow.priority(event, waited or 0.0)
+    admission = deps.flow.admit(event, routing_key, deadline, priority=priority, is_direct=is_direct)
     if admission == "post" or (admission == "unknown" and not is_direct):
         outcome = post(event, routing_key, deps, deadline, limit=limit)
     else:
         outcome = _NOT_ADMITTED[admission]
-    return replace(outcome, is_urgent=is_urgent)
+    return replace(outcome, is_urgent=priority == "urgent")
 
 
 def post(event: Event, routing_key: str, deps: Dependencies, deadline: float, *, limit: float) -> Outcome:
     """Post the event with the routing key, and act on what PagerDuty's answer says of the key and its rate."""
     outcome = deps.pagerduty.post(event, routing_key, min(deadline, time.monotonic() + limit))
-    if outcome.code == "routing_key_refused":
+    if outcome.code == "delivered":
+        deps.flow.note_posted(event)
+    elif outcome.code == "routing_key_refused":
         deps.credentials.invalidate_routing_keys(event.service)
     elif outcome.code in CLOSING:
         deps.flow.close(event.service, routing_key, deadline)

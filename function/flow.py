@@ -1,13 +1,14 @@
 """Flow control: whether an event is posted at once or goes through the queue, decided by what all instances share.
 
 One DynamoDB item per PagerDuty service holds its lease, until when all of its events go through the queue, and the
-budget of each routing key. An incident has an item of its own for two minutes after a critical trigger of it was let
-through although the budget was spent. Nothing here knows how an event is posted, or how long a delayed one waits.
+budget of each routing key. An incident has an item of its own for two minutes after a page of it was posted beyond the
+budget. Nothing here knows how an event is posted, or how long a delayed one waits.
 """
 
 import hashlib
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 # evenly, and the part that is saved up. A quarter is left for urgent events.
 REFILL: Final = 0.75
 BURST: Final = 1 / 12
-# Seconds by which the budget may be spent ahead by what has priority: an acknowledge that waits for hours lets an
-# incident escalate. What is urgent is charged no further ahead: the others make room for it, and those do not wait.
-AHEAD: Final = 15.0
+# Seconds by which the budget may be spent ahead: by acknowledges, resolves and critical triggers that are no longer
+# urgent, and by what is urgent. An acknowledge that waits for hours lets an incident escalate.
+AHEAD: Final = 5.0
+URGENT_AHEAD: Final = 10.0
 # Seconds for which a budget is closed after PagerDuty limited the rate, or did not answer.
 CLOSED: Final = 5.0
 # Seconds that a lease lasts when it is written, and that it has to last at least before an event is enqueued.
@@ -40,9 +42,10 @@ CALL_LIMIT: Final = 1.0
 RETRY_AFTER: Final = 5.0
 # Calls for one event: each tells what other instances changed just before. Of 150 at the same moment none needs four.
 MAX_UPDATES: Final = 5
-# Seconds for which a critical trigger that was let through although the budget was spent makes the others of its
-# incident repeats.
+# Seconds for which a critical trigger that was posted makes the next one of its incident a repeat.
 REPEATED: Final = 120.0
+# Incidents that an instance remembers for that.
+MAX_INCIDENTS: Final = 10_000
 
 _LEASE: Final = "lease"
 _NUMBER: Final = "number"
@@ -50,6 +53,8 @@ _NUMBER: Final = "number"
 # post: now. wait: the budget has no call left. queue: an earlier event of the service may be waiting. unknown: DynamoDB
 # did not answer.
 Admission = Literal["post", "wait", "queue", "unknown"]
+# urgent: posted whatever the budget. ahead: may spend it ahead. none: only what there is.
+Priority = Literal["urgent", "ahead", "none"]
 # The attributes of an item. Those of a service only grow.
 Item = Mapping[str, float]
 
@@ -165,12 +170,38 @@ class Flow:
         # By service, as DynamoDB last answered. Since its numbers only grow, "queue" and "wait" need no call.
         self._items: dict[str, Item] = {}
         self._failed_at = float("-inf")
+        self._posted: OrderedDict[tuple[str, str | None], float] = OrderedDict()
 
-    def admit(self, event: Event, routing_key: str, deadline: float, *, is_urgent: bool, is_direct: bool) -> Admission:
+    def priority(self, event: Event, waited: float) -> Priority:
+        """Return how far the event may spend the budget.
+
+        A critical trigger is urgent in its first minute, unless this instance has posted one of the same incident
+        within two minutes: a check that fires every second must not use up what another page needs.
+        """
+        if not pacing.is_urgent(event, waited):
+            return "ahead" if pacing.has_priority(event) else "none"
+        posted_at = self._posted.get((event.service, event.dedup_key))
+        is_repeat = posted_at is not None and 0 <= self._clock() - posted_at < REPEATED
+        return "none" if is_repeat else "urgent"
+
+    def note_posted(self, event: Event) -> None:
+        """Remember a critical trigger that PagerDuty accepted; a resolve ends its incident."""
+        incident = (event.service, event.dedup_key)
+        if event.action == "resolve":
+            self._posted.pop(incident, None)
+        elif pacing.is_critical(event):
+            self._posted[incident] = self._clock()
+            self._posted.move_to_end(incident)
+            if len(self._posted) > MAX_INCIDENTS:
+                self._posted.popitem(last=False)
+
+    def admit(
+        self, event: Event, routing_key: str, deadline: float, *, priority: Priority, is_direct: bool
+    ) -> Admission:
         """Take a call of the routing key's budget for the event; return whether it may be posted.
 
         Directly, nothing is posted while the service's lease lasts. What is urgent is charged, and posted also if the
-        budget is spent or closed, unless it is a repeat.
+        budget is spent or closed, unless another instance has posted a page of the same incident.
         """
         attribute = _attribute(routing_key)
         for _ in range(MAX_UPDATES):
@@ -178,10 +209,10 @@ class Flow:
             known = self._items.get(event.service, {})
             if is_direct and known.get(_LEASE, 0.0) > now:
                 return "queue"
-            ahead = AHEAD if pacing.has_priority(event) and not is_urgent else 0.0
+            ahead = AHEAD if priority == "ahead" else 0.0
             update = self._budget.charge(attribute, known.get(attribute), now + ahead, now)
-            if update is None and is_urgent and not self._is_repeat(event, deadline):
-                limit = now + AHEAD - self._budget.cost
+            if update is None and priority == "urgent" and not self._is_claimed(event, deadline):
+                limit = now + URGENT_AHEAD - self._budget.cost
                 update = self._budget.charge(attribute, known.get(attribute), limit, now)
                 # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
                 update = update or Update({}, {attribute: 0.0}, {})
@@ -192,7 +223,7 @@ class Flow:
             was_updated = self._update(event.service, update, deadline) if update.ranges else True
             if was_updated is not False:
                 return "post" if was_updated else "unknown"
-        return "post" if is_urgent and not is_direct else "wait"
+        return "post" if priority == "urgent" and not is_direct else "wait"
 
     def close(self, service: str, routing_key: str, deadline: float) -> None:
         """Let nothing be posted with the routing key for five seconds but what has priority."""
@@ -216,11 +247,11 @@ class Flow:
                 failed.add(service)
         return failed
 
-    def _is_repeat(self, event: Event, deadline: float) -> bool:
-        """Return whether another trigger of the incident was let through within two minutes; if not, this one is.
+    def _is_claimed(self, event: Event, deadline: float) -> bool:
+        """Return whether another page of the incident was posted beyond the budget within two minutes; if not, this is.
 
-        A check that fires every second must not use up what another page needs. The incident has an item of its own,
-        with the number of the event that was let through, since that is tried again if PagerDuty limits the rate.
+        Ten workers would otherwise post ten of each. The incident's item has the number of the event that was posted,
+        since the same one is tried again if PagerDuty limits the rate.
         """
         now, number = self._clock(), float(int(_hash(event.message_id or "")[:12], 16))
         incident = f"{event.service} {_hash(event.dedup_key or '')}"

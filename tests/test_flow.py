@@ -43,13 +43,13 @@ def _flow(make_flow: Callable[[], Flow]) -> Flow:
     return make_flow()
 
 
-def admit(flow: Flow, event: Event, *, urgent: bool = False, direct: bool = False, key: str = KEY) -> str:
-    return flow.admit(event, key, soon(), is_urgent=urgent, is_direct=direct)
+def admit(flow: Flow, event: Event, *, waited: float = 0.0, direct: bool = False, key: str = KEY) -> str:
+    return flow.admit(event, key, soon(), priority=flow.priority(event, waited), is_direct=direct)
 
 
-def admitted(flow: Flow, event: Event, *, urgent: bool = False, direct: bool = False) -> int:
+def admitted(flow: Flow, event: Event, *, waited: float = 0.0, direct: bool = False) -> int:
     """Count the calls that the budget has for such an event now, up to 50."""
-    return next((count for count in range(50) if admit(flow, event, urgent=urgent, direct=direct) != "post"), 50)
+    return next((count for count in range(50) if admit(flow, event, waited=waited, direct=direct) != "post"), 50)
 
 
 # -- the budget ------------------------------------------------------------------------------------------------------
@@ -70,17 +70,24 @@ def test_an_idle_budget_has_a_twelfth_of_a_minutes_calls_and_refills_at_three_qu
 
 
 @pytest.mark.parametrize(
-    ("event", "more"), [(RESOLVE, 22), (ACKNOWLEDGE, 22), (trigger("critical"), 22), (trigger("error"), 0), (CHANGE, 0)]
+    ("event", "waited", "more"),
+    [
+        (RESOLVE, 0, 7),
+        (ACKNOWLEDGE, 0, 7),
+        (trigger("critical"), 62, 7),
+        (trigger("error"), 0, 0),
+        (CHANGE, 0, 0),
+    ],
 )
-def test_what_people_wait_for_may_spend_fifteen_seconds_ahead(flow: Flow, event: Event, more: int) -> None:
+def test_what_people_wait_for_may_spend_five_seconds_ahead(flow: Flow, event: Event, waited: float, more: int) -> None:
     admitted(flow, trigger())
 
-    assert admitted(flow, event) == more
+    assert admitted(flow, event, waited=waited) == more
 
 
-def test_what_is_urgent_is_always_posted_and_charged_up_to_fifteen_seconds_ahead(flow: Flow, clock: Clock) -> None:
-    assert admitted(flow, trigger("critical"), urgent=True) == 50
-    clock.now += 14.6
+def test_what_is_urgent_is_always_posted_and_charged_up_to_ten_seconds_ahead(flow: Flow, clock: Clock) -> None:
+    assert [admit(flow, trigger("critical", f"incident-{number}")) for number in range(50)] == ["post"] * 50
+    clock.now += 9
     assert admit(flow, trigger()) == "wait"
     clock.now += 1
     assert admit(flow, trigger()) == "post"
@@ -122,7 +129,7 @@ def test_a_budget_that_was_closed_lets_only_what_has_priority_through_for_five_s
     assert admit(other, trigger()) == "post"
     make_flow().close("default", KEY, soon())
     assert [admit(other, event) for event in (trigger(), RESOLVE)] == ["wait", "post"]
-    assert admit(other, trigger("critical"), urgent=True) == "post"
+    assert admit(other, trigger("critical")) == "post"
 
 
 # -- the lease -------------------------------------------------------------------------------------------------------
@@ -135,7 +142,7 @@ def test_while_the_lease_lasts_nothing_is_posted_directly_and_the_worker_posts(
     other = make_flow()
 
     assert admit(other, trigger(), direct=True) == "queue"
-    assert admit(other, trigger("critical"), direct=True, urgent=True) == "queue"
+    assert admit(other, trigger("critical"), direct=True) == "queue"
     assert admit(other, trigger(service="checkout"), direct=True) == "post"
     assert admit(other, trigger()) == "post"
     clock.now += 3600
@@ -146,10 +153,11 @@ def test_what_is_urgent_looks_at_the_lease_also_when_it_cannot_be_charged(
     make_flow: Callable[[], Flow], clock: Clock
 ) -> None:
     instance = make_flow()
-    admitted(instance, trigger("critical"), urgent=True)
+    for number in range(50):
+        admit(instance, trigger("critical", f"incident-{number}"))
     make_flow().extend_leases({"default": clock.now}, soon())
 
-    assert admit(instance, trigger("critical"), urgent=True, direct=True) == "queue"
+    assert admit(instance, trigger("critical"), direct=True) == "queue"
 
 
 def test_the_lease_of_a_delayed_message_lasts_an_hour_longer_than_its_delay(flow: Flow, clock: Clock) -> None:
@@ -234,35 +242,60 @@ def page(message_id: str, key: str = "disk", service: str = "default") -> Event:
     return replace(trigger("critical", key, service), message_id=message_id)
 
 
-def test_when_the_budget_is_spent_one_trigger_of_an_incident_is_let_through_in_two_minutes(
+def test_a_repeat_of_a_page_that_this_instance_posted_is_not_urgent_for_two_minutes(flow: Flow, clock: Clock) -> None:
+    before = flow.priority(page("m-1"), 0)
+    flow.note_posted(page("m-1"))
+    repeats = []
+    for seconds in (0, 119.9, 0.1):
+        clock.now += seconds
+        repeats.append(flow.priority(page("m-2"), 0))
+
+    assert (before, repeats) == ("urgent", ["none", "none", "urgent"])
+    assert flow.priority(page("m-3", "cpu"), 0) == "urgent"
+
+
+def test_a_resolve_ends_an_incident_and_the_next_page_is_urgent(flow: Flow) -> None:
+    flow.note_posted(trigger("critical"))
+    flow.note_posted(RESOLVE)
+
+    assert flow.priority(trigger("critical"), 0) == "urgent"
+
+
+def test_a_warning_does_not_make_a_page_a_repeat(flow: Flow) -> None:
+    flow.note_posted(trigger("warning"))
+
+    assert flow.priority(trigger("critical"), 0) == "urgent"
+
+
+def test_the_incidents_that_are_remembered_are_bounded(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow.MAX_INCIDENTS", 2)
+    for key in ("a", "b", "a", "c"):
+        flow.note_posted(trigger("critical", key))
+
+    assert [flow.priority(trigger("critical", key), 0) for key in "abc"] == ["none", "urgent", "none"]
+
+
+def test_when_the_budget_is_spent_all_instances_together_post_one_page_of_an_incident_in_two_minutes(
     make_flow: Callable[[], Flow], clock: Clock
 ) -> None:
     admitted(make_flow(), trigger())
 
-    def let_through(*events: Event) -> list[str]:
-        return [admit(make_flow(), event, urgent=True) for event in events]
+    def posted(*events: Event) -> list[str]:
+        return [admit(make_flow(), event) for event in events]
 
-    assert let_through(page("m-1"), page("m-2"), page("m-1"), page("m-3")) == ["post", "wait", "post", "wait"]
-    assert let_through(page("m-4", key="cpu"), page("m-5", key="cpu")) == ["post", "wait"]
+    assert posted(page("m-1"), page("m-2"), page("m-1"), page("m-3")) == ["post", "wait", "post", "wait"]
+    assert posted(page("m-4", key="cpu"), page("m-5", key="cpu")) == ["post", "wait"]
     clock.now += 120
     admitted(make_flow(), trigger())
-    assert let_through(page("m-6"), page("m-1")) == ["post", "wait"]
+    assert posted(page("m-6"), page("m-1")) == ["post", "wait"]
 
 
 def test_the_incidents_of_different_services_are_different(flow: Flow) -> None:
     for service in ("default", "checkout"):
         admitted(flow, trigger(service=service))
 
-        assert admit(flow, page(service, service=service), urgent=True) == "post"
+        assert admit(flow, page(service, service=service)) == "post"
 
 
 def test_as_long_as_the_budget_lasts_repeats_are_posted(flow: Flow) -> None:
-    assert [admit(flow, page(f"m-{number}"), urgent=True) for number in range(12)] == ["post"] * 11 + ["wait"]
-
-
-def test_a_repeat_has_no_priority_in_its_first_minute(flow: Flow) -> None:
-    admitted(flow, trigger())
-    admit(flow, page("m-1"), urgent=True)
-
-    assert admit(flow, page("m-2"), urgent=True) == "wait"
-    assert admit(flow, page("m-2"), urgent=False) == "post"
+    assert [admit(flow, page(f"m-{number}")) for number in range(12)] == ["post"] * 11 + ["wait"]
