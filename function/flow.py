@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 # evenly, and the part that is saved up. A quarter is left for urgent events.
 REFILL: Final = 0.75
 BURST: Final = 1 / 12
-# Seconds by which the budget may be spent ahead: by acknowledges, resolves and critical triggers that are no longer
-# urgent, and by what is urgent. An acknowledge that waits for hours lets an incident escalate.
+# Seconds by which the budget may be spent ahead: by acknowledges and resolves, since an incident that nobody seems to
+# have acknowledged escalates, and by critical triggers. Urgent ones are charged as far ahead, so that the others make
+# room; were it further, after an outage they would keep out those that have just ceased to be urgent.
 AHEAD: Final = 5.0
-URGENT_AHEAD: Final = 10.0
+PAGE_AHEAD: Final = 10.0
 # Seconds for which a budget is closed after PagerDuty limited the rate, or did not answer.
 CLOSED: Final = 5.0
 # Seconds that a lease lasts when it is written, and that it has to last at least before an event is enqueued.
@@ -209,10 +210,10 @@ class Flow:
             known = self._items.get(event.service, {})
             if is_direct and known.get(_LEASE, 0.0) > now:
                 return "queue"
-            ahead = AHEAD if priority == "ahead" else 0.0
+            ahead = 0.0 if priority != "ahead" else AHEAD if event.action != "trigger" else PAGE_AHEAD
             update = self._budget.charge(attribute, known.get(attribute), now + ahead, now)
             if update is None and priority == "urgent" and not self._is_claimed(event, deadline):
-                limit = now + URGENT_AHEAD - self._budget.cost
+                limit = now + PAGE_AHEAD - self._budget.cost
                 update = self._budget.charge(attribute, known.get(attribute), limit, now)
                 # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
                 update = update or Update({}, {attribute: 0.0}, {})

@@ -74,12 +74,14 @@ def test_an_idle_budget_has_a_twelfth_of_a_minutes_calls_and_refills_at_three_qu
     [
         (RESOLVE, 0, 7),
         (ACKNOWLEDGE, 0, 7),
-        (trigger("critical"), 62, 7),
+        (trigger("critical"), 62, 15),
         (trigger("error"), 0, 0),
         (CHANGE, 0, 0),
     ],
 )
-def test_what_people_wait_for_may_spend_five_seconds_ahead(flow: Flow, event: Event, waited: float, more: int) -> None:
+def test_what_people_wait_for_may_spend_five_seconds_ahead_and_an_older_page_ten(
+    flow: Flow, event: Event, waited: float, more: int
+) -> None:
     admitted(flow, trigger())
 
     assert admitted(flow, event, waited=waited) == more
