@@ -13,7 +13,7 @@ import telemetry
 import webhook
 from delivery import deliver
 from event import Event
-from limits import fit
+from limits import fit_to_limits as fit
 from mapping import map_event
 from outcome import NotSentError, Outcome
 from parts import Parts, parts

@@ -9,14 +9,13 @@ import gzip
 import hmac
 import io
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from event import SERVICE, encode
+from event import SERVICE, decode, encode
 from outcome import NotSentError, Outcome
 
 # Ours, of JSON however it arrives, since a small body may unfold into a large one: whatever comes is then answered in
@@ -124,7 +123,7 @@ def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) 
     Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
     path is the events' type, as at a RudderStack data plane. Raises NotSentError.
     """
-    events, are_many = _find_events(_decode(_body_text(gateway_event), _DECODER))
+    events, are_many = _find_events(_parse(_body_text(gateway_event)))
     if is_track_route:
         events = [{**event, "type": "track"} if isinstance(event, dict) else event for event in events]
     return events, are_many
@@ -176,42 +175,15 @@ def _damaged_gzip() -> NotSentError:
     )
 
 
-def _decode(text: str, decoder: json.JSONDecoder) -> object:
-    """Parse JSON; its numbers become such as can be written as JSON again."""
+def _parse(text: str) -> object:
     try:
-        return decoder.decode(text)
+        return decode(text)
     except json.JSONDecodeError as error:
         raise NotSentError(
             "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except RecursionError:
         raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
-    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
-        return _decode(text, _DECODER_OF_LONG_INTEGERS)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise NotSentError("body_not_json", f"body: not JSON: {name} is not a number there")
-
-
-def _finite(digits: str) -> float | str:
-    """Read a number; one that is too large for a float stays as its digits rather than become infinite."""
-    number = float(digits)
-    return number if math.isfinite(number) else digits
-
-
-def _integer(digits: str) -> int | str:
-    """Read an integer; one that is too long for Python stays as its digits."""
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
-
-
-_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
-_DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(
-    parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
-)
 
 
 def _find_events(value: object) -> tuple[list[Any], bool]:

@@ -16,7 +16,7 @@ from event import SERVICE, SEVERITIES, Event
 from local.rules import violations
 from mapping import map_event
 from outcome import Outcome
-from paths import Template, fold, read_path, read_template
+from paths import Template, normalize, read_path, read_template
 from settings import Rules
 from support import ROUTING_KEY, Endpoint
 
@@ -126,7 +126,7 @@ def test_whatever_the_mapping_sends_pagerdutys_rules_accept(event: Any, rules: R
     mapped = mapping_of(event, rules)
     if isinstance(mapped, Outcome):
         return
-    body = limits.fit(mapped).body
+    body = limits.fit_to_limits(mapped).body
     posted = json.dumps({"routing_key": ROUTING_KEY}).encode()[:-1] + b"," + body[1:]
 
     assert violations(mapped.kind, posted)[1] == ()
@@ -138,7 +138,7 @@ def test_the_mapping_never_changes_the_event_that_it_maps(event: Any, rules: Rul
     before = json.dumps(event)
     mapped = mapping_of(event, rules)
     if isinstance(mapped, Event):
-        limits.fit(mapped)
+        limits.fit_to_limits(mapped)
 
     assert json.dumps(event) == before
 
@@ -166,7 +166,7 @@ def test_whatever_a_setting_says_it_is_refused_at_once_or_followed_without_an_er
 @whenever
 @given(name=st.text(), separators=st.lists(st.sampled_from(" _-./"), max_size=5).map("".join))
 def test_a_name_is_the_same_in_any_case_and_with_any_separators(name: str, separators: str) -> None:
-    assert fold(separators.join(name.upper().lower())) == fold(name.upper().lower())
+    assert normalize(separators.join(name.upper().lower())) == normalize(name.upper().lower())
 
 
 @pytest.fixture
