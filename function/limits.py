@@ -35,9 +35,7 @@ _DROPPED_IN_TURN: Final[tuple[tuple[str, ...], ...]] = (("images",), ("links",),
 
 def fit_dedup_key(key: str) -> str:
     """Replace a dedup key over 255 characters by its SHA-256 in hex: the same for trigger, acknowledge and resolve."""
-    if len(key) <= MAX_DEDUP_KEY:
-        return key
-    return hashlib.sha256(key.encode()).hexdigest()
+    return key if len(key) <= MAX_DEDUP_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 def deeper_than(limit: int, value: object) -> bool:
@@ -58,8 +56,7 @@ def deeper_than(limit: int, value: object) -> bool:
 def fit_to_limits(event: Event) -> Event:
     """Leave out as little of the event as it takes to stay within PagerDuty's 512,000 bytes, routing key included.
 
-    The largest custom details are replaced by a note, unless images or links alone are the cause. Texts are cut only
-    if all of these are not enough.
+    The largest custom details are replaced by a note, unless images, links or texts alone are the cause.
     """
     excess = len(event.body) - _MAX_BODY_BYTES
     if excess <= 0:

@@ -6,7 +6,6 @@ what is merely imperfect is repaired and reported as a warning; what leaves open
 """
 
 import contextlib
-import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,27 +14,13 @@ from typing import Any, Final, TypeVar
 
 import limits
 import timestamps
-from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode
+from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode, encode
 from outcome import NotSentError, Outcome
-from paths import (
-    EventReader,
-    Names,
-    Path,
-    Template,
-    by_letters,
-    describe,
-    is_missing,
-    normalize,
-    scalar_to_text,
-    strip,
-    to_text,
-)
+from paths import EventReader, Path, Template, by_letters, describe, is_missing, normalize, scalar_to_text, strip
 from settings import Rules
-from timestamps import Timestamp
 
 Object = dict[str, Any]
 T = TypeVar("T")
-D = TypeVar("D", bound=Severity | None)
 
 # rudder-transformer, `src/constants/destinationCanonicalNames.js`, in its order.
 INTEGRATION_NAMES: Final = ("pagerduty", "PAGERDUTY", "PagerDuty", "Pagerduty", "pagerDuty")
@@ -44,7 +29,7 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
-_CHANGE_EVENT: Final = re.compile(r'"change[^a-z0-9"]*event"', re.IGNORECASE)
+_CHANGE_EVENT: Final = re.compile(rb'"change[^a-z0-9"]*event"', re.IGNORECASE)
 # How many letters of a name under `integrations` may be wrong for it to look like PagerDuty's.
 _WRONG_LETTERS: Final = 2
 # How many names of an event are compared letter by letter, which takes 10 µs each: no real event has as many.
@@ -54,28 +39,17 @@ _ACTIONS: Final[dict[str, Action]] = {action: action for action in ACTIONS}
 _NO_TRIGGERS: Final = frozenset({"acknowledge", "acknowledged", "ack", "acked", "resolve", "resolved"})
 _WORDS: Final = "(?:event|alert|incident|pagerduty|pd|type|name)*"
 _ACTION_NAME: Final = re.compile(f"{_WORDS}actions?{_WORDS}")
-# What is read of an event and of its properties. `originalTimeStamp` is how RudderStack's page writes it, `links` and
+# As difflib counts: 1 for the same name.
+_CLOSE: Final = 0.8
+# What is read of an event, its properties and their parts. RudderStack's page writes `originalTimeStamp`; `links` and
 # `images` are PagerDuty's own names.
 _TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
-_FIELDS: Final = {
-    **by_letters("integrations", "type", "properties", "event", "messageId", "receivedAt", "timestamp"),
-    **by_letters("originalTimestamp"),
-    "originalTimeStamp": "originalTimeStamp",
-}
-_CHANGE: Final = {
-    **by_letters("severity", "source", "customDetails", "linkURLs", "imageURLs"),
-    "links": "linkURLs",
-    "images": "imageURLs",
-}
-_ALERT: Final = _CHANGE | by_letters("action", "group", "class", "component", "client", "clientUrl")
-_INTEGRATIONS: Final = by_letters("All")
-_INTEGRATION: Final = by_letters("type")
-_LINK: Final = by_letters("href", "text")
-_IMAGE: Final = by_letters("src", "href", "alt")
-# The letters of what the tables use.
-_USED: Final = {"alert": {*_ALERT, "dedupkey"}, "change": {*_CHANGE, "dedupkey"}}
-# In EXTRA_DETAILS: all properties that the tables do not use.
-_ALL_PROPERTIES: Final = ("properties",)
+_OF_EVENT: Final = by_letters(*_TIMESTAMPS, "integrations", "type", "properties", "event", "messageId", "receivedAt")
+_OF_CHANGE: Final = by_letters(
+    "severity", "source", "customDetails", "linkURLs", "imageURLs", links="linkURLs", images="imageURLs"
+)
+_OF_ALERT: Final = _OF_CHANGE | by_letters("action", "group", "class", "component", "client", "clientUrl")
+_OF_LINK, _OF_IMAGE = by_letters("href", "text"), by_letters("src", "href", "alt")
 # What others call PagerDuty's four severities, by letters and digits alone; syslog's are in
 # https://www.rfc-editor.org/rfc/rfc5424#section-6.2.1.
 OTHER_SEVERITIES: Final[dict[str, Severity]] = {
@@ -108,12 +82,12 @@ def map_event(  # noqa: PLR0913 -- all that decides what becomes of an event
 ) -> Event | Outcome:
     """Map one RudderStack event, any JSON whatever, to a PagerDuty event, or return the reason why it is not sent.
 
-    `service` is the PagerDuty service of an event that names none itself. `fallback_key` is the dedup key of a trigger
-    that brings neither one nor a `messageId`: any text that no other event has. `is_filtered` means that a data plane
-    has applied `integrations.All`. A preview warns about each path of a setting that finds nothing.
+    `service` is for an event that names none itself. `fallback_key` is the dedup key of a trigger that has neither one
+    nor a `messageId`: any text that no other event has. `is_filtered` means that a data plane has applied
+    `integrations.All`. A preview warns about each path of a setting that finds nothing.
     """
     reader = EventReader(raw, is_preview=is_preview)
-    event = reader.get(raw, _FIELDS) if isinstance(raw, dict) else {}
+    event = reader.get(raw, _OF_EVENT) if isinstance(raw, dict) else {}
     try:
         kind = _kind(reader, event, is_filtered=is_filtered)
         return _map(reader, event, kind, service, rules, now, fallback_key)
@@ -127,7 +101,7 @@ def _map(  # noqa: PLR0913, PLR0917 -- the same
     reader: EventReader, event: Object, kind: Kind, service: str, rules: Rules, now: datetime, fallback_key: str
 ) -> Event:
     raw = _properties(reader, event.get("properties"), kind)
-    properties = reader.get(raw, _ALERT if kind == "alert" else _CHANGE, "properties")
+    properties = reader.get(raw, _OF_ALERT if kind == "alert" else _OF_CHANGE, "properties")
     if rules.service_field:
         service = _service(reader, rules.service_field, service)
     content: Object = {}
@@ -144,18 +118,18 @@ def _map(  # noqa: PLR0913, PLR0917 -- the same
     # An acknowledge or a resolve is judged by its dedup key alone, and has nothing else.
     if action in {None, "trigger"}:
         timestamp = _timestamp(event, now, reader.warnings)
-        payload: Object = {"summary": _summary(reader, event.get("event"), rules.summary_template)}
+        payload = {"summary": _summary(reader, event.get("event"), rules.summary_template)}
         if timestamp:
             payload["timestamp"] = timestamp.text
-        content |= _add_properties(payload, reader, properties, kind, rules)
-        details = _custom_details(reader, properties.get("customDetails"), raw, kind, rules.extra_details)
-        if details is not None:
-            payload["custom_details"] = details
+        content["payload"] = payload | _payload_properties(reader, properties, raw, kind, rules)
+        content |= _links_and_images(reader, properties)
+        if kind == "alert":
+            content |= _texts(properties, {"client": "client", "clientUrl": "client_url"}, reader.warnings)
     warnings = list(dict.fromkeys(reader.warnings))
     if len(warnings) > _MAX_WARNINGS:
         warnings[_MAX_WARNINGS:] = [f"and {len(warnings) - _MAX_WARNINGS:,} more"]
-    occurred_at = timestamp and timestamp.moment
-    return Event(service, kind, content, action, dedup_key, message_id, occurred_at, tuple(warnings))
+    moment = timestamp and timestamp.moment
+    return Event(service, kind, content, action, dedup_key, message_id, moment, tuple(warnings))
 
 
 # -- whether and whom ------------------------------------------------------------------------------------------------
@@ -188,29 +162,30 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
         return "integrations", integrations
     right = INTEGRATION_NAMES[0]
     says = {name: it for name, it in integrations.items() if it is False or not (is_missing(it) or it == 0)}
+    says.pop("All", None)
     exact = [name for name in INTEGRATION_NAMES if name in says]
-    if names := exact or [name for name in reader.get_similar(integrations, right) if name in says]:
+    if names := exact or reader.get_similar(says, right):
         name = max(names, key=lambda name: says[name] is not False)
         if not exact:
             reader.warn_of_spelling("integrations", right, name)
         return f"integrations.{name if exact else right}", says[name]
-    if misspelt := _misspelt_name(says, right):
+    if says and (misspelt := _misspelt_name(says, right)):
         place = f"integrations.{_short(misspelt)}"
         if _requested_kind(reader, place, integrations[misspelt]) != "alert":
             raise _invalid(place, f"which looks like a misspelt {right}")
         return place, True
-    if not is_filtered and reader.get(integrations, _INTEGRATIONS, "integrations").get("All") is False:
+    if not is_filtered and reader.get(integrations, by_letters("All"), "integrations").get("All") is False:
         return "integrations.All", False
     return "integrations", None
 
 
 def _misspelt_name(entries: Object, right: str) -> str | None:
-    """Return the name of an entry, not of `false`, that differs from the right one in one or two letters."""
-    letters = {name: normalize(name) for name, entry in entries.items() if entry}
-    likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS)
-    for name in itertools.islice(likely, _MAX_COMPARED):
-        longest = max(len(letters[name]), len(right))
-        if longest - _letters_in_common(letters[name], right) <= _WRONG_LETTERS:
+    """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
+    asking = (name for name, it in entries.items() if it is True or isinstance(it, dict) or _mentions_change_event(it))
+    letters = {name: normalize(name) for name in asking}
+    likely = [name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS]
+    for name in likely[:_MAX_COMPARED]:
+        if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _WRONG_LETTERS:
             return name
     return None
 
@@ -229,8 +204,8 @@ def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
     if entry is None or entry is True:
         return "alert"
     if isinstance(entry, dict):
-        wanted = reader.get(entry, _INTEGRATION, place).get("type")
-        if wanted is None and not _CHANGE_EVENT.search(to_text(entry) or ""):
+        wanted = reader.get(entry, by_letters("type"), place).get("type")
+        if wanted is None and not _mentions_change_event(entry):
             return "alert"
         if kind := _choose(wanted, _KINDS):
             return kind
@@ -238,12 +213,19 @@ def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
     raise _invalid(place, f"got {describe(entry)}")
 
 
+def _mentions_change_event(entry: object) -> bool:
+    is_readable = isinstance(entry, dict | str) and not limits.deeper_than(limits.MAX_DETAILS_DEPTH, entry)
+    return is_readable and _CHANGE_EVENT.search(encode(entry)) is not None
+
+
+def _short(name: str) -> str:
+    """Return a name that the sender chose, or the beginning of it."""
+    return scalar_to_text(name[:_NAME_CHARACTERS]) or ""
+
+
 def _invalid(place: str, problem: str) -> NotSentError:
-    return NotSentError(
-        "integration_invalid",
-        f'{place}: expected {{"type": "alertEvent"}} or {{"type": "changeEvent"}}, {problem}; '
-        "not sent, since it may not be meant to page",
-    )
+    expected = 'expected {"type": "alertEvent"} or {"type": "changeEvent"}'
+    return NotSentError("integration_invalid", f"{place}: {expected}, {problem}; it may not be meant to page")
 
 
 def _properties(reader: EventReader, properties: Any, kind: Kind) -> Object:
@@ -262,10 +244,8 @@ def _service(reader: EventReader, field: Path, fallback_service: str) -> str:
     name = None if isinstance(value, bool) else scalar_to_text(value)
     if name is not None and SERVICE.fullmatch(name):
         return name
-    reader.warnings.append(
-        f"{'.'.join(field)}: expected the name of a PagerDuty service, 1 to 64 of A-Z a-z 0-9 _ . -, "
-        f"got {describe(value)}; sent to {fallback_service}"
-    )
+    expected = "expected the name of a PagerDuty service, 1 to 64 of A-Z a-z 0-9 _ . -"
+    reader.warnings.append(f"{'.'.join(field)}: {expected}, got {describe(value)}; sent to {fallback_service}")
     return fallback_service
 
 
@@ -293,26 +273,22 @@ def _action(reader: EventReader, properties: Object) -> Action:
 def _likely_actions(properties: Object) -> list[str]:
     """List the names of properties that ask not to page under a name like `action`."""
     words = {name: strip(it).lower() for name, it in properties.items() if isinstance(it, str)}
-    likely = (name for name, word in words.items() if word in _NO_TRIGGERS)
-    return [name for name in itertools.islice(likely, _MAX_COMPARED) if _is_like_action(normalize(name), words[name])]
+    likely = [name for name, word in words.items() if word in _NO_TRIGGERS][:_MAX_COMPARED]
+    return [name for name in likely if _is_like_action(normalize(name), words[name])]
 
 
 def _is_like_action(letters: str, word: str) -> bool:
     if letters == "eventtype":  # The action in version 1 of PagerDuty's API.
         return word in ACTIONS
-    if letters == "auction" or _ACTION_NAME.fullmatch(letters):
-        return letters != "auction"
-    # The ratio that difflib has for them, 0.8 at least.
-    ends_alike = letters[:1] == "a" and letters[-1:] == "n"
-    return ends_alike and 2 * _letters_in_common(letters, "action") >= 0.8 * (len(letters) + len("action"))
+    ratio = 2 * _letters_in_common(letters, "action") / (len(letters) + len("action"))
+    is_close = letters[:1] == "a" and letters[-1:] == "n" and letters != "auction" and ratio >= _CLOSE
+    return is_close or _ACTION_NAME.fullmatch(letters) is not None
 
 
 def _unclear_action(properties: Object, names: list[str]) -> NotSentError:
     got = " and ".join(f"{describe(properties[name])} as {_short(name)}" for name in names[:2])
-    return NotSentError(
-        "action_unknown",
-        f"properties.action: expected {_one_of(ACTIONS)}, got {got}; not sent, since a misspelt resolve must not page",
-    )
+    expected = "expected trigger, acknowledge or resolve"
+    return NotSentError("action_unknown", f"properties.action: {expected}, got {got}; it may not be meant to page")
 
 
 def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None, str]:
@@ -338,20 +314,18 @@ def _to_key(value: object) -> str | None:
 # -- what PagerDuty gets ---------------------------------------------------------------------------------------------
 
 
-def _add_properties(payload: Object, reader: EventReader, properties: Object, kind: Kind, rules: Rules) -> Object:
-    """Add the properties of a trigger or a change event to its payload; return what it has beside it."""
-    warnings = reader.warnings
-    default_severity = rules.default_severity if kind == "alert" else None
-    if severity := _severity(properties.get("severity"), default_severity, warnings):
+def _payload_properties(reader: EventReader, properties: Object, raw: Object, kind: Kind, rules: Rules) -> Object:
+    """Return what the payload of a trigger or a change event has of the properties; `raw` are all that there are."""
+    is_alert = kind == "alert"
+    payload: Object = {}
+    if severity := _severity(properties.get("severity"), rules.default_severity if is_alert else None, reader.warnings):
         payload["severity"] = severity
-    client = {}
-    if kind == "alert":
-        payload["source"] = _source(properties.get("source"), rules.default_source, warnings)
-        payload |= _texts(properties, {"group": "group", "class": "class", "component": "component"}, warnings)
-        client = _texts(properties, {"client": "client", "clientUrl": "client_url"}, warnings)
-    else:
-        payload |= _texts(properties, {"source": "source"}, warnings)
-    return {"payload": payload, **_links_and_images(reader, properties), **client}
+    if is_alert:
+        payload["source"] = _source(properties.get("source"), rules.default_source, reader.warnings)
+    texts = ("group", "class", "component") if is_alert else ("source",)
+    payload |= _texts(properties, {name: name for name in texts}, reader.warnings)
+    details = _custom_details(reader, properties.get("customDetails"), raw, kind, rules.extra_details)
+    return payload if details is None else {**payload, "custom_details": details}
 
 
 def _summary(reader: EventReader, name: object, template: Template | None) -> str:
@@ -373,33 +347,31 @@ def _choose(value: object, choices: Mapping[str, T]) -> T | None:
     return choices.get(strip(value).lower()) if isinstance(value, str) else None
 
 
-def _severity(value: object, default: D, warnings: list[str]) -> Severity | D:
+def _severity(value: object, default: Severity | None, warnings: list[str]) -> Severity | None:
     """Return the severity in PagerDuty's words, or in those of others with a warning."""
     if value is None:
         return default
     word = strip(value).lower() if isinstance(value, str) else ""
     severity = _SEVERITIES.get(normalize(word), default)
     if word not in SEVERITIES:
-        consequence = f"sent as {severity}" if severity else "left out"
-        warnings.append(f"properties.severity: expected {_one_of(SEVERITIES)}, got {describe(value)}; {consequence}")
+        result = f"{describe(value)}; sent as {severity}" if severity else f"{describe(value)}; left out"
+        warnings.append(f"properties.severity: expected critical, error, warning or info, got {result}")
     return severity
 
 
 def _source(value: object, default: str, warnings: list[str]) -> str:
-    text = scalar_to_text(value)
-    if text is not None:
+    if (text := scalar_to_text(value)) is not None:
         return text
     if not default and value is None:
         raise NotSentError("source_missing", "properties.source: missing; add it, or set DEFAULT_SOURCE")
-    problem = f"properties.source: expected a text, got {describe(value)}"
     if not default:
-        raise NotSentError("source_not_text", problem)
+        raise NotSentError("source_not_text", f"properties.source: expected a text, got {describe(value)}")
     if value is not None:
-        warnings.append(f"{problem}; sent as {default}")
+        warnings.append(f"properties.source: expected a text, got {describe(value)}; sent as {default}")
     return default
 
 
-def _timestamp(event: Object, now: datetime, warnings: list[str]) -> Timestamp | None:
+def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.Timestamp | None:
     """Return the first timestamp that means a moment and is at most 90 days old; raise if all that do are older.
 
     An `originalTimestamp` that means the same moment as `receivedAt` is rudder-server's own, filled in on arrival; the
@@ -409,7 +381,7 @@ def _timestamp(event: Object, now: datetime, warnings: list[str]) -> Timestamp |
     received = original and timestamps.read(event.get("receivedAt"))
     is_filled_in = original and received and original.moment == received.moment
     unreadable = too_old = None
-    for name in _TIMESTAMPS[::-1] if is_filled_in else _TIMESTAMPS:
+    for name in ("timestamp", *_TIMESTAMPS) if is_filled_in else _TIMESTAMPS:
         timestamp = original if name == "originalTimestamp" else timestamps.read(event.get(name))
         if timestamp is None or timestamp.moment - now > _MAX_AHEAD:
             unreadable = unreadable or (name if name in event else None)
@@ -436,26 +408,22 @@ def _texts(values: Object, fields: Mapping[str, str], warnings: list[str], place
     return texts
 
 
-def _custom_details(
-    reader: EventReader, value: object, properties: Object, kind: Kind, extra: tuple[Path, ...]
-) -> Object | None:
-    """Return the custom details, and what EXTRA_DETAILS adds; of two values with the same name, the first."""
+def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind, extra: tuple[Path, ...]) -> Any:
+    """Return the custom details with what EXTRA_DETAILS adds, None without any; of values with one name, the first."""
     parsed = _from_json(value)
     details = _limit_depth(reader, parsed if isinstance(parsed, dict) else value, "properties.customDetails")
     if details is not None and not isinstance(details, dict):
         details = {"customDetails": details}
     added: Object = {}
     for path in extra:
-        if path == _ALL_PROPERTIES:
-            used = _USED[kind]
-            values = {name: found for name, found in properties.items() if normalize(name) not in used}
-        else:
-            values = {path[-1]: reader.find(path)}
-            reader.explain(path, values[path[-1]])
-        for name, found in values.items():
-            if found is not None and name not in added:
+        found = {path[-1]: reader.explain(path, reader.find(path))}
+        if path == ("properties",):
+            used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
+            found = {name: it for name, it in raw.items() if normalize(name) not in used}
+        for name, it in found.items():
+            if it is not None and name not in added:
                 place = f"EXTRA_DETAILS: {_short(name)}"
-                added[name] = _limit_depth(reader, found, place, limits.MAX_DETAILS_DEPTH - 1)
+                added[name] = _limit_depth(reader, it, place, limits.MAX_DETAILS_DEPTH - 1)
     return added | (details or {}) if added else details
 
 
@@ -471,9 +439,9 @@ def _limit_depth(reader: EventReader, details: Any, place: str, limit: int = lim
 def _links_and_images(reader: EventReader, properties: Object) -> Object:
     """Return links and images; an image that is not HTTPS, which PagerDuty would not show, becomes a link."""
     links, images = [], []
-    for place, item in _items(reader, properties, "linkURLs", _LINK):
+    for place, item in _items(reader, properties, "linkURLs", _OF_LINK):
         links.append(_texts(item, {"href": "href", "text": "text"}, reader.warnings, place))
-    for place, item in _items(reader, properties, "imageURLs", _IMAGE):
+    for place, item in _items(reader, properties, "imageURLs", _OF_IMAGE):
         if item["src"].lstrip()[:8].lower() == "https://":
             images.append(_texts(item, {"src": "src", "href": "href", "alt": "alt"}, reader.warnings, place))
         else:
@@ -482,7 +450,7 @@ def _links_and_images(reader: EventReader, properties: Object) -> Object:
     return ({"links": links} if links else {}) | ({"images": images} if images else {})
 
 
-def _items(reader: EventReader, properties: Object, name: str, names: Names) -> Iterator[tuple[str, Object]]:
+def _items(reader: EventReader, properties: Object, name: str, names: Object) -> Iterator[tuple[str, Object]]:
     """Yield the usable items of a URL, an object, or an array of either: the place of each, and its values."""
     required = next(iter(names))
     value = _from_json(properties.get(name))
@@ -491,9 +459,8 @@ def _items(reader: EventReader, properties: Object, name: str, names: Names) -> 
         reader.warnings.append(f"properties.{name}: {len(items):,} items, only the first {limits.MAX_ITEMS} were read")
     for position, item in enumerate(items[: limits.MAX_ITEMS]):
         place = f"properties.{name}[{position}]" if items is value else f"properties.{name}"
-        values = reader.get(item, names, place) if isinstance(item, dict) else {required: item}
-        url = values.get(required)
-        if isinstance(url, str) and strip(url):
+        values = reader.get(item if isinstance(item, dict) else {required: item}, names, place)
+        if isinstance(values.get(required), str):
             yield place, values
         else:
             expected = f"expected a URL or an object with {required}"
@@ -506,15 +473,3 @@ def _from_json(value: object) -> object:
         with contextlib.suppress(ValueError, RecursionError):
             return decode(strip(value))
     return value
-
-
-# -- words for people ------------------------------------------------------------------------------------------------
-
-
-def _short(name: str) -> str:
-    """Write a name that the sender chose, or the beginning of it."""
-    return scalar_to_text(name[:_NAME_CHARACTERS]) or ""
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -66,63 +66,56 @@ class EventReader:
     and digits, whatever their case and what separates them; a warning gives the right spelling.
     """
 
-    __slots__ = ("_names", "event", "is_preview", "warnings")
+    __slots__ = ("event", "is_preview", "warnings")
 
     def __init__(self, event: Any, *, is_preview: bool = False) -> None:
         self.event: Any = event
         self.is_preview = is_preview
         self.warnings: list[str] = []
-        # By the identity of an object, which the entry keeps alive: the object, and its names by their letters.
-        self._names: dict[int, tuple[dict[str, Any], dict[str, list[str]]]] = {}
 
     def get(self, holder: dict[str, Any], names: Names, place: str = "") -> dict[str, Any]:
         """Return the values in the object at `place` that are not missing, by the names that are right for them."""
         found, others = {}, []
         for name, value in holder.items():
-            # As `is_missing`, whose call for each name would double the time.
-            if value is None or (isinstance(value, str) and not value.strip(_BLANKS)):
-                continue
-            if name in names and names[name] == name:
-                found[name] = value
-            else:
+            if names.get(name) != name:
                 others.append(name)
+            # As `is_missing`, whose call for each name would take longer than all the rest.
+            elif value is not None and not (isinstance(value, str) and not value.strip(_BLANKS)):
+                found[name] = value
         for other in others:
             right = names.get(normalize(other))
-            if right is not None and right not in found:
+            if right is not None and right not in found and not is_missing(holder[other]):
                 found[right] = holder[other]
                 self.warn_of_spelling(place, right, other)
         return found
 
-    def get_similar(self, holder: dict[str, Any], letters: str) -> list[str]:
+    @staticmethod
+    def get_similar(holder: dict[str, Any], letters: str) -> list[str]:
         """Return the names in the object that have these letters and digits, and a value."""
-        known = self._names.get(id(holder))
-        if known is None:
-            known = self._names[id(holder)] = (holder, {})
-            for name in holder:
-                known[1].setdefault(normalize(name), []).append(name)
-        return [name for name in known[1].get(letters, ()) if letters and not is_missing(holder[name])]
+        return [name for name in holder if letters and normalize(name) == letters and not is_missing(holder[name])]
 
     def warn_of_spelling(self, place: str, name: str, found: str) -> None:
         """Say how to write a name that was found in another spelling."""
         self.warnings.append(f"{place}{place and '.'}{name}: found as {describe(found)}; write it as {name}")
 
-    def find(self, path: Path) -> Any:
-        """Follow a path; return None when it leads nowhere. What is not nested may be under a name with its dots."""
-        return self._find(self.event, path, 0)
+    def find(self, path: Path, value: Any = None, start: int = 0) -> Any:
+        """Follow a path, from a step on that starts in `value`; return None when it leads nowhere.
 
-    def _find(self, value: Any, path: Path, start: int) -> Any:
+        A value that is not nested may be under a name with dots, as RudderStack's own destination finds it.
+        """
+        value = value if start else self.event
         holders = []
         for index in range(start, len(path)):
             step = path[index]
             if isinstance(value, dict):
                 holders.append((value, index))
-                found = value.get(step)
-                if is_missing(found) and (similar := self.get_similar(value, normalize(step))):
-                    found = value[similar[0]]
+                holder, value = value, value.get(step)
+                if is_missing(value) and (similar := self.get_similar(holder, normalize(step))):
+                    value = holder[similar[0]]
                     self.warn_of_spelling(".".join(path[:index]), step, similar[0])
-                value = found
             else:
-                value = value[int(step)] if isinstance(value, list) and _is_position(step, value) else None
+                is_position = isinstance(value, list) and step.isdecimal() and len(step) <= _MAX_DIGITS
+                value = value[int(step)] if is_position and int(step) < len(value) else None
             if value is None:
                 break
         while is_missing(value) and holders:
@@ -131,25 +124,23 @@ class EventReader:
             for end in range(index + 2, min(index + dots + 1, len(path)) + 1):
                 literal = holder.get(".".join(path[index:end]))
                 if is_missing(value) and literal is not None:
-                    value = self._find(literal, path, end)
+                    value = self.find(path, literal, end)
         return value
 
     def find_texts(self, template: Template) -> list[str | None]:
         """Find the values for the paths of a text, as texts; None for each that is missing."""
-        known = {path: to_text(self.find(path)) for path in dict.fromkeys(template.paths)}
-        for path, text in known.items():
-            self.explain(path, text)
-        return [known[path] for path in template.paths]
+        return [self.explain(path, to_text(self.find(path))) for path in template.paths]
 
-    def explain(self, path: Path, value: Any) -> None:
-        """Say in a preview that the path of a setting found nothing."""
+    def explain(self, path: Path, value: Any) -> Any:
+        """Return the value of a setting's path; in a preview, warn if it is None."""
         if self.is_preview and value is None:
             self.warnings.append(f"{'.'.join(path)}: nothing found in this event")
+        return value
 
 
-def by_letters(*names: str) -> dict[str, str]:
-    """Return the names by themselves, and by their letters and digits."""
-    return {letters: name for name in names for letters in (normalize(name), name)}
+def by_letters(*names: str, **others: str) -> dict[str, str]:
+    """Return the names by themselves and by their letters and digits, the first of the same ones, and by `others`."""
+    return {**{name: name for name in names}, **{normalize(name): name for name in reversed(names)}, **others}
 
 
 def normalize(name: str) -> str:
@@ -165,10 +156,6 @@ def is_missing(value: object) -> bool:
 def strip(text: str) -> str:
     """Remove outer white space, zero-width characters included."""
     return text.strip(_BLANKS)
-
-
-def _is_position(step: str, items: list[Any]) -> bool:
-    return step.isdecimal() and len(step) <= _MAX_DIGITS and int(step) < len(items)
 
 
 # -- values as texts -------------------------------------------------------------------------------------------------

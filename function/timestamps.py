@@ -40,8 +40,8 @@ def read(value: object) -> Timestamp | None:
     try:
         if isinstance(value, str):
             timestamp = _from_text(strip(value))
-        elif isinstance(value, int | float) and (units := _EPOCH_UNITS.get(len(str(int(value))))):
-            timestamp = _from_epoch(value / units)
+        elif isinstance(value, int | float) and _EPOCH.fullmatch(str(value)):
+            timestamp = _from_text(str(value))
         else:
             return None
     except (ValueError, OverflowError):
@@ -55,14 +55,10 @@ def _from_text(text: str) -> Timestamp:
         readable = _LEAP_SECOND.sub("59", text.upper()) if ":60" in text else text.upper()
         return Timestamp(text, datetime.fromisoformat(readable).astimezone(UTC))
     if _EPOCH.fullmatch(text):
-        return _from_epoch(float(text) / _EPOCH_UNITS[len(text.partition(".")[0])])
-    if not _ISO8601.fullmatch(text):
+        moment = _EPOCH_START + timedelta(seconds=float(text) / _EPOCH_UNITS[len(text.partition(".")[0])])
+    elif _ISO8601.fullmatch(text):
+        moment = datetime.fromisoformat(text)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    else:
         raise ValueError("not a timestamp")
-    moment = datetime.fromisoformat(text)
-    moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    return Timestamp(moment.isoformat(), moment)
-
-
-def _from_epoch(seconds: float) -> Timestamp:
-    moment = _EPOCH_START + timedelta(seconds=seconds)
     return Timestamp(moment.isoformat(), moment)
