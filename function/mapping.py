@@ -39,8 +39,6 @@ _ACTIONS: Final[dict[str, Action]] = {action: action for action in ACTIONS}
 _NO_TRIGGERS: Final = frozenset({"acknowledge", "acknowledged", "ack", "acked", "resolve", "resolved"})
 _WORDS: Final = "(?:event|alert|incident|pagerduty|pd|type|name)*"
 _ACTION_NAME: Final = re.compile(f"{_WORDS}actions?{_WORDS}")
-# As difflib counts: 1 for the same name.
-_CLOSE: Final = 0.8
 # What is read of an event, its properties and their parts. RudderStack's page writes `originalTimeStamp`; `links` and
 # `images` are PagerDuty's own names.
 _TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
@@ -128,11 +126,16 @@ def _map(  # noqa: PLR0913, PLR0917 -- the same
     warnings = list(dict.fromkeys(reader.warnings))
     if len(warnings) > _MAX_WARNINGS:
         warnings[_MAX_WARNINGS:] = [f"and {len(warnings) - _MAX_WARNINGS:,} more"]
-    moment = timestamp and timestamp.moment
-    return Event(service, kind, content, action, dedup_key, message_id, moment, tuple(warnings))
-
-
-# -- whether and whom ------------------------------------------------------------------------------------------------
+    return Event(
+        service=service,
+        kind=kind,
+        content=content,
+        action=action,
+        dedup_key=dedup_key,
+        message_id=message_id,
+        occurred_at=timestamp and timestamp.moment,
+        warnings=tuple(warnings),
+    )
 
 
 def _kind(reader: EventReader, event: Object, *, is_filtered: bool) -> Kind:
@@ -164,7 +167,7 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
     says = {name: it for name, it in integrations.items() if it is False or not (is_missing(it) or it == 0)}
     says.pop("All", None)
     exact = [name for name in INTEGRATION_NAMES if name in says]
-    if names := exact or reader.get_similar(says, right):
+    if names := exact or [name for name in says if normalize(name) == right]:
         name = max(names, key=lambda name: says[name] is not False)
         if not exact:
             reader.warn_of_spelling("integrations", right, name)
@@ -280,8 +283,9 @@ def _likely_actions(properties: Object) -> list[str]:
 def _is_like_action(letters: str, word: str) -> bool:
     if letters == "eventtype":  # The action in version 1 of PagerDuty's API.
         return word in ACTIONS
-    ratio = 2 * _letters_in_common(letters, "action") / (len(letters) + len("action"))
-    is_close = letters[:1] == "a" and letters[-1:] == "n" and letters != "auction" and ratio >= _CLOSE
+    # By the ratio that difflib has, 0.8 at least.
+    is_close = 5 * _letters_in_common(letters, "action") >= 2 * (len(letters) + len("action"))
+    is_close = is_close and letters[:1] == "a" and letters[-1:] == "n" and letters != "auction"
     return is_close or _ACTION_NAME.fullmatch(letters) is not None
 
 
@@ -309,9 +313,6 @@ def _to_key(value: object) -> str | None:
     """Return a string or a number as a key that fits; None for anything else, and for what is missing."""
     text = None if isinstance(value, bool) or is_missing(value) else scalar_to_text(value)
     return None if text is None else limits.fit_dedup_key(strip(text))
-
-
-# -- what PagerDuty gets ---------------------------------------------------------------------------------------------
 
 
 def _payload_properties(reader: EventReader, properties: Object, raw: Object, kind: Kind, rules: Rules) -> Object:
@@ -377,22 +378,19 @@ def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.
     An `originalTimestamp` that means the same moment as `receivedAt` is rudder-server's own, filled in on arrival; the
     sender's time is then in `timestamp` (rudder-server, `processor/processor.go`).
     """
-    original = timestamps.read(event.get("originalTimestamp"))
-    received = original and timestamps.read(event.get("receivedAt"))
-    is_filled_in = original and received and original.moment == received.moment
-    unreadable = too_old = None
-    for name in ("timestamp", *_TIMESTAMPS) if is_filled_in else _TIMESTAMPS:
-        timestamp = original if name == "originalTimestamp" else timestamps.read(event.get(name))
-        if timestamp is None or timestamp.moment - now > _MAX_AHEAD:
-            unreadable = unreadable or (name if name in event else None)
-        elif now - timestamp.moment <= MAX_AGE:
+    read = {name: timestamps.read(event[name]) for name in _TIMESTAMPS if name in event}
+    original = read.get("originalTimestamp")
+    received = original and "timestamp" in read and timestamps.read(event.get("receivedAt"))
+    if original and received and original.moment == received.moment:
+        read = {"timestamp": read["timestamp"], **read}
+    meant = {name: it for name, it in read.items() if it and it.moment - now <= _MAX_AHEAD}
+    for timestamp in meant.values():
+        if now - timestamp.moment <= MAX_AGE:
             return timestamp
-        else:
-            too_old = too_old or name
-    if too_old:
-        raise NotSentError("timestamp_too_old", f"{too_old}: more than {MAX_AGE.days} days ago")
-    if unreadable:
-        warnings.append(f"{unreadable}: expected the event's time, such as 2026-01-31T12:00:00Z; left out")
+    if meant:
+        raise NotSentError("timestamp_too_old", f"{next(iter(meant))}: more than {MAX_AGE.days} days ago")
+    if read:
+        warnings.append(f"{next(iter(read))}: expected the event's time, such as 2026-01-31T12:00:00Z; left out")
     return None
 
 

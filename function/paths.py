@@ -20,8 +20,9 @@ Names = Mapping[str, str]
 # A path in a text stands in braces.
 _IN_BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _BRACE: Final = re.compile(r"[{}]")
-# No array of a body of 5 MB is that long.
+# No array of a body of 5 MB is that long; no name has as many dots.
 _MAX_DIGITS: Final = 9
+_MAX_STEPS_OF_NAME: Final = 20
 _MAX_DESCRIBED_CHARACTERS: Final = 40
 # What `str.isspace` knows, and the zero-width characters, which are as invisible and come with copied texts and files.
 _BLANKS: Final = (
@@ -66,12 +67,14 @@ class EventReader:
     and digits, whatever their case and what separates them; a warning gives the right spelling.
     """
 
-    __slots__ = ("event", "is_preview", "warnings")
+    __slots__ = ("_names", "event", "is_preview", "warnings")
 
     def __init__(self, event: Any, *, is_preview: bool = False) -> None:
         self.event: Any = event
         self.is_preview = is_preview
         self.warnings: list[str] = []
+        # The names in an object of the event, by their letters; found by the object's identity.
+        self._names: dict[int, dict[str, list[str]]] = {}
 
     def get(self, holder: dict[str, Any], names: Names, place: str = "") -> dict[str, Any]:
         """Return the values in the object at `place` that are not missing, by the names that are right for them."""
@@ -89,20 +92,21 @@ class EventReader:
                 self.warn_of_spelling(place, right, other)
         return found
 
-    @staticmethod
-    def get_similar(holder: dict[str, Any], letters: str) -> list[str]:
-        """Return the names in the object that have these letters and digits, and a value."""
-        return [name for name in holder if letters and normalize(name) == letters and not is_missing(holder[name])]
+    def get_similar(self, holder: dict[str, Any], letters: str) -> list[str]:
+        """Return the names in an object of the event that have these letters and digits, and a value."""
+        known = self._names.get(id(holder))
+        if known is None:
+            known = self._names[id(holder)] = {}
+            for name in holder:
+                known.setdefault(normalize(name), []).append(name)
+        return [name for name in known.get(letters, ()) if letters and not is_missing(holder[name])]
 
     def warn_of_spelling(self, place: str, name: str, found: str) -> None:
         """Say how to write a name that was found in another spelling."""
         self.warnings.append(f"{place}{place and '.'}{name}: found as {describe(found)}; write it as {name}")
 
     def find(self, path: Path, value: Any = None, start: int = 0) -> Any:
-        """Follow a path, from a step on that starts in `value`; return None when it leads nowhere.
-
-        A value that is not nested may be under a name with dots, as RudderStack's own destination finds it.
-        """
+        """Follow a path; return None when it leads nowhere. What is not nested may be under a name with its dots."""
         value = value if start else self.event
         holders = []
         for index in range(start, len(path)):
@@ -120,8 +124,7 @@ class EventReader:
                 break
         while is_missing(value) and holders:
             holder, index = holders.pop()
-            dots = max((name.count(".") for name in holder), default=0)
-            for end in range(index + 2, min(index + dots + 1, len(path)) + 1):
+            for end in range(index + 2, min(index + _MAX_STEPS_OF_NAME, len(path)) + 1):
                 literal = holder.get(".".join(path[index:end]))
                 if is_missing(value) and literal is not None:
                     value = self.find(path, literal, end)
@@ -156,9 +159,6 @@ def is_missing(value: object) -> bool:
 def strip(text: str) -> str:
     """Remove outer white space, zero-width characters included."""
     return text.strip(_BLANKS)
-
-
-# -- values as texts -------------------------------------------------------------------------------------------------
 
 
 def scalar_to_text(value: object) -> str | None:
