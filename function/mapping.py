@@ -378,17 +378,18 @@ def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.
     An `originalTimestamp` that means the same moment as `receivedAt` is rudder-server's own, filled in on arrival; the
     sender's time is then in `timestamp` (rudder-server, `processor/processor.go`).
     """
-    read = {name: timestamps.read(event[name]) for name in _TIMESTAMPS if name in event}
-    original = read.get("originalTimestamp")
-    received = original and "timestamp" in read and timestamps.read(event.get("receivedAt"))
-    if original and received and original.moment == received.moment:
-        read = {"timestamp": read["timestamp"], **read}
-    meant = {name: it for name, it in read.items() if it and it.moment - now <= _MAX_AHEAD}
-    for timestamp in meant.values():
-        if now - timestamp.moment <= MAX_AGE:
-            return timestamp
-    if meant:
-        raise NotSentError("timestamp_too_old", f"{next(iter(meant))}: more than {MAX_AGE.days} days ago")
+    original = timestamps.read(event.get("originalTimestamp"))
+    received = original and "timestamp" in event and timestamps.read(event.get("receivedAt"))
+    is_filled_in = original and received and original.moment == received.moment
+    read = {}
+    for name in ("timestamp", *_TIMESTAMPS) if is_filled_in else _TIMESTAMPS:
+        if name in event:
+            read[name] = original if name == "originalTimestamp" else timestamps.read(event[name])
+            if (it := read[name]) and -_MAX_AHEAD <= now - it.moment <= MAX_AGE:
+                return it
+    for name, it in read.items():
+        if it and now - it.moment > MAX_AGE:
+            raise NotSentError("timestamp_too_old", f"{name}: more than {MAX_AGE.days} days ago")
     if read:
         warnings.append(f"{next(iter(read))}: expected the event's time, such as 2026-01-31T12:00:00Z; left out")
     return None

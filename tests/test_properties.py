@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import limits
-from event import SERVICE, SEVERITIES, Event
+from event import SERVICE, SEVERITIES, Event, NonFinite
 from local.rules import violations
 from mapping import map_event
 from outcome import Outcome
@@ -30,6 +30,11 @@ NEAR_NAMES = [
     "custom-details",
     "Client Url",
     "group ",
+    "event_action",
+    "acton",
+    "links",
+    "images",
+    "dedup.key",
     "host",
 ]
 PROPERTIES = [
@@ -58,6 +63,12 @@ scalars = (
             "changeEvent",
             "https://a.b/c",
             "2026-06-30T00:00:00Z",
+            "0001-01-01T00:00:00Z",
+            '[{"href": "https://a.b/c"}]',
+            '{"a": NaN}',
+            " ",
+            NonFinite("NaN"),
+            NonFinite("-Infinity"),
         ]
     )
 )
@@ -78,11 +89,12 @@ track_calls = st.fixed_dictionaries(
         "messageId": anything,
         "integrations": anything
         | st.dictionaries(
-            st.sampled_from(["pagerduty", "PagerDuty", "Pager Duty", "pagerdutty"]),
-            anything | st.just({"type": "changeEvent"}),
+            st.sampled_from(["pagerduty", "PagerDuty", "Pager Duty", "pagerdutty", "All"]),
+            anything | st.sampled_from([{"type": "changeEvent"}, {"Type": "alertEvent"}, {"kind": "changeEvent"}]),
         ),
         "originalTimestamp": anything,
         "receivedAt": anything,
+        "Properties": properties,
         "timestamp": anything | st.integers(),
     },
 )
