@@ -244,7 +244,7 @@ def _properties(reader: EventReader, properties: Any, kind: Kind) -> Object:
 def _service(reader: EventReader, field: Path, fallback_service: str) -> str:
     """Return the PagerDuty service that the event names."""
     value = reader.find(field)
-    name = None if isinstance(value, bool) else scalar_to_text(value)
+    name = None if isinstance(value, bool) or is_missing(value) else scalar_to_text(value)
     if name is not None and SERVICE.fullmatch(name):
         return name
     expected = "expected the name of a PagerDuty service, 1 to 64 of A-Z a-z 0-9 _ . -"
