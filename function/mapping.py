@@ -228,7 +228,8 @@ def _short(name: str) -> str:
 
 def _invalid(place: str, problem: str) -> NotSentError:
     expected = 'expected {"type": "alertEvent"} or {"type": "changeEvent"}'
-    return NotSentError("integration_invalid", f"{place}: {expected}, {problem}; it may not be meant to page")
+    reason = "not sent, since it may not be meant to page"
+    return NotSentError("integration_invalid", f"{place}: {expected}, {problem}; {reason}")
 
 
 def _properties(reader: EventReader, properties: Any, kind: Kind) -> Object:
@@ -290,9 +291,9 @@ def _is_like_action(letters: str, word: str) -> bool:
 
 
 def _unclear_action(properties: Object, names: list[str]) -> NotSentError:
-    got = " and ".join(f"{describe(properties[name])} as {_short(name)}" for name in names[:2])
-    expected = "expected trigger, acknowledge or resolve"
-    return NotSentError("action_unknown", f"properties.action: {expected}, got {got}; it may not be meant to page")
+    got = " and ".join(describe(properties[it]) + (f" as {_short(it)}" if it != "action" else "") for it in names[:2])
+    problem = f"expected trigger, acknowledge or resolve, got {got}; not sent, since a misspelt resolve must not page"
+    return NotSentError("action_unknown", f"properties.action: {problem}")
 
 
 def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None, str]:
