@@ -67,7 +67,8 @@ def fit_to_limits(event: Event) -> Event:
     content = {**event.content, "payload": dict(event.content["payload"])}
     payload = content["payload"]
     details = payload.get("custom_details") or {}
-    saved_by_details = max(0, len(encode(details)) - len(encode(_all_left_out(details))))
+    least = {**content, "payload": {**payload, "custom_details": _all_left_out(details)}}
+    saved_by_details = max(0, len(event.body) - len(encode(least))) if details else 0
     sizes = {field: len(encode({field: content[field]})) - 1 for field in _SOURCES if field in content}
     are_texts_cut = excess > saved_by_details + sum(sizes.values())
     if are_texts_cut:

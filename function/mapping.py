@@ -33,7 +33,7 @@ _CHANGE_EVENT: Final = re.compile(rb'"change[^a-z0-9"]*event"', re.IGNORECASE)
 # How many letters of a name under `integrations` may be wrong for it to look like PagerDuty's.
 _WRONG_LETTERS: Final = 2
 # How many names of an event are compared letter by letter, which takes 10 µs each: no real event has as many.
-_MAX_COMPARED: Final = 20
+_MAX_COMPARED: Final = 10
 _ACTIONS: Final[dict[str, Action]] = {action: action for action in ACTIONS}
 # Values that ask not to page, and names, by their letters, that may mean the action.
 _NO_TRIGGERS: Final = frozenset({"acknowledge", "acknowledged", "ack", "acked", "resolve", "resolved"})

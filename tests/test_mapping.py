@@ -452,9 +452,9 @@ def test_a_refusal_of_a_misspelt_integration_stays_short_and_can_be_encoded_what
     assert len(refusal.message.encode()) < 300
 
 
-def test_of_very_many_integrations_with_pagerdutys_letters_the_first_twenty_are_compared_with_its_name() -> None:
+def test_of_very_many_integrations_with_pagerdutys_letters_the_first_ten_are_compared_with_its_name() -> None:
     others = {f"{number}": {"type": "x"} for number in range(100_000)}
-    alike = {"ytud" + "_" * number + "regap": {"type": "x"} for number in range(20)}
+    alike = {"ytud" + "_" * number + "regap": {"type": "x"} for number in range(10)}
     misspelt = {"pagerdutty": {"type": "changeEvent"}}
 
     assert event_of(alert() | {"integrations": {**others, **alike, **misspelt}}).action == "trigger"
@@ -462,8 +462,8 @@ def test_of_very_many_integrations_with_pagerdutys_letters_the_first_twenty_are_
     assert refusal_of(alert() | {"integrations": {**others, **alike, **misspelt}}).code == "integration_invalid"
 
 
-def test_of_very_many_properties_that_ask_not_to_page_the_names_of_the_first_twenty_are_compared() -> None:
-    others = {f"note {number}": "resolve" for number in range(19)}
+def test_of_very_many_properties_that_ask_not_to_page_the_names_of_the_first_ten_are_compared() -> None:
+    others = {f"note {number}": "resolve" for number in range(9)}
 
     assert refusal_of(alert(**others, acton="resolve")).code == "action_unknown"
     assert event_of(alert(**others, note="resolve", acton="resolve")).action == "trigger"
