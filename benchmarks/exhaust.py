@@ -75,10 +75,17 @@ def _trigger(key: object) -> str:
     return _event(f'"dedupKey":"{key}"')
 
 
+def _spelt(name: str, number: int) -> str:
+    """Spell the name in a way of its own, with separators after its first letter."""
+    return name[0] + f"{number:b}".replace("0", "-").replace("1", "_") + name[1:]
+
+
 def _detailed(count: int, entry: Callable[[int], str]) -> str:
     entries = ",".join(map(entry, range(count)))
     return _event(f'"customDetails":{{{entries}}}')
 
+
+_INTEGRATIONS_LIKE_OURS: Final = json.dumps({_spelt("ytudregap", number): {} for number in range(100)})
 
 BODIES: Final = (
     Body("200,000 zeros, gzipped", lambda: f"[{'0,' * 199_999}0]", "too_many_events", gzipped=True),
@@ -142,6 +149,22 @@ BODIES: Final = (
         "delivered",
         gzipped=True,
     ),
+    Body(
+        "one event with 150,000 blank spellings of one property",
+        lambda: _event(",".join(f'"{_spelt("severity", number)}":""' for number in range(150_000))),
+        "delivered",
+    ),
+    Body(
+        "one event with 150,000 names with the letters of action",
+        lambda: _event(",".join(f'"{_spelt("acoitn", number)}":"ack"' for number in range(150_000))),
+        "delivered",
+    ),
+    Body(
+        "200 events with 100 names with the letters of pagerduty each",
+        lambda: _many(200, lambda n: _event(f'"dedupKey":{n}')[:-1] + f',"integrations":{_INTEGRATIONS_LIKE_OURS}}}'),
+        "queued",
+    ),
+    Body("one event with 2 MB of JSON text", lambda: _event(f'"linkURLs":"[{"[]," * 600_000}[]]"'), "delivered"),
     Body("one event with 5 MB of text", lambda: _filled(_event('"group":"')[:-2], "x", '🚨"}}'), "delivered"),
 )
 

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,8 +84,9 @@ def request(**properties: Any) -> dict[str, Any]:
     gateway_event: dict[str, Any] = json.loads((ROOT / "events" / "alert-1-trigger.json").read_text())
     event = json.loads(gateway_event["body"])
     # Half a second on the way.
-    event |= dict.fromkeys(("originalTimestamp", "timestamp", "sentAt"), "2126-01-01T12:00:00.000Z")
-    event |= {"receivedAt": "2126-01-01T12:00:00.500Z"}
+    sent_at, received_at = (datetime.now(UTC) - timedelta(seconds=seconds) for seconds in (1, 0.5))
+    event |= dict.fromkeys(("originalTimestamp", "timestamp", "sentAt"), sent_at.isoformat(timespec="milliseconds"))
+    event |= {"receivedAt": received_at.isoformat(timespec="milliseconds")}
     event["properties"] |= properties
     gateway_event["body"] = json.dumps(event)
     gateway_event["headers"]["authorization"] = f"Bearer {LOCAL_TOKEN}"

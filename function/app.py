@@ -15,7 +15,7 @@ import webhook
 from delivery import choose_routing_key, deliver, post
 from dependencies import Dependencies
 from event import Event
-from limits import fit
+from limits import fit_to_limits
 from mapping import map_event
 from outcome import NotSentError, Outcome
 from settings import Rules, SettingsError
@@ -77,7 +77,7 @@ def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies,
         # 2 read
         raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
         # 3 map
-        mapped = [_map(raw, request.service, deps.settings.rules) for raw in raw_events]
+        mapped = [_map(raw, request.service, request, deps.settings.rules) for raw in raw_events]
     mapped = _with_known_services(mapped, request.service, deps, deadline)
     events = [item for item in mapped if isinstance(item, Event)]
     # 4 deliver
@@ -118,11 +118,19 @@ def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None
     )
 
 
-def _map(raw: object, service: str, rules: Rules) -> Event | Outcome:
+def _map(raw: object, service: str, request: Request, rules: Rules) -> Event | Outcome:
     """Return the PagerDuty event, fitted to the limits, or why there is none; no event affects the others."""
     try:
-        mapped = map_event(raw, service, rules, datetime.now(UTC), fallback_key=str(uuid.uuid4()))
-        return fit(mapped) if isinstance(mapped, Event) else mapped
+        mapped = map_event(
+            raw,
+            service,
+            rules,
+            datetime.now(UTC),
+            fallback_key=str(uuid.uuid4()),
+            is_filtered=request.is_filtered,
+            is_preview=request.preview == "true",
+        )
+        return fit_to_limits(mapped) if isinstance(mapped, Event) else mapped
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
         return telemetry.unexpected(error)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,44 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), al
 def encode(value: object) -> bytes:
     """Encode finite JSON as UTF-8; half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
     return _ENCODER.encode(value).encode("utf-8", "replace")
+
+
+class NonFinite(str):
+    """`NaN`, `Infinity` or `-Infinity`, which JSON does not have and Python writes: a text that counts as blank."""
+
+    __slots__ = ()
+
+    def strip(self, _chars: str | None = None, /) -> str:
+        """Return nothing."""
+        return ""
+
+
+def decode(text: str) -> Any:
+    """Parse JSON into values that can be encoded again. Raises json.JSONDecodeError and RecursionError."""
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
+        return _DECODER_OF_LONG_INTEGERS.decode(text)
+
+
+def _finite(digits: str) -> float | str:
+    """Read a number; one that is too large for a float stays as its digits rather than become infinite."""
+    number = float(digits)
+    return number if math.isfinite(number) else digits
+
+
+def _integer(digits: str) -> int | str:
+    """Read an integer; one that is too long for Python stays as its digits."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=NonFinite)
+_DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=NonFinite)
 
 
 @dataclass(frozen=True)

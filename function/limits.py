@@ -17,27 +17,29 @@ MAX_DEDUP_KEY: Final = 255
 MAX_EVENT_BYTES: Final = 512_000
 # Ours: what a person could still read in an incident, and what every JSON library can encode.
 MAX_DETAILS_DEPTH: Final = 100
-# Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more. Of integrations, nobody has more.
+# Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
 MAX_ITEMS: Final = 100
-# Ours: to this many characters a text field is cut once everything else has been left out.
-_LAST_RESORT_TEXT: Final = 1024
+# Ours: to this many characters texts are cut if leaving out everything else is not enough.
+_MAX_CUT_TEXT: Final = 1024
 # What `"routing_key":"…",` adds when the event is posted.
 _ROUTING_KEY_BYTES: Final = 64
-_ROOM: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
+_MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
 # An entry of an object has at least that many: `"":0,`.
 _ENTRY_BYTES: Final = 5
 _CONTAINERS: Final = (dict, list)
+# Where images and links come from, and in which order they are dropped.
+_SOURCES: Final = {"images": "properties.imageURLs", "links": "properties.linkURLs"}
+_TOO_LARGE: Final = f"the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes"
+_DROPPED_IN_TURN: Final[tuple[tuple[str, ...], ...]] = (("images",), ("links",), ("images", "links"))
 
 
 def fit_dedup_key(key: str) -> str:
     """Replace a dedup key over 255 characters by its SHA-256 in hex: the same for trigger, acknowledge and resolve."""
-    if len(key) <= MAX_DEDUP_KEY:
-        return key
-    return hashlib.sha256(key.encode()).hexdigest()
+    return key if len(key) <= MAX_DEDUP_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 def deeper_than(limit: int, value: object) -> bool:
-    """Tell whether JSON is nested deeper than `limit`, level by level, so that no depth can exhaust the stack."""
+    """Return whether JSON is nested deeper than `limit`, level by level, so that no depth can exhaust the stack."""
     level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(limit):
         if not level:
@@ -51,64 +53,70 @@ def deeper_than(limit: int, value: object) -> bool:
     return bool(level)
 
 
-def fit(event: Event) -> Event:
+def fit_to_limits(event: Event) -> Event:
     """Leave out as little of the event as it takes to stay within PagerDuty's 512,000 bytes, routing key included.
 
-    First the largest custom details are replaced by a note, then images and links go, then texts are cut.
+    The largest custom details are replaced by a note, unless images, links or texts alone are the cause.
     """
-    size = len(event.body)
-    if size <= _ROOM:
+    excess = len(event.body) - _MAX_BODY_BYTES
+    if excess <= 0:
         return event
 
     warnings: list[str] = []
     # What is in the event is the sender's own data: it is copied as deep as it is changed.
     content = {**event.content, "payload": dict(event.content["payload"])}
     payload = content["payload"]
-    if details := payload.get("custom_details"):
-        payload["custom_details"] = _shrink(details, size - _ROOM)
-        left = len(encode(content))
-        if left < size:
-            warnings.append(
-                f"properties.customDetails: the event had {size:,} bytes and PagerDuty takes {MAX_EVENT_BYTES:,}; "
-                "the largest entries were replaced by a note"
-            )
-            size = left
-        else:
-            payload["custom_details"] = details
-    for field, source in (("images", "properties.imageURLs"), ("links", "properties.linkURLs")):
-        if size > _ROOM and content.pop(field, None):
-            warnings.append(f"{source}: left out, the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes")
-            size = len(encode(content))
-    if size > _ROOM:
-        for part in (content, payload):
-            too_long = [
-                name for name, value in part.items() if isinstance(value, str) and len(value) > _LAST_RESORT_TEXT
-            ]
-            for name in too_long:
-                part[name] = part[name][:_LAST_RESORT_TEXT]
-            if "timestamp" in too_long:
-                del part["timestamp"]  # Half of one is none.
-        warnings.append(f"texts: cut, the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes")
+    details = payload.get("custom_details") or {}
+    least = {**content, "payload": {**payload, "custom_details": _all_left_out(details)}}
+    saved_by_details = max(0, len(event.body) - len(encode(least))) if details else 0
+    sizes = {field: len(encode({field: content[field]})) - 1 for field in _SOURCES if field in content}
+    are_texts_cut = excess > saved_by_details + sum(sizes.values())
+    if are_texts_cut:
+        _cut_texts(content)
+        _cut_texts(payload)
+        excess = len(encode(content)) - _MAX_BODY_BYTES
+    dropped: tuple[str, ...] = ()
+    if excess > saved_by_details:
+        saved = {fields: sum(sizes.get(field, 0) for field in fields) for fields in _DROPPED_IN_TURN}
+        dropped = next(fields for more in (0, saved_by_details) for fields in saved if saved[fields] + more >= excess)
+        excess -= saved[dropped]
+    if excess > 0:
+        payload["custom_details"] = _replace_largest(details, excess)
+        warnings.append(f"properties.customDetails: the largest entries were replaced by a note, {_TOO_LARGE}")
+    warnings += [f"{_SOURCES[field]}: left out, {_TOO_LARGE}" for field in dropped if content.pop(field, None)]
+    if are_texts_cut:
+        warnings.append(f"texts: cut, {_TOO_LARGE}")
     return replace(event, content=content, warnings=(*event.warnings, *warnings))
 
 
-def _shrink(details: dict[str, Any], excess: int) -> dict[str, Any]:
+def _cut_texts(part: dict[str, Any]) -> None:
+    for name, value in list(part.items()):
+        if isinstance(value, str) and len(value) > _MAX_CUT_TEXT:
+            part[name] = value[:_MAX_CUT_TEXT]
+    if len(part.get("timestamp", "")) == _MAX_CUT_TEXT:
+        del part["timestamp"]  # A truncated timestamp is invalid.
+
+
+def _all_left_out(details: dict[str, Any]) -> dict[str, Any]:
+    return {"note": f"[left out: {len(details):,} custom details, more than PagerDuty takes]"}
+
+
+def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
     """Replace the largest entries by a note, largest first, until `excess` bytes are saved; if need be all of them.
 
-    So many entries that their names alone are too much are not looked at one by one.
+    If the keys alone exceed the limit, the entries are not looked at one by one.
     """
-    all_left_out = {"note": f"[left out: {len(details):,} custom details, more than PagerDuty takes]"}
-    if len(details) * _ENTRY_BYTES > _ROOM:
-        return all_left_out
-    shrunk = dict(details)
+    if len(details) * _ENTRY_BYTES > _MAX_BODY_BYTES:
+        return _all_left_out(details)
+    reduced = dict(details)
     sizes = {key: len(encode(value)) for key, value in details.items()}
     for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
         note = f"[left out: {sizes[key]:,} bytes, more than PagerDuty takes]"
         saved = sizes[key] - len(note) - len('""')
         if saved <= 0:
             break
-        shrunk[key] = note
+        reduced[key] = note
         excess -= saved
         if excess <= 0:
-            return shrunk
-    return all_left_out
+            return reduced
+    return _all_left_out(details)

@@ -5,21 +5,22 @@ Pure: the time and the rules are passed in. The property tables are RudderStack'
 what is merely imperfect is repaired and reported as a warning; what leaves open *whether or whom* to page is refused.
 """
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import limits
 import timestamps
-from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity
+from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode, encode
 from outcome import NotSentError, Outcome
-from paths import Finder, Path, Template, fold, shown, text_of
+from paths import EventReader, Path, Template, by_letters, describe, is_missing, normalize, scalar_to_text, strip
 from settings import Rules
-from timestamps import Timestamp
 
-T = TypeVar("T", bound=str)
-D = TypeVar("D", bound=Severity | None)
+Object = dict[str, Any]
+T = TypeVar("T")
 
 # rudder-transformer, `src/constants/destinationCanonicalNames.js`, in its order.
 INTEGRATION_NAMES: Final = ("pagerduty", "PAGERDUTY", "PagerDuty", "Pagerduty", "pagerDuty")
@@ -28,485 +29,447 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
+_CHANGE_EVENT: Final = re.compile(rb'"change[^a-z0-9"]*event"', re.IGNORECASE)
 # How many letters of a name under `integrations` may be wrong for it to look like PagerDuty's.
 _WRONG_LETTERS: Final = 2
-# The properties in RudderStack's tables, the dedup key's apart: the settings say where that is.
-_CHANGE_PROPERTIES: Final = ("severity", "source", "customDetails", "linkURLs", "imageURLs")
-_ALERT_PROPERTIES: Final = ("action", "group", "class", "component", "client", "clientUrl", *_CHANGE_PROPERTIES)
-_BY_LETTERS: Final[dict[Kind, dict[str, str]]] = {
-    "alert": {fold(name): name for name in _ALERT_PROPERTIES},
-    "change": {fold(name): name for name in _CHANGE_PROPERTIES},
-}
-_KNOWN: Final = {kind: {*names.values(), "dedupKey"} for kind, names in _BY_LETTERS.items()}
-_LETTERS: Final = {kind: {fold(name) for name in names} for kind, names in _KNOWN.items()}
-# In EXTRA_DETAILS: all properties that the tables do not use.
-_ALL_PROPERTIES: Final = ("properties",)
-# What others call PagerDuty's four severities; syslog's are in https://www.rfc-editor.org/rfc/rfc5424#section-6.2.1.
+# How many names of an event are compared letter by letter, which takes 10 µs each: no real event has as many.
+_MAX_COMPARED: Final = 10
+_ACTIONS: Final[dict[str, Action]] = {action: action for action in ACTIONS}
+# Values that ask not to page, and names, by their letters, that may mean the action.
+_NO_TRIGGERS: Final = frozenset({"acknowledge", "acknowledged", "ack", "acked", "resolve", "resolved"})
+_WORDS: Final = "(?:event|alert|incident|pagerduty|pd|type|name)*"
+_ACTION_NAME: Final = re.compile(f"{_WORDS}actions?{_WORDS}")
+# What is read of an event, its properties and their parts. RudderStack's page writes `originalTimeStamp`; `links` and
+# `images` are PagerDuty's own names.
+_TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
+_OF_EVENT: Final = by_letters(*_TIMESTAMPS, "integrations", "type", "properties", "event", "messageId", "receivedAt")
+_OF_CHANGE: Final = by_letters(
+    "severity", "source", "customDetails", "linkURLs", "imageURLs", links="linkURLs", images="imageURLs"
+)
+_OF_ALERT: Final = _OF_CHANGE | by_letters("action", "group", "class", "component", "client", "clientUrl")
+_OF_LINK, _OF_IMAGE = by_letters("href", "text"), by_letters("src", "href", "alt")
+# What others call PagerDuty's four severities, by letters and digits alone; syslog's are in
+# https://www.rfc-editor.org/rfc/rfc5424#section-6.2.1.
 OTHER_SEVERITIES: Final[dict[str, Severity]] = {
-    **dict.fromkeys(("fatal", "emergency", "alert", "crit", "p1"), "critical"),
-    **dict.fromkeys(("err", "high", "p2"), "error"),
-    **dict.fromkeys(("warn", "medium", "p3"), "warning"),
-    **dict.fromkeys(("notice", "low", "informational", "debug", "ok", "p4", "p5"), "info"),
+    **dict.fromkeys(("fatal", "emergency", "emerg", "panic", "alert", "crit", "disaster", "blocker"), "critical"),
+    **dict.fromkeys(("p0", "p1", "sev0", "sev1"), "critical"),
+    **dict.fromkeys(("err", "high", "major", "p2", "sev2"), "error"),
+    **dict.fromkeys(("warn", "average", "medium", "moderate", "minor", "p3", "sev3"), "warning"),
+    **dict.fromkeys(("information", "informational", "notice", "low", "normal", "none", "trivial", "trace"), "info"),
+    **dict.fromkeys(("verbose", "debug", "ok", "success", "p4", "p5", "sev4", "sev5"), "info"),
 }
+_SEVERITIES: Final[dict[str, Severity]] = OTHER_SEVERITIES | {severity: severity for severity in SEVERITIES}
 # PagerDuty keeps change events, and shows them, for 90 days; RudderStack's own destination refuses older events.
 MAX_AGE: Final = timedelta(days=90)
-# Where an event says when it happened, the most trustworthy first; RudderStack's page writes the second.
-_TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
-_TIMESTAMPS_WHEN_FILLED_IN: Final = ("timestamp", "originalTimestamp", "originalTimeStamp")
+# Clocks differ; a time further ahead means nothing.
+_MAX_AHEAD: Final = timedelta(days=1)
 # RudderStack shows its users 10 KB of our answer.
 _MAX_WARNINGS: Final = 20
 _NAME_CHARACTERS: Final = 40
-# Optional texts of an alert: RudderStack's property, then where PagerDuty wants it.
-_PAYLOAD_TEXTS: Final = {"group": "group", "class": "class", "component": "component"}
-_CLIENT_TEXTS: Final = {"client": "client", "clientUrl": "client_url"}
-_SOURCE_TEXT: Final = {"source": "source"}
-_LINK_TEXT: Final = {"text": "text"}
-_IMAGE_TEXTS: Final = {"href": "href", "alt": "alt"}
-_IMAGE_AS_LINK_TEXT: Final = {"alt": "text"}
 
 
-def map_event(raw: object, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event | Outcome:
+def map_event(  # noqa: PLR0913 -- all that decides what becomes of an event
+    raw: object,
+    service: str,
+    rules: Rules,
+    now: datetime,
+    fallback_key: str,
+    *,
+    is_filtered: bool = True,
+    is_preview: bool = False,
+) -> Event | Outcome:
     """Map one RudderStack event, any JSON whatever, to a PagerDuty event, or return the reason why it is not sent.
 
-    `service` is the PagerDuty service of an event that names none itself. `fallback_key` is the dedup key of a trigger
-    that brings neither one nor a `messageId`: any text that no other event has.
+    `service` is for an event that names none itself. `fallback_key` is the dedup key of a trigger that has neither one
+    nor a `messageId`: any text that no other event has. `is_filtered` means that a data plane has applied
+    `integrations.All`. A preview warns about each path of a setting that finds nothing.
     """
+    reader = EventReader(raw, is_preview=is_preview)
+    event = reader.get(raw, _OF_EVENT) if isinstance(raw, dict) else {}
     try:
-        return _map(Finder(raw), service, rules, now, fallback_key)
+        kind = _kind(reader, event, is_filtered=is_filtered)
+        return _map(reader, event, kind, service, rules, now, fallback_key)
     except NotSentError as error:
         # Its line in the log is the only trace of what is refused out of a batch: it has to say which event it was.
-        dedup_key, _ = _dedup_key(Finder(raw), rules.dedup_key_field)
-        return replace(error.outcome, message_id=_message_id(raw), dedup_key=dedup_key)
+        dedup_key, _ = _dedup_key(reader, rules.dedup_key_field)
+        return replace(error.outcome, message_id=_to_key(event.get("messageId")), dedup_key=dedup_key)
 
 
-def _map(finder: Finder, service: str, rules: Rules, now: datetime, fallback_key: str) -> Event:
-    raw = finder.event
-    if not isinstance(raw, dict):
-        raise NotSentError("event_not_an_object", f"event: expected an object, got {shown(raw)}")
-    kind = _kind(finder)
-    properties = _properties(kind, finder)
+def _map(  # noqa: PLR0913, PLR0917 -- the same
+    reader: EventReader, event: Object, kind: Kind, service: str, rules: Rules, now: datetime, fallback_key: str
+) -> Event:
+    raw = _properties(reader, event.get("properties"), kind)
+    properties = reader.get(raw, _OF_ALERT if kind == "alert" else _OF_CHANGE, "properties")
     if rules.service_field:
-        service = _service(service, rules.service_field, finder)
-    if kind == "change":
-        return _change_event(finder, properties, service, rules, now)
-    return _alert_event(finder, properties, service, rules, now, fallback_key)
+        service = _service(reader, rules.service_field, service)
+    content: Object = {}
+    message_id, action, dedup_key, timestamp = _to_key(event.get("messageId")), None, None, None
+    if kind == "alert":
+        action = _action(reader, raw)
+        dedup_key, problem = _dedup_key(reader, rules.dedup_key_field)
+        if dedup_key is None and action != "trigger":
+            raise NotSentError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
+        if dedup_key is None:
+            reader.warnings.append(f"{problem}; no later event can resolve this incident")
+            dedup_key = message_id or limits.fit_dedup_key(fallback_key)
+        content = {"event_action": action, "dedup_key": dedup_key}
+    # An acknowledge or a resolve is judged by its dedup key alone, and has nothing else.
+    if action in {None, "trigger"}:
+        timestamp = _timestamp(event, now, reader.warnings)
+        payload = {"summary": _summary(reader, event.get("event"), rules.summary_template)}
+        if timestamp:
+            payload["timestamp"] = timestamp.text
+        content["payload"] = payload | _payload_properties(reader, properties, raw, kind, rules)
+        content |= _links_and_images(reader, properties)
+        if kind == "alert":
+            content |= _texts(properties, {"client": "client", "clientUrl": "client_url"}, reader.warnings)
+    warnings = list(dict.fromkeys(reader.warnings))
+    if len(warnings) > _MAX_WARNINGS:
+        warnings[_MAX_WARNINGS:] = [f"and {len(warnings) - _MAX_WARNINGS:,} more"]
+    return Event(
+        service=service,
+        kind=kind,
+        content=content,
+        action=action,
+        dedup_key=dedup_key,
+        message_id=message_id,
+        occurred_at=timestamp and timestamp.moment,
+        warnings=tuple(warnings),
+    )
 
 
-# -- whether and whom ------------------------------------------------------------------------------------------------
-
-
-def _kind(finder: Finder) -> Kind:
-    """Tell an alert from a change event; raise when the event is not for PagerDuty, or leaves open what it is."""
-    event = finder.event
-    field, integration = _integration(event.get("integrations"), finder)
-    if integration is False:
-        raise NotSentError("not_for_pagerduty", f"{field} is false: the event is not for PagerDuty")
-
+def _kind(reader: EventReader, event: Object, *, is_filtered: bool) -> Kind:
+    """Return whether it is an alert or a change event; raise if it is not for PagerDuty, or leaves open what it is."""
+    if not isinstance(reader.event, dict):
+        raise NotSentError("event_not_an_object", f"event: expected an object, got {describe(reader.event)}")
+    place, entry = _entry(reader, event.get("integrations"), is_filtered=is_filtered)
+    if entry is False:
+        raise NotSentError("not_for_pagerduty", f"{place} is false: the event is not for PagerDuty")
     event_type = event.get("type")
     if event_type is None:
         raise NotSentError("type_missing", 'type: missing, expected "track"')
-    known = event_type.lower() if isinstance(event_type, str) else None
+    known = strip(event_type).lower() if isinstance(event_type, str) else None
     if known in OTHER_EVENT_TYPES:
-        raise NotSentError("not_a_track_call", f"type: only track calls go to PagerDuty, this is {shown(event_type)}")
+        raise NotSentError("not_a_track_call", f"type: only track calls go to PagerDuty, not {describe(event_type)}")
     if known != "track":
-        raise NotSentError("type_unknown", f'type: expected "track", got {shown(event_type)}')
-
-    if integration is None or integration is True:
-        return "alert"
-    if isinstance(integration, dict):
-        wanted = integration.get("type")
-        if wanted is None:
-            return "alert"
-        if isinstance(wanted, str) and (kind := _KINDS.get(wanted.lower())):
-            return kind
-        field, integration = f"{field}.type", wanted
-    raise _unclear(field, f"got {shown(integration)}")
+        raise NotSentError("type_unknown", f'type: expected "track", got {describe(event_type)}')
+    return _requested_kind(reader, place, entry)
 
 
-def _integration(integrations: object, finder: Finder) -> tuple[str, object]:
-    """Find PagerDuty's entry in `integrations`, as RudderStack does: the first that is neither false nor null.
+def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tuple[str, Any]:
+    """Find PagerDuty's entry in `integrations`, as RudderStack does: the first that is not falsy; None if all are.
 
-    Raises NotSentError when there is none, and one whose name is misspelt.
+    A misspelt name may ask for an alert; raise if it asks for anything else.
     """
     if not isinstance(integrations, dict):
         return "integrations", integrations
-    found: tuple[str, object] = ("integrations", None)
-    for name in INTEGRATION_NAMES:
-        value = integrations.get(name)
-        if value is not None:
-            found = (f"integrations.{name}", value)
-            if value is not False:
-                break
-    # `All` alone is what an SDK writes when nobody chose anything.
-    if found[1] is not None or (len(integrations) == 1 and "All" in integrations):
-        return found
-    return _nearly_integration(integrations, finder) or found
+    right = INTEGRATION_NAMES[0]
+    says = {name: it for name, it in integrations.items() if it is False or not (is_missing(it) or it == 0)}
+    says.pop("All", None)
+    exact = [name for name in INTEGRATION_NAMES if name in says]
+    if names := exact or [name for name in says if normalize(name) == right]:
+        name = max(names, key=lambda name: says[name] is not False)
+        if not exact:
+            reader.warn_of_spelling("integrations", right, name)
+        return f"integrations.{name if exact else right}", says[name]
+    if says and (misspelt := _misspelt_name(says, right)):
+        place = f"integrations.{_short(misspelt)}"
+        if _requested_kind(reader, place, integrations[misspelt]) != "alert":
+            raise _invalid(place, f"which looks like a misspelt {right}")
+        return place, True
+    if not is_filtered and reader.get(integrations, by_letters("All"), "integrations").get("All") is False:
+        return "integrations.All", False
+    return "integrations", None
 
 
-def _nearly_integration(integrations: dict[str, Any], finder: Finder) -> tuple[str, object] | None:
-    """Find PagerDuty's entry under a name that is nearly right; raise when it may be one under a misspelt name."""
-    name = INTEGRATION_NAMES[0]
-    folded = finder.folded(integrations)
-    if name in folded:
-        return f"integrations.{name}", finder.near(integrations, name, ("integrations",))
-    for letters, other in list(folded.items())[: limits.MAX_ITEMS]:
-        value = integrations[other]
-        if isinstance(value, dict) and value.get("type") is not None and _is_like(letters, name, _WRONG_LETTERS):
-            raise _unclear(f"integrations.{_short(other)}", f"which looks like a misspelt {name}")
+def _misspelt_name(entries: Object, right: str) -> str | None:
+    """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
+    asking = (name for name, it in entries.items() if it is True or isinstance(it, dict) or _mentions_change_event(it))
+    letters = {name: normalize(name) for name in asking}
+    likely = [name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS]
+    for name in likely[:_MAX_COMPARED]:
+        if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _WRONG_LETTERS:
+            return name
     return None
 
 
-def _is_like(name: str, other: str, wrong: int) -> bool:
-    """Tell whether the names differ in so few letters at most, each changed, added, or left out."""
-    if name[:1] == other[:1]:
-        return not name or _is_like(name[1:], other[1:], wrong)
-    rests = ((name[1:], other), (name, other[1:]), (name[1:], other[1:]))
-    return wrong > 0 and any(_is_like(*rest, wrong - 1) for rest in rests)
+def _letters_in_common(letters: str, right: str) -> int:
+    """Count the letters in common, in the same order; none if the name is much too long."""
+    from difflib import SequenceMatcher  # noqa: PLC0415 -- hardly any event needs it, and each cold start would wait
+
+    if len(letters) > 2 * len(right):
+        return 0
+    return sum(block.size for block in SequenceMatcher(None, letters, right).get_matching_blocks())
 
 
-def _unclear(field: str, what: str) -> NotSentError:
-    return NotSentError(
-        "integration_unclear",
-        f'{field}: expected {{"type": "alertEvent"}} or {{"type": "changeEvent"}}, {what}; '
-        "not sent, since it may not be meant to page",
-    )
+def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
+    """Return the kind of event that PagerDuty's entry asks for."""
+    if entry is None or entry is True:
+        return "alert"
+    if isinstance(entry, dict):
+        wanted = reader.get(entry, by_letters("type"), place).get("type")
+        if wanted is None and not _mentions_change_event(entry):
+            return "alert"
+        if kind := _choose(wanted, _KINDS):
+            return kind
+        place, entry = f"{place}.type", wanted
+    raise _invalid(place, f"got {describe(entry)}")
 
 
-def _properties(kind: Kind, finder: Finder) -> dict[str, Any]:
-    """Return the event's properties, those whose names are nearly right also under RudderStack's names."""
-    properties = finder.event.get("properties")
-    if properties is None:
-        return {}
-    if not isinstance(properties, dict):
-        raise NotSentError("properties_not_an_object", f"properties: expected an object, got {shown(properties)}")
-    if _KNOWN[kind].issuperset(properties):
-        return properties
-    missing = [
-        name
-        for letters in finder.folded(properties)
-        if (name := _BY_LETTERS[kind].get(letters)) and properties.get(name) is None
-    ]
-    return properties | {name: finder.near(properties, name, _ALL_PROPERTIES) for name in missing}
+def _mentions_change_event(entry: object) -> bool:
+    is_readable = isinstance(entry, dict | str) and not limits.deeper_than(limits.MAX_DETAILS_DEPTH, entry)
+    return is_readable and _CHANGE_EVENT.search(encode(entry)) is not None
 
 
-def _service(instead: str, field: Path, finder: Finder) -> str:
-    """Find the PagerDuty service that the event names."""
-    value = finder.find(field)
-    name = None if isinstance(value, bool) else text_of(value)
+def _short(name: str) -> str:
+    """Return a name that the sender chose, or the beginning of it."""
+    return scalar_to_text(name[:_NAME_CHARACTERS]) or ""
+
+
+def _invalid(place: str, problem: str) -> NotSentError:
+    expected = 'expected {"type": "alertEvent"} or {"type": "changeEvent"}'
+    reason = "not sent, since it may not be meant to page"
+    return NotSentError("integration_invalid", f"{place}: {expected}, {problem}; {reason}")
+
+
+def _properties(reader: EventReader, properties: Any, kind: Kind) -> Object:
+    if properties is None or isinstance(properties, dict):
+        return properties or {}
+    problem = f"properties: expected an object, got {describe(properties)}"
+    if kind == "alert":
+        raise NotSentError("properties_not_an_object", problem)
+    reader.warnings.append(f"{problem}; left out")
+    return {}
+
+
+def _service(reader: EventReader, field: Path, fallback_service: str) -> str:
+    """Return the PagerDuty service that the event names."""
+    value = reader.find(field)
+    name = None if isinstance(value, bool) or is_missing(value) else scalar_to_text(value)
     if name is not None and SERVICE.fullmatch(name):
         return name
-    finder.warnings.append(
-        f"{'.'.join(field)}: expected the name of a PagerDuty service, 1 to 64 of A-Z a-z 0-9 _ . -, "
-        f"got {shown(value)}; sent to {instead}"
-    )
-    return instead
+    expected = "expected the name of a PagerDuty service, 1 to 64 of A-Z a-z 0-9 _ . -"
+    reader.warnings.append(f"{'.'.join(field)}: {expected}, got {describe(value)}; sent to {fallback_service}")
+    return fallback_service
 
 
-def _action(value: object) -> Action:
-    if value is None:
-        return "trigger"
-    if action := _chosen(value, ACTIONS):
-        return action
-    raise NotSentError(
-        "action_unknown",
-        f"properties.action: expected {_one_of(ACTIONS)}, got {shown(value)}; "
-        "not sent, since a misspelt resolve must not page",
-    )
+def _action(reader: EventReader, properties: Object) -> Action:
+    """Return the action under its name, else under a similar one or PagerDuty's own; a trigger without any.
+
+    Raise if it is unknown, if two names disagree, or if another property is likely to mean an action.
+    """
+    names = ["action"]
+    if is_missing(properties.get("action")):
+        own = [name for name in reader.get_similar(properties, "eventaction") if _choose(properties[name], _ACTIONS)]
+        names = [*reader.get_similar(properties, "action"), *own]
+        if not names and (likely := _likely_actions(properties)):
+            raise _unclear_action(properties, likely)
+        if not names:
+            return "trigger"
+        reader.warn_of_spelling("properties", "action", names[0])
+    meant = {_choose(properties[name], _ACTIONS): name for name in names}
+    action = next(iter(meant))
+    if action is None or len(meant) > 1:
+        raise _unclear_action(properties, list(meant.values()))
+    return action
 
 
-def _dedup_key(finder: Finder, field: Path | Template) -> tuple[str | None, str]:
-    """Find the dedup key; without one, tell what is wrong. On its own only a string or a number is a key."""
+def _likely_actions(properties: Object) -> list[str]:
+    """List the names of properties that ask not to page under a name like `action`."""
+    words = {name: strip(it).lower() for name, it in properties.items() if isinstance(it, str)}
+    likely = [name for name, word in words.items() if word in _NO_TRIGGERS][:_MAX_COMPARED]
+    return [name for name in likely if _is_like_action(normalize(name), words[name])]
+
+
+def _is_like_action(letters: str, word: str) -> bool:
+    if letters == "eventtype":  # The action in version 1 of PagerDuty's API.
+        return word in ACTIONS
+    # By the ratio that difflib has, 0.8 at least.
+    is_close = 5 * _letters_in_common(letters, "action") >= 2 * (len(letters) + len("action"))
+    is_close = is_close and letters[:1] == "a" and letters[-1:] == "n" and letters != "auction"
+    return is_close or _ACTION_NAME.fullmatch(letters) is not None
+
+
+def _unclear_action(properties: Object, names: list[str]) -> NotSentError:
+    got = " and ".join(describe(properties[it]) + (f" as {_short(it)}" if it != "action" else "") for it in names[:2])
+    problem = f"expected trigger, acknowledge or resolve, got {got}; not sent, since a misspelt resolve must not page"
+    return NotSentError("action_unknown", f"properties.action: {problem}")
+
+
+def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None, str]:
+    """Return the dedup key; without one, what is wrong. On its own only a string or a number is a key."""
     if isinstance(field, Template):
-        values = finder.texts(field)
+        values = reader.find_texts(field)
         if None in values:
             missing = ".".join(field.paths[values.index(None)])
             return None, f"{missing}: expected a value, which the dedup key is made of, got nothing"
-        return limits.fit_dedup_key(field.fill([value for value in values if value])), ""
-    value = finder.find(field)
-    key = None if isinstance(value, bool) else text_of(value)
-    if key and not key.isspace():
-        return limits.fit_dedup_key(key), ""
-    return None, f"{'.'.join(field)}: expected a string or a number as dedup key, got {shown(value)}"
+        return limits.fit_dedup_key(field.fill([strip(value) for value in values if value])), ""
+    value = reader.find(field)
+    if key := _to_key(value):
+        return key, ""
+    return None, f"{'.'.join(field)}: expected a string or a number as dedup key, got {describe(value)}"
 
 
-def _message_id(event: object) -> str | None:
-    value = event.get("messageId") if isinstance(event, dict) else None
-    text = None if isinstance(value, bool) else text_of(value)
-    return text if text and not text.isspace() else None
+def _to_key(value: object) -> str | None:
+    """Return a string or a number as a key that fits; None for anything else, and for what is missing."""
+    text = None if isinstance(value, bool) or is_missing(value) else scalar_to_text(value)
+    return None if text is None else limits.fit_dedup_key(strip(text))
 
 
-# -- what PagerDuty gets ---------------------------------------------------------------------------------------------
-
-
-def _alert_event(  # noqa: PLR0913, PLR0917 -- all that decides what an alert says
-    finder: Finder, properties: dict[str, Any], service: str, rules: Rules, now: datetime, fallback_key: str
-) -> Event:
-    """Build an alert event. An acknowledge or a resolve is judged by its dedup key alone, and has nothing else."""
-    raw, warnings = finder.event, finder.warnings
-    message_id = _message_id(raw)
-    action = _action(properties.get("action"))
-    dedup_key, problem = _dedup_key(finder, rules.dedup_key_field)
-    if action != "trigger":
-        if dedup_key is None:
-            raise NotSentError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
-        content = {"event_action": action, "dedup_key": dedup_key}
-        return Event(service, "alert", content, action, dedup_key, message_id, None, _bounded(warnings))
-
-    if dedup_key is None:
-        warnings.append(f"{problem}; no later event can resolve this incident")
-        dedup_key = limits.fit_dedup_key(message_id or fallback_key)
-    timestamp = _timestamp(raw, now, warnings)
-    payload: dict[str, Any] = {
-        "summary": _summary(finder, rules.summary_template),
-        "severity": _severity(properties.get("severity"), rules.default_severity, warnings),
-        "source": _source(properties.get("source"), rules.default_source, warnings),
-    }
-    if timestamp:
-        payload["timestamp"] = timestamp.text
-    _add_texts(payload, properties, _PAYLOAD_TEXTS, warnings)
-    _add_custom_details(payload, properties, "alert", rules, finder)
-    alert: dict[str, Any] = {"event_action": action, "dedup_key": dedup_key, "payload": payload}
-    _add_links_and_images(alert, properties, warnings)
-    _add_texts(alert, properties, _CLIENT_TEXTS, warnings)
-    occurred_at = timestamp and timestamp.moment
-    return Event(service, "alert", alert, action, dedup_key, message_id, occurred_at, _bounded(warnings))
-
-
-def _change_event(finder: Finder, properties: dict[str, Any], service: str, rules: Rules, now: datetime) -> Event:
-    raw, warnings = finder.event, finder.warnings
-    timestamp = _timestamp(raw, now, warnings)
-    payload: dict[str, Any] = {"summary": _summary(finder, rules.summary_template)}
-    if severity := _severity(properties.get("severity"), None, warnings):
+def _payload_properties(reader: EventReader, properties: Object, raw: Object, kind: Kind, rules: Rules) -> Object:
+    """Return what the payload of a trigger or a change event has of the properties; `raw` are all that there are."""
+    is_alert = kind == "alert"
+    payload: Object = {}
+    if severity := _severity(properties.get("severity"), rules.default_severity if is_alert else None, reader.warnings):
         payload["severity"] = severity
-    if timestamp:
-        payload["timestamp"] = timestamp.text
-    _add_texts(payload, properties, _SOURCE_TEXT, warnings)
-    _add_custom_details(payload, properties, "change", rules, finder)
-    change: dict[str, Any] = {"payload": payload}
-    _add_links_and_images(change, properties, warnings)
-    return Event(
-        service,
-        "change",
-        change,
-        message_id=_message_id(raw),
-        occurred_at=timestamp and timestamp.moment,
-        warnings=_bounded(warnings),
-    )
+    if is_alert:
+        payload["source"] = _source(properties.get("source"), rules.default_source, reader.warnings)
+    texts = ("group", "class", "component") if is_alert else ("source",)
+    payload |= _texts(properties, {name: name for name in texts}, reader.warnings)
+    details = _custom_details(reader, properties.get("customDetails"), raw, kind, rules.extra_details)
+    return payload if details is None else {**payload, "custom_details": details}
 
 
-def _summary(finder: Finder, template: Template | None) -> str:
-    """Write the summary by the template; without one, or when none of its values is there, it is the event's name."""
-    field, text = "SUMMARY_TEMPLATE", None
-    if template:
-        values = finder.texts(template)
-        if any(values):
-            # What a missing value leaves behind is white space, as a rule.
-            text = " ".join(template.fill([value or "" for value in values]).split())
-    if text is None:
-        field, text = "event", text_of(finder.event.get("event"))
-    if not text or text.isspace():
-        raise NotSentError(
-            "event_name_missing", f"event: expected the event's name, got {shown(finder.event.get('event'))}"
-        )
+def _summary(reader: EventReader, name: object, template: Template | None) -> str:
+    """Write the summary by the template; without one, or if none of its values is there, it is the event's name."""
+    if template and any(values := reader.find_texts(template)):
+        # Collapse the spaces left by missing values.
+        field, text = "SUMMARY_TEMPLATE", " ".join(template.fill([value or "" for value in values]).split())
+    else:
+        field, text = "event", scalar_to_text(name) or ""
+    if not text:
+        raise NotSentError("event_name_missing", f"event: expected the event's name, got {describe(name)}")
     if len(text) > limits.MAX_SUMMARY:
-        finder.warnings.append(f"{field}: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
-        return text[: limits.MAX_SUMMARY]
-    return text
+        reader.warnings.append(f"{field}: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
+    return text[: limits.MAX_SUMMARY]
 
 
-def _chosen(value: object, choices: tuple[T, ...]) -> T | None:
-    """Find the choice that the value names, whatever its case and the white space around it."""
-    name = value.strip().lower() if isinstance(value, str) else None
-    for choice in choices:
-        if choice == name:
-            return choice
-    return None
+def _choose(value: object, choices: Mapping[str, T]) -> T | None:
+    """Return what the value stands for, whatever its case and the white space around it."""
+    return choices.get(strip(value).lower()) if isinstance(value, str) else None
 
 
-def _severity(value: object, default: D, warnings: list[str]) -> Severity | D:
-    """Find the severity that the value names in PagerDuty's words, or in those of others with a warning."""
+def _severity(value: object, default: Severity | None, warnings: list[str]) -> Severity | None:
+    """Return the severity in PagerDuty's words, or in those of others with a warning."""
     if value is None:
         return default
-    if severity := _chosen(value, SEVERITIES):
-        return severity
-    name = value.strip().lower() if isinstance(value, str) else ""
-    known = OTHER_SEVERITIES.get(name, default)
-    consequence = f"sent as {known}" if known else "left out"
-    warnings.append(f"properties.severity: expected {_one_of(SEVERITIES)}, got {shown(value)}; {consequence}")
-    return known
+    word = strip(value).lower() if isinstance(value, str) else ""
+    severity = _SEVERITIES.get(normalize(word), default)
+    if word not in SEVERITIES:
+        result = f"{describe(value)}; sent as {severity}" if severity else f"{describe(value)}; left out"
+        warnings.append(f"properties.severity: expected critical, error, warning or info, got {result}")
+    return severity
 
 
 def _source(value: object, default: str, warnings: list[str]) -> str:
-    text = "" if value is None else text_of(value)
-    if text and not text.isspace():
+    if (text := scalar_to_text(value)) is not None:
         return text
+    if not default and value is None:
+        raise NotSentError("source_missing", "properties.source: missing; add it, or set DEFAULT_SOURCE")
     if not default:
-        if text is None:
-            raise NotSentError("source_not_text", f"properties.source: expected a text, got {shown(value)}")
-        raise NotSentError(
-            "source_missing",
-            "properties.source: missing, PagerDuty wants to know what is affected; "
-            "add it to the track call or set DEFAULT_SOURCE",
-        )
-    if text is None:
-        warnings.append(f"properties.source: expected a text, got {shown(value)}; sent as {default}")
+        raise NotSentError("source_not_text", f"properties.source: expected a text, got {describe(value)}")
+    if value is not None:
+        warnings.append(f"properties.source: expected a text, got {describe(value)}; sent as {default}")
     return default
 
 
-def _timestamp(event: dict[str, Any], now: datetime, warnings: list[str]) -> Timestamp | None:
-    """Find the first timestamp that can be read and is at most 90 days old; refuse when those that can be are older.
+def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.Timestamp | None:
+    """Return the first timestamp that means a moment and is at most 90 days old; raise if all that do are older.
 
     An `originalTimestamp` that means the same moment as `receivedAt` is rudder-server's own, filled in on arrival; the
     sender's time is then in `timestamp` (rudder-server, `processor/processor.go`).
     """
     original = timestamps.read(event.get("originalTimestamp"))
-    received = original and timestamps.read(event.get("receivedAt"))
-    fields = _TIMESTAMPS
-    if original and received and original.moment == received.moment:
-        fields = _TIMESTAMPS_WHEN_FILLED_IN
-    unreadable = too_old = None
-    for field in fields:
-        timestamp = original if field == "originalTimestamp" else timestamps.read(event.get(field))
-        if timestamp is None:
-            unreadable = unreadable or (field if event.get(field) is not None else None)
-        elif now - timestamp.moment <= MAX_AGE:
-            return timestamp
-        else:
-            too_old = too_old or field
-    if too_old:
-        raise NotSentError(
-            "timestamp_too_old", f"{too_old}: more than {MAX_AGE.days} days ago, expected an event of the last 90 days"
-        )
-    if unreadable:
-        warnings.append(f"{unreadable}: expected a date and time such as 2026-01-31T12:00:00Z; left out")
+    received = original and "timestamp" in event and timestamps.read(event.get("receivedAt"))
+    is_filled_in = original and received and original.moment == received.moment
+    read = {}
+    for name in ("timestamp", *_TIMESTAMPS) if is_filled_in else _TIMESTAMPS:
+        if name in event:
+            read[name] = original if name == "originalTimestamp" else timestamps.read(event[name])
+            if (it := read[name]) and -_MAX_AHEAD <= now - it.moment <= MAX_AGE:
+                return it
+    for name, it in read.items():
+        if it and now - it.moment > MAX_AGE:
+            raise NotSentError("timestamp_too_old", f"{name}: more than {MAX_AGE.days} days ago")
+    if read:
+        warnings.append(f"{next(iter(read))}: expected the event's time, such as 2026-01-31T12:00:00Z; left out")
     return None
 
 
-def _add_texts(  # noqa: PLR0913, PLR0917 -- what to copy, whereto, and where it is
-    target: dict[str, Any],
-    holder: dict[str, Any],
-    fields: Mapping[str, str],
-    warnings: list[str],
-    place: str = "properties",
-    position: int | None = None,
-) -> None:
-    """Copy optional texts from the event's object at `place`; `fields` maps its names to PagerDuty's."""
+def _texts(values: Object, fields: Mapping[str, str], warnings: list[str], place: str = "properties") -> dict[str, str]:
+    """Return optional texts among the values at `place`; `fields` maps their names to PagerDuty's."""
+    texts = {}
     for name, field in fields.items():
-        value = holder.get(name)
-        if value is None:
-            continue
-        text = text_of(value)
-        if text is None:
-            warnings.append(f"{_item(place, position)}.{name}: expected a text, got {shown(value)}; left out")
-        elif text and not text.isspace():
-            target[field] = text
+        if (value := values.get(name)) is not None:
+            if (text := scalar_to_text(value)) is not None:
+                texts[field] = text
+            else:
+                warnings.append(f"{place}.{name}: expected a text, got {describe(value)}; left out")
+    return texts
 
 
-def _add_custom_details(
-    payload: dict[str, Any], properties: dict[str, Any], kind: Kind, rules: Rules, finder: Finder
-) -> None:
-    details = properties.get("customDetails")
-    if details is not None:
-        details = _not_too_deep(details, "properties.customDetails", limits.MAX_DETAILS_DEPTH, finder.warnings)
-        payload["custom_details"] = details if isinstance(details, dict) else {"customDetails": details}
-    if rules.extra_details and (extra := _extra_details(properties, kind, rules.extra_details, finder)):
-        payload["custom_details"] = extra | payload.get("custom_details", {})
-
-
-def _extra_details(properties: dict[str, Any], kind: Kind, paths: tuple[Path, ...], finder: Finder) -> dict[str, Any]:
-    """Find what else the custom details are to show; of two values with the same name, the first."""
-    found: dict[str, Any] = {}
-    for path in paths:
-        values = _unused(properties, kind) if path == _ALL_PROPERTIES else {path[-1]: finder.find(path)}
-        for name, value in values.items():
-            if value is not None and name not in found:
+def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind, extra: tuple[Path, ...]) -> Any:
+    """Return the custom details with what EXTRA_DETAILS adds, None without any; of values with one name, the first."""
+    parsed = _from_json(value)
+    details = _limit_depth(reader, parsed if isinstance(parsed, dict) else value, "properties.customDetails")
+    if details is not None and not isinstance(details, dict):
+        details = {"customDetails": details}
+    added: Object = {}
+    for path in extra:
+        found = {path[-1]: reader.explain(path, reader.find(path))}
+        if path == ("properties",):
+            used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
+            found = {name: it for name, it in raw.items() if normalize(name) not in used}
+        for name, it in found.items():
+            if it is not None and name not in added:
                 place = f"EXTRA_DETAILS: {_short(name)}"
-                found[name] = _not_too_deep(value, place, limits.MAX_DETAILS_DEPTH - 1, finder.warnings)
-    return found
+                added[name] = _limit_depth(reader, it, place, limits.MAX_DETAILS_DEPTH - 1)
+    return added | (details or {}) if added else details
 
 
-def _unused(properties: dict[str, Any], kind: Kind) -> dict[str, Any]:
-    """Return the properties that are not in RudderStack's table, nor nearly."""
-    return {name: value for name, value in properties.items() if fold(name) not in _LETTERS[kind]}
-
-
-def _not_too_deep(details: object, place: str, limit: int, warnings: list[str]) -> object:
-    """Return the details, or a note in their stead when they are nested so deep that not everybody could read them."""
+def _limit_depth(reader: EventReader, details: Any, place: str, limit: int = limits.MAX_DETAILS_DEPTH) -> Any:
+    """Return the details, or a note instead if they are nested too deep for some JSON libraries."""
     if not limits.deeper_than(limit, details):
         return details
     note = f"nested deeper than {limit} levels"
-    warnings.append(f"{place}: {note}; replaced by a note")
+    reader.warnings.append(f"{place}: {note}; replaced by a note")
     return {"note": f"[left out: {note}]"}
 
 
-def _add_links_and_images(mapped: dict[str, Any], properties: dict[str, Any], warnings: list[str]) -> None:
-    """Add links and images; an image that is not HTTPS, which PagerDuty would not show, becomes a link."""
+def _links_and_images(reader: EventReader, properties: Object) -> Object:
+    """Return links and images; an image that is not HTTPS, which PagerDuty would not show, becomes a link."""
     links, images = [], []
-    place = "properties.linkURLs"
-    for position, url, holder in _objects(properties.get("linkURLs"), place, "href", warnings):
-        link = {"href": url}
-        _add_texts(link, holder, _LINK_TEXT, warnings, place, position)
-        links.append(link)
-    place = "properties.imageURLs"
-    for position, url, holder in _objects(properties.get("imageURLs"), place, "src", warnings):
-        if url.lstrip()[:8].lower() == "https://":
-            image = {"src": url}
-            _add_texts(image, holder, _IMAGE_TEXTS, warnings, place, position)
-            images.append(image)
+    for place, item in _items(reader, properties, "linkURLs", _OF_LINK):
+        links.append(_texts(item, {"href": "href", "text": "text"}, reader.warnings, place))
+    for place, item in _items(reader, properties, "imageURLs", _OF_IMAGE):
+        if item["src"].lstrip()[:8].lower() == "https://":
+            images.append(_texts(item, {"src": "src", "href": "href", "alt": "alt"}, reader.warnings, place))
         else:
-            link = {"href": url}
-            _add_texts(link, holder, _IMAGE_AS_LINK_TEXT, warnings, place, position)
-            links.append(link)
-            warnings.append(f"{_item(place, position)}: PagerDuty shows only HTTPS images; sent as a link")
-    if links:
-        mapped["links"] = links
-    if images:
-        mapped["images"] = images
+            links.append(_texts(item, {"src": "href", "alt": "text"}, reader.warnings, place))
+            reader.warnings.append(f"{place}: PagerDuty shows only HTTPS images; sent as a link")
+    return ({"links": links} if links else {}) | ({"images": images} if images else {})
 
 
-def _objects(
-    value: object, field: str, required: str, warnings: list[str]
-) -> list[tuple[int | None, str, dict[str, Any]]]:
-    """List the usable items of a string, an object, or an array of either: position in the array, URL, and the object.
-
-    The position is None when there is no array.
-    """
-    if value is None:
-        return []
-    in_array = isinstance(value, list)
-    items = value if isinstance(value, list) else [value]
+def _items(reader: EventReader, properties: Object, name: str, names: Object) -> Iterator[tuple[str, Object]]:
+    """Yield the usable items of a URL, an object, or an array of either: the place of each, and its values."""
+    required = next(iter(names))
+    value = _from_json(properties.get(name))
+    items = value if isinstance(value, list) else [] if value is None else [value]
     if len(items) > limits.MAX_ITEMS:
-        warnings.append(f"{field}: {len(items):,} items, of which the first {limits.MAX_ITEMS} were looked at")
-    found = []
-    for number, item in enumerate(items[: limits.MAX_ITEMS]):
-        position = number if in_array else None
-        holder = item if isinstance(item, dict) else {required: item}
-        url = holder.get(required)
-        if isinstance(url, str) and url and not url.isspace():
-            found.append((position, url, holder))
+        reader.warnings.append(f"properties.{name}: {len(items):,} items, only the first {limits.MAX_ITEMS} were read")
+    for position, item in enumerate(items[: limits.MAX_ITEMS]):
+        place = f"properties.{name}[{position}]" if items is value else f"properties.{name}"
+        values = reader.get(item if isinstance(item, dict) else {required: item}, names, place)
+        if isinstance(values.get(required), str):
+            yield place, values
         else:
-            place = _item(field, position)
-            warnings.append(f"{place}: expected a URL or an object with {required}, got {shown(item)}; left out")
-    return found
+            expected = f"expected a URL or an object with {required}"
+            reader.warnings.append(f"{place}: {expected}, got {describe(item)}; left out")
 
 
-# -- words for people ------------------------------------------------------------------------------------------------
-
-
-def _item(field: str, position: int | None) -> str:
-    return field if position is None else f"{field}[{position}]"
-
-
-def _short(name: str) -> str:
-    """Write a name that the sender chose, or the beginning of it."""
-    return text_of(name[:_NAME_CHARACTERS]) or ""
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _bounded(warnings: list[str]) -> tuple[str, ...]:
-    if len(warnings) > _MAX_WARNINGS:
-        return (*warnings[:_MAX_WARNINGS], f"and {len(warnings) - _MAX_WARNINGS:,} more")
-    return tuple(warnings)
+def _from_json(value: object) -> object:
+    """Return what a JSON text holds, as columns of a warehouse do; anything else as it is."""
+    if isinstance(value, str) and strip(value).startswith(("[", "{", '"')):
+        with contextlib.suppress(ValueError, RecursionError):
+            return decode(strip(value))
+    return value

@@ -37,7 +37,7 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "body_without_events": ("rejected", 400),
     # One event: it can never be sent as it is.
     "event_not_an_object": ("rejected", 400),
-    "integration_unclear": ("rejected", 400),
+    "integration_invalid": ("rejected", 400),
     "type_missing": ("rejected", 400),
     "type_unknown": ("rejected", 400),
     "properties_not_an_object": ("rejected", 400),

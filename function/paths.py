@@ -1,11 +1,11 @@
-"""Paths into an event, texts with such paths in them, and the values that they lead to.
+"""Names and paths in an event, texts with such paths in them, and the values that they lead to.
 
 Pure. Paths and texts are read once, from the settings; for an event they are looked up. Nothing is evaluated: a step
 of a path is a name in an object or a position in an array.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,13 +14,21 @@ from event import encode
 
 # The steps of a path, none of them blank.
 Path = tuple[str, ...]
+# Right names, by themselves and by the letters and digits that stand for them.
+Names = Mapping[str, str]
 
 # A path in a text stands in braces.
 _IN_BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _BRACE: Final = re.compile(r"[{}]")
-# No array of a body of 5 MB is that long.
+# No array of a body of 5 MB is that long; no name has as many dots.
 _MAX_DIGITS: Final = 9
-_SHOWN_CHARACTERS: Final = 40
+_MAX_STEPS_OF_NAME: Final = 20
+_MAX_DESCRIBED_CHARACTERS: Final = 40
+# What `str.isspace` knows, and the zero-width characters, which are as invisible and come with copied texts and files.
+_BLANKS: Final = (
+    " \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"
+)
 
 
 def read_path(text: str) -> Path:
@@ -52,75 +60,108 @@ def read_template(text: str) -> Template:
     return Template(around, paths)
 
 
-class Finder:
-    """Finds values in one event, any JSON whatever.
+class EventReader:
+    """Reads one event, any JSON whatever, by one rule for all names.
 
-    A value under its exact name counts first. Where it is missing, or null, the first name counts that has the same
-    letters and digits, whatever their case and what separates them; `warnings` gets to know how to write it.
+    The exact name comes first. Where its value is missing, the first name counts that has a value and the same letters
+    and digits, whatever their case and what separates them; a warning gives the right spelling.
     """
 
-    __slots__ = ("_folded", "event", "warnings")
+    __slots__ = ("_names", "event", "is_preview", "warnings")
 
-    def __init__(self, event: Any) -> None:
+    def __init__(self, event: Any, *, is_preview: bool = False) -> None:
         self.event: Any = event
+        self.is_preview = is_preview
         self.warnings: list[str] = []
-        # By the identity of an object: its names by what is left of them. Each object is looked through once.
-        self._folded: dict[int, dict[str, str]] = {}
+        # The names in an object of the event, by their letters; found by the object's identity.
+        self._names: dict[int, dict[str, list[str]]] = {}
 
-    def find(self, path: Path) -> Any:
-        """Follow the path; return None when it leads nowhere."""
-        value = self.event
-        for number, step in enumerate(path):
+    def get(self, holder: dict[str, Any], names: Names, place: str = "") -> dict[str, Any]:
+        """Return the values in the object at `place` that are not missing, by the names that are right for them."""
+        found, others = {}, []
+        for name, value in holder.items():
+            if names.get(name) != name:
+                others.append(name)
+            # As `is_missing`, whose call for each name would take longer than all the rest.
+            elif value is not None and not (isinstance(value, str) and not value.strip(_BLANKS)):
+                found[name] = value
+        for other in others:
+            right = names.get(normalize(other))
+            if right is not None and right not in found and not is_missing(holder[other]):
+                found[right] = holder[other]
+                self.warn_of_spelling(place, right, other)
+        return found
+
+    def get_similar(self, holder: dict[str, Any], letters: str) -> list[str]:
+        """Return the names in an object of the event that have these letters and digits, and a value."""
+        known = self._names.get(id(holder))
+        if known is None:
+            known = self._names[id(holder)] = {}
+            for name in holder:
+                known.setdefault(normalize(name), []).append(name)
+        return [name for name in known.get(letters, ()) if letters and not is_missing(holder[name])]
+
+    def warn_of_spelling(self, place: str, name: str, found: str) -> None:
+        """Say how to write a name that was found in another spelling."""
+        self.warnings.append(f"{place}{place and '.'}{name}: found as {describe(found)}; write it as {name}")
+
+    def find(self, path: Path, value: Any = None, start: int = 0) -> Any:
+        """Follow a path; return None when it leads nowhere. What is not nested may be under a name with its dots."""
+        value = value if start else self.event
+        holders = []
+        for index in range(start, len(path)):
+            step = path[index]
             if isinstance(value, dict):
-                found = value.get(step)
-                value = self.near(value, step, path[:number]) if found is None else found
-            elif isinstance(value, list) and _is_position(step, value):
-                value = value[int(step)]
+                holders.append((value, index))
+                holder, value = value, value.get(step)
+                if is_missing(value) and (similar := self.get_similar(holder, normalize(step))):
+                    value = holder[similar[0]]
+                    self.warn_of_spelling(".".join(path[:index]), step, similar[0])
             else:
-                return None
+                is_position = isinstance(value, list) and step.isdecimal() and len(step) <= _MAX_DIGITS
+                value = value[int(step)] if is_position and int(step) < len(value) else None
             if value is None:
-                return None
+                break
+        while is_missing(value) and holders:
+            holder, index = holders.pop()
+            for end in range(index + 2, min(index + _MAX_STEPS_OF_NAME, len(path)) + 1):
+                literal = holder.get(".".join(path[index:end]))
+                if is_missing(value) and literal is not None:
+                    value = self.find(path, literal, end)
         return value
 
-    def texts(self, template: Template) -> list[str | None]:
-        """Find the values for the paths of a text, as texts; None for each that is missing or blank."""
-        known = {path: _as_text(self.find(path)) for path in dict.fromkeys(template.paths)}
-        return [known[path] for path in template.paths]
+    def find_texts(self, template: Template) -> list[str | None]:
+        """Find the values for the paths of a text, as texts; None for each that is missing."""
+        return [self.explain(path, to_text(self.find(path))) for path in template.paths]
 
-    def near(self, holder: dict[str, Any], name: str, place: Path) -> Any:
-        """Find the value in the object at `place` whose name is nearly right; None when there is none."""
-        other = self.folded(holder).get(fold(name))
-        if other is None:
-            return None
-        warning = f"{'.'.join((*place, name))}: found as {shown(other)}; write it as {name}"
-        if warning not in self.warnings:
-            self.warnings.append(warning)
-        return holder[other]
-
-    def folded(self, holder: dict[str, Any]) -> dict[str, str]:
-        """Return the names in the object that have a value, by their letters and digits; of several, the first."""
-        known = self._folded.get(id(holder))
-        if known is None:
-            known = self._folded[id(holder)] = {}
-            for name, value in holder.items():
-                if value is not None and (letters := fold(name)):
-                    known.setdefault(letters, name)
-        return known
+    def explain(self, path: Path, value: Any) -> Any:
+        """Return the value of a setting's path; in a preview, warn if it is None."""
+        if self.is_preview and value is None:
+            self.warnings.append(f"{'.'.join(path)}: nothing found in this event")
+        return value
 
 
-def fold(name: str) -> str:
+def by_letters(*names: str, **others: str) -> dict[str, str]:
+    """Return the names by themselves and by their letters and digits, the first of the same ones, and by `others`."""
+    return {**{name: name for name in names}, **{normalize(name): name for name in reversed(names)}, **others}
+
+
+def normalize(name: str) -> str:
     """Reduce a name to its letters and digits, in lower case."""
     return (name if name.isalnum() else "".join(filter(str.isalnum, name))).lower()
 
 
-def _is_position(step: str, items: list[Any]) -> bool:
-    return step.isdecimal() and len(step) <= _MAX_DIGITS and int(step) < len(items)
+def is_missing(value: object) -> bool:
+    """Return whether it is null, a blank text, or a number that JSON does not have."""
+    return value is None or (isinstance(value, str) and not value.strip(_BLANKS))
 
 
-# -- values as texts -------------------------------------------------------------------------------------------------
+def strip(text: str) -> str:
+    """Remove outer white space, zero-width characters included."""
+    return text.strip(_BLANKS)
 
 
-def text_of(value: object) -> str | None:
+def scalar_to_text(value: object) -> str | None:
     """Write a scalar as text, 5.0 as "5" and True as "true", as JavaScript does; None when it is no scalar.
 
     Half of a surrogate pair, which neither the log nor PagerDuty can have, becomes a question mark.
@@ -136,25 +177,23 @@ def text_of(value: object) -> str | None:
     return None
 
 
-def shown(value: object) -> str:
-    """Show people what came instead of what was expected: a short scalar as it is, anything larger by its kind."""
+def to_text(value: object) -> str | None:
+    """Write any JSON as text, objects and arrays as JSON; None for what is missing or too deep."""
+    if is_missing(value) or limits.deeper_than(limits.MAX_DETAILS_DEPTH, value):
+        return None
+    text = scalar_to_text(value)
+    return encode(value).decode() if text is None else text
+
+
+def describe(value: object) -> str:
+    """Describe for people what was found instead: a short scalar as it is, anything else by its kind."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "an array"
-    text = text_of(value) or ""
-    if isinstance(value, str):
-        return f'"{text}"' if len(text) <= _SHOWN_CHARACTERS else f"a string of {len(text):,} characters"
-    return text if len(text) <= _SHOWN_CHARACTERS else "a long number"
-
-
-def _as_text(value: object) -> str | None:
-    """Write any JSON as text, objects and arrays as JSON; None for null, and for what is blank or too deep."""
-    if value is None or limits.deeper_than(limits.MAX_DETAILS_DEPTH, value):
-        return None
-    text = text_of(value)
-    if text is None:
-        return encode(value).decode()
-    return text if text and not text.isspace() else None
+    text = scalar_to_text(value) or ""
+    if len(text) > _MAX_DESCRIBED_CHARACTERS:
+        return f"a string of {len(text):,} characters" if isinstance(value, str) else "a long number"
+    return f'"{text}"' if isinstance(value, str) else text

@@ -9,14 +9,13 @@ import gzip
 import hmac
 import io
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from event import SERVICE, encode
+from event import SERVICE, decode, encode
 from outcome import NotSentError, Outcome
 
 # Limits of this product. Of JSON however it arrives, since a small body may unfold into a large one: RudderStack sends
@@ -29,6 +28,7 @@ MAX_EVENTS: Final = 200
 MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 
 _TRACK_ROUTE: Final = "POST /v1/track"
+_DATA_PLANE_ROUTES: Final = "POST /v1/"
 _GZIP: Final = b"\x1f\x8b"
 # The same two bytes when somebody on the way took gzip for text: read as Latin-1, and read as broken UTF-8.
 _GZIP_AS_LATIN1: Final = "\x1f\x8b"
@@ -45,13 +45,14 @@ class Request:
     """What the path, the query and the headers say, before anything of the body is read.
 
     `service` is the PagerDuty service, None when the path names none that could exist. The names in `headers` and in
-    `query` are lower case.
+    `query` are lower case. `is_filtered` tells that a data plane has applied `integrations.All`, which SDKs only send.
     """
 
     headers: Names
     service: str | None
     query: Names
     is_track_route: bool
+    is_filtered: bool
 
     @property
     def preview(self) -> str:
@@ -71,6 +72,7 @@ def open_request(gateway_event: dict[str, Any]) -> Request:
         service=service if SERVICE.fullmatch(service) else None,
         query={name.lower(): value for name, value in (gateway_event.get("queryStringParameters") or {}).items()},
         is_track_route=gateway_event.get("routeKey") == _TRACK_ROUTE,
+        is_filtered=not gateway_event.get("routeKey", "").startswith(_DATA_PLANE_ROUTES),
     )
 
 
@@ -125,7 +127,7 @@ def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) 
     Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
     path is the events' type, as at a RudderStack data plane. Raises NotSentError.
     """
-    events, is_batch = _find_events(_decode(_body_text(gateway_event), _DECODER))
+    events, is_batch = _find_events(_parse(_body_text(gateway_event)))
     if is_track_route:
         events = [{**event, "type": "track"} if isinstance(event, dict) else event for event in events]
     return events, is_batch
@@ -177,42 +179,15 @@ def _damaged_gzip() -> NotSentError:
     )
 
 
-def _decode(text: str, decoder: json.JSONDecoder) -> object:
-    """Parse JSON; its numbers become such as can be written as JSON again."""
+def _parse(text: str) -> object:
     try:
-        return decoder.decode(text)
+        return decode(text)
     except json.JSONDecodeError as error:
         raise NotSentError(
             "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except RecursionError:
         raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
-    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
-        return _decode(text, _DECODER_OF_LONG_INTEGERS)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise NotSentError("body_not_json", f"body: not JSON: {name} is not a number there")
-
-
-def _finite(digits: str) -> float | str:
-    """Read a number; one that is too large for a float stays as its digits rather than become infinite."""
-    number = float(digits)
-    return number if math.isfinite(number) else digits
-
-
-def _integer(digits: str) -> int | str:
-    """Read an integer; one that is too long for Python stays as its digits."""
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
-
-
-_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
-_DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(
-    parse_int=_integer, parse_float=_finite, parse_constant=_refuse_constant
-)
 
 
 def _find_events(value: object) -> tuple[list[Any], bool]:

@@ -16,6 +16,7 @@ import webhook
 from chaos.faults import Failure, Fault, fail
 from dependencies import Dependencies
 from mapping import map_event
+from paths import read_template
 from settings import Rules, SettingsError
 from support import ROUTING_KEY, TOKEN, Clock, Endpoint, LambdaContext, track
 
@@ -540,6 +541,21 @@ def test_on_v1_track_the_path_is_the_type(endpoint: Endpoint) -> None:
     assert endpoint.post(event, path="/events").content["code"] == "type_missing"
 
 
+@pytest.mark.parametrize(("path", "code"), [("/v1/track", "not_for_pagerduty"), ("/events", "delivered")])
+def test_all_destinations_switched_off_counts_where_no_data_plane_has_filtered(
+    endpoint: Endpoint, path: str, code: str
+) -> None:
+    assert (
+        endpoint.post(track(integrations={"All": False, "Google Analytics": True}), path=path).content["code"] == code
+    )
+
+
+def test_an_event_with_a_number_that_json_does_not_have_costs_no_other_its_page(endpoint: Endpoint) -> None:
+    answer = endpoint.post([numbered(1), numbered(2, usage=float("nan")), numbered(3)])
+
+    assert [result["code"] for result in answer.content["results"]] == ["queued"] * 3
+
+
 @pytest.mark.parametrize("body", ["", " ", "{", "null", "7", '"x"', "[]", '{"batch": []}', '{"batch": 7}', "NaN"])
 def test_a_body_without_events_is_final(endpoint: Endpoint, body: str) -> None:
     assert endpoint.post(body).status == 400
@@ -590,6 +606,13 @@ def test_a_preview_shows_the_event_and_sends_nothing(endpoint: Endpoint) -> None
         },
     }
     assert endpoint.sandbox.received == []
+
+
+def test_a_preview_warns_about_a_path_that_finds_nothing(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint(rules=Rules(summary_template=read_template("{event} on {properties.nope}")))
+
+    assert preview(endpoint, track()).content["warnings"] == ["properties.nope: nothing found in this event"]
+    assert endpoint.post(track()).content["warnings"] == []
 
 
 def test_a_preview_needs_no_routing_key(endpoint: Endpoint) -> None:

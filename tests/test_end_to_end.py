@@ -194,7 +194,7 @@ def test_a_preview_sends_nothing(stack: LocalStack, pagerduty: Sandbox) -> None:
         (b"null", 400, "body_without_events"),
         (b"[]", 400, "body_without_events"),
         (b'"\xff"', 400, "body_not_utf8"),
-        (b'{"type":"track","event":NaN}', 400, "body_not_json"),
+        (b'{"type":"track","event":NaN}', 400, "event_name_missing"),
         (b"[" * 100_000, 400, "body_too_deep"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, 400, "body_too_deep"),
         (json.dumps(track(event="\ud800 half")).encode(), 200, "delivered"),

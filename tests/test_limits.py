@@ -36,7 +36,7 @@ def images(count: int, size: int) -> list[dict[str, str]]:
 
 
 def fit(content: dict[str, Any], *warnings: str) -> Event:
-    return limits.fit(Event("payments", "alert", content, warnings=warnings))
+    return limits.fit_to_limits(Event("payments", "alert", content, warnings=warnings))
 
 
 def sent(content: dict[str, Any]) -> dict[str, Any]:
@@ -282,6 +282,38 @@ def test_images_and_links_give_way_when_each_is_too_much() -> None:
     assert fields(event) == ["properties.imageURLs", "properties.linkURLs"]
 
 
+def test_links_give_way_to_details_when_they_alone_are_too_much() -> None:
+    details = {"log": "x" * 3000}
+    event = alert(details, links=links(2, HUGE // 2), images=images(2, 50))
+
+    assert sent(event) == alert(details, images=images(2, 50))
+    assert fields(event) == ["properties.linkURLs"]
+
+
+def test_large_details_stay_when_leaving_out_links_is_enough() -> None:
+    event = alert({"log": "x" * 300_000}, links=links(600, 1000))
+
+    assert sent(event) == alert({"log": "x" * 300_000})
+    assert fields(event) == ["properties.linkURLs"]
+
+
+def test_links_stay_when_details_and_images_are_enough() -> None:
+    event = alert({"log": "x" * HUGE, "free": "1%"}, links=links(2, 50), images=images(600, 1000))
+
+    fitted = sent(event)
+
+    assert (fitted["links"], fitted["payload"]["custom_details"]["free"]) == (links(2, 50), "1%")
+    assert fields(event) == ["properties.customDetails", "properties.imageURLs"]
+
+
+def test_details_links_and_images_stay_when_texts_alone_are_too_much() -> None:
+    more = {"links": links(2, 50), "images": images(2, 50)}
+    event = alert({"log": "x" * 3000}, **more, client="c" * HUGE)
+
+    assert sent(event) == alert({"log": "x" * 3000}, **more, client="c" * 1024)
+    assert fields(event) == ["texts"]
+
+
 # -- then texts are cut ----------------------------------------------------------------------------------------------
 
 PAYLOAD_TEXTS = ["source", "group", "class", "component"]
@@ -364,7 +396,7 @@ def test_fitting_changes_nothing_but_content_and_warnings() -> None:
         occurred_at=datetime(2026, 6, 30, 11, tzinfo=UTC),
     )
 
-    fitted = limits.fit(event)
+    fitted = limits.fit_to_limits(event)
 
     assert dataclasses.replace(fitted, content=event.content, warnings=()) == event
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import limits
-from event import Event
+from event import Event, decode
 from mapping import map_event
 from outcome import Outcome
 from paths import Template, read_path, read_template
@@ -53,7 +53,16 @@ def expected_of(case: dict[str, Any]) -> dict[str, Any]:
 
 def outcome_of(case: dict[str, Any]) -> dict[str, Any]:
     """Map the case's event and describe the result in the words of the data."""
-    mapped = map_event(case["event"], "default", rules_of(case), NOW, FALLBACK_KEY)
+    event = decode(case["body"]) if "body" in case else case["event"]
+    mapped = map_event(
+        event,
+        "default",
+        rules_of(case),
+        NOW,
+        FALLBACK_KEY,
+        is_filtered=not case.get("unfiltered", False),
+        is_preview=case.get("preview", False),
+    )
     if isinstance(mapped, Outcome):
         if mapped.result == "ignored":
             return {"ignored": mapped.code}
@@ -211,7 +220,7 @@ def test_a_trigger_with_neither_key_nor_message_id_has_the_fallback_key_and_no_i
         ({"type": "trak"}, "type_unknown"),
         ({"type": "page"}, "not_a_track_call"),
         ({"integrations": {"PagerDuty": False}}, "not_for_pagerduty"),
-        ({"integrations": {"PagerDuty": {"type": "change"}}}, "integration_unclear"),
+        ({"integrations": {"PagerDuty": {"type": "change"}}}, "integration_invalid"),
     ],
 )
 def test_an_event_that_is_not_sent_can_be_found_by_its_id_and_key(changes: dict[str, Any], code: str) -> None:
@@ -297,7 +306,7 @@ def test_among_the_details_what_is_named_by_a_setting_may_be_as_deep_as_they_are
 def test_custom_details_nested_too_deep_are_replaced_and_the_page_goes_out(details: Any) -> None:
     mapped = event_of(alert(dedupKey="disk", customDetails=details))
 
-    sent = json.loads(limits.fit(mapped).body)["payload"]
+    sent = json.loads(limits.fit_to_limits(mapped).body)["payload"]
     assert sent["summary"] == "Disk full"
     assert list(sent["custom_details"]) == ["note"]
     assert [warning.partition(":")[0] for warning in mapped.warnings] == ["properties.customDetails"]
@@ -348,7 +357,7 @@ def test_of_very_many_links_or_images_the_first_hundred_are_looked_at(name: str,
     mapped = event_of(alert(dedupKey="disk", **{name: [f"https://example.com/{n}" for n in range(101)]}))
 
     assert len(mapped.content[field]) == 100
-    assert mapped.warnings == (f"properties.{name}: 101 items, of which the first 100 were looked at",)
+    assert mapped.warnings == (f"properties.{name}: 101 items, only the first 100 were read",)
 
 
 def test_half_a_surrogate_pair_in_a_text_becomes_a_question_mark() -> None:
@@ -439,16 +448,50 @@ def test_a_warning_about_a_name_stays_short_and_can_be_encoded_whatever_the_name
 def test_a_refusal_of_a_misspelt_integration_stays_short_and_can_be_encoded_whatever_its_name(name: str) -> None:
     refusal = refusal_of(alert() | {"integrations": {name: {"type": "changeEvent"}}})
 
-    assert refusal.code == "integration_unclear"
+    assert refusal.code == "integration_invalid"
     assert len(refusal.message.encode()) < 300
 
 
-def test_of_very_many_integrations_the_first_hundred_are_compared_with_pagerdutys_name() -> None:
-    others = {f"pager{number}": {"type": "x"} for number in range(100_000, 100_099)}
+def test_of_very_many_integrations_with_pagerdutys_letters_the_first_ten_are_compared_with_its_name() -> None:
+    others = {f"{number}": {"type": "x"} for number in range(100_000)}
+    alike = {"ytud" + "_" * number + "regap": {"type": "x"} for number in range(10)}
     misspelt = {"pagerdutty": {"type": "changeEvent"}}
 
-    assert refusal_of(alert() | {"integrations": {**others, **misspelt}}).code == "integration_unclear"
-    assert event_of(alert() | {"integrations": {"one": True, **others, **misspelt}}).action == "trigger"
+    assert event_of(alert() | {"integrations": {**others, **alike, **misspelt}}).action == "trigger"
+    alike.popitem()
+    assert refusal_of(alert() | {"integrations": {**others, **alike, **misspelt}}).code == "integration_invalid"
+
+
+def test_of_very_many_properties_that_ask_not_to_page_the_names_of_the_first_ten_are_compared() -> None:
+    others = {f"note {number}": "resolve" for number in range(9)}
+
+    assert refusal_of(alert(**others, acton="resolve")).code == "action_unknown"
+    assert event_of(alert(**others, note="resolve", acton="resolve")).action == "trigger"
+
+
+@pytest.mark.parametrize(
+    ("properties", "got"),
+    [
+        ({"acton": "resolve"}, 'got "resolve" as acton'),
+        ({"Action": "trigger", "ACTION": "resolve"}, 'got "trigger" as Action and "resolve" as ACTION'),
+    ],
+)
+def test_a_refusal_of_an_action_says_under_which_name_it_was(properties: dict[str, Any], got: str) -> None:
+    assert got in refusal_of(alert(**properties)).message
+
+
+@pytest.mark.parametrize("name", ["actio" + "_" * 1_000_000 + "n", "acti\ud83don"])
+def test_a_refusal_of_an_action_stays_short_and_can_be_encoded_whatever_its_name(name: str) -> None:
+    assert len(refusal_of(alert(**{name: "resolve", "ACTION": "trigger"})).message.encode()) < 300
+
+
+def test_a_message_id_over_255_characters_is_its_sha_256_wherever_it_is_used() -> None:
+    hashed = hashlib.sha256(b"m" * 256).hexdigest()
+    change = alert() | {"integrations": {"pagerduty": {"type": "changeEvent"}}}
+
+    assert event_of(alert() | {"messageId": "m" * 256}).message_id == hashed
+    assert event_of(change | {"messageId": "m" * 256}).message_id == hashed
+    assert refusal_of({"type": "trak", "messageId": "m" * 256}).message_id == hashed
 
 
 DEEP_PATH = ("properties", *["a"] * 9_998, "host")
@@ -482,7 +525,7 @@ ALL_OF_HOST = Rules(
 
 
 def test_a_string_of_a_megabyte_is_cut_hashed_and_replaced_wherever_it_is_used() -> None:
-    mapped = limits.fit(event_of(alert(host=MEGABYTE), ALL_OF_HOST))
+    mapped = limits.fit_to_limits(event_of(alert(host=MEGABYTE), ALL_OF_HOST))
 
     assert mapped.service == "payments"
     assert mapped.dedup_key == hashlib.sha256(MEGABYTE.encode()).hexdigest()
@@ -497,7 +540,7 @@ def test_what_is_nested_too_deep_is_missing_in_texts_and_a_note_among_the_detail
     assert mapped.content["payload"]["summary"] == "Disk full"
     assert mapped.dedup_key == FALLBACK_KEY
     assert list(mapped.content["payload"]["custom_details"]["host"]) == ["note"]
-    assert limits.fit(mapped).body
+    assert limits.fit_to_limits(mapped).body
 
 
 HOSTS = read_template("{properties.host} {properties.hosts}")

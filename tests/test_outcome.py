@@ -20,7 +20,7 @@ CONTRACT = {
     ("rejected", 400): {
         *("query_unknown", "preview_unclear"),
         *("body_empty", "body_not_base64", "gzip_damaged", "body_not_utf8", "body_not_json", "body_too_deep"),
-        *("body_without_events", "event_not_an_object", "properties_not_an_object", "integration_unclear"),
+        *("body_without_events", "event_not_an_object", "properties_not_an_object", "integration_invalid"),
         *("type_missing", "type_unknown", "action_unknown", "dedup_key_missing", "event_name_missing"),
         *("source_missing", "source_not_text", "timestamp_too_old", "pagerduty_rejected", "message_unreadable"),
         "event_failed",

@@ -1,29 +1,33 @@
-"""Paths into events, and values as texts: what the cases of `mapping/*.json` do not tell apart."""
+"""Names and paths in events, and values as texts: what the cases of `mapping/*.json` do not tell apart."""
 
 import pytest
 
-from paths import Finder, fold, read_path, shown, text_of
+from paths import EventReader, describe, is_missing, normalize, read_path, scalar_to_text, strip
 
 
 @pytest.mark.parametrize("path", ["event.0", "properties.count.0", "properties.flag.0"])
 def test_what_is_no_array_has_no_positions(path: str) -> None:
-    finder = Finder({"event": "Disk full", "properties": {"count": 12, "flag": True}})
+    reader = EventReader({"event": "Disk full", "properties": {"count": 12, "flag": True}})
 
-    assert finder.find(read_path(path)) is None
+    assert reader.find(read_path(path)) is None
 
 
-def test_a_name_that_is_nearly_right_is_told_once() -> None:
-    finder = Finder({"properties": {"dedup_key": "disk"}})
+def test_a_similar_name_is_found_with_a_warning_that_gives_the_right_spelling() -> None:
+    reader = EventReader({"properties": {"dedup_key": "disk"}})
 
-    found = [finder.find(read_path("properties.dedupKey")) for _ in range(2)]
-
-    assert found == ["disk", "disk"]
-    assert finder.warnings == ['properties.dedupKey: found as "dedup_key"; write it as dedupKey']
+    assert reader.find(read_path("properties.dedupKey")) == "disk"
+    assert reader.warnings == ['properties.dedupKey: found as "dedup_key"; write it as dedupKey']
 
 
 @pytest.mark.parametrize(("name", "letters"), [("dedupKey", "dedupkey"), ("DEDUP-KEY 2", "dedupkey2"), ("_", "")])
 def test_of_a_name_its_letters_and_digits_count(name: str, letters: str) -> None:
-    assert fold(name) == letters
+    assert normalize(name) == letters
+
+
+def test_whatever_python_takes_for_white_space_is_blank_and_so_are_zero_width_characters() -> None:
+    blanks = [chr(code) for code in range(0x10000) if chr(code).isspace()] + list("\u200b\u200c\u200d\u2060\ufeff")
+
+    assert [blank for blank in blanks if not is_missing(blank) or strip(f"{blank}k{blank}") != "k"] == []
 
 
 @pytest.mark.parametrize(
@@ -45,11 +49,11 @@ def test_of_a_name_its_letters_and_digits_count(name: str, letters: str) -> None
     ],
 )
 def test_people_are_shown_what_came_instead(value: object, words: str) -> None:
-    assert shown(value) == words
+    assert describe(value) == words
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(9_999_999_999_999_998.0, "9999999999999998"), (1e16, "1e+16"), (10**16, "1" + "0" * 16)]
 )
 def test_a_large_number_has_the_digits_that_it_came_with(value: float, text: str) -> None:
-    assert text_of(value) == text
+    assert scalar_to_text(value) == text

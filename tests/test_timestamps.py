@@ -39,7 +39,7 @@ RFC_3339 = re.compile(
         ("2026-07-01T10:59:00+23:59", ELEVEN),
         ("2026-06-29T11:01:00-23:59", ELEVEN),
         ("2024-02-29T00:00:00Z", datetime(2024, 2, 29, tzinfo=UTC)),
-        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+        ("1971-01-01T00:00:00Z", datetime(1971, 1, 1, tzinfo=UTC)),
         ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
     ],
 )
@@ -90,6 +90,7 @@ def test_a_leap_second_is_passed_on_as_it_is_and_is_about_the_second_before(text
         ("2026W272", MIDNIGHT),
         ("2026-W27", datetime(2026, 6, 29, tzinfo=UTC)),
         ("2020-W53-5", datetime(2021, 1, 1, tzinfo=UTC)),
+        ("2026-06-30 11:00:00 +0000", ELEVEN),
     ],
 )
 def test_every_other_iso_8601_becomes_rfc_3339_and_means_utc_without_an_offset(text: str, moment: datetime) -> None:
@@ -99,21 +100,6 @@ def test_every_other_iso_8601_becomes_rfc_3339_and_means_utc_without_an_offset(t
     assert read.moment == moment
     assert RFC_3339.fullmatch(read.text)
     assert timestamps.read(read.text) == read
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("2026-181", MIDNIGHT),
-        ("2026181", MIDNIGHT),
-    ],
-)
-def test_an_ordinal_date_of_iso_8601_becomes_rfc_3339(text: str, moment: datetime) -> None:
-    read = timestamps.read(text)
-
-    assert read is not None
-    assert read.moment == moment
-    assert RFC_3339.fullmatch(read.text)
 
 
 def test_a_fraction_of_a_minute_is_not_taken_for_one_of_a_second() -> None:
@@ -136,10 +122,9 @@ def test_a_fraction_of_a_minute_is_not_taken_for_one_of_a_second() -> None:
         (f"{EPOCH_SECONDS}000", ELEVEN),
         (f"{EPOCH_SECONDS}001", ELEVEN + timedelta(milliseconds=1)),
         (f" {EPOCH_SECONDS}\n", ELEVEN),
-        (100_000_000, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
-        ("100000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
-        (-100_000_000, datetime(1966, 10, 31, 14, 13, 20, tzinfo=UTC)),
-        ("-100000000", datetime(1966, 10, 31, 14, 13, 20, tzinfo=UTC)),
+        (EPOCH_SECONDS * 1_000_000 + 1, ELEVEN + timedelta(microseconds=1)),
+        (f"{EPOCH_SECONDS}000001", ELEVEN + timedelta(microseconds=1)),
+        (float(EPOCH_SECONDS * 1_000_000), ELEVEN),
         (1_000_000_000, datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)),
         ("1000000000", datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)),
         (1_000_000_000_000, datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)),
@@ -148,7 +133,9 @@ def test_a_fraction_of_a_minute_is_not_taken_for_one_of_a_second() -> None:
         (4_102_444_800_000, datetime(2100, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_an_epoch_in_seconds_or_milliseconds_becomes_rfc_3339(value: float | str, moment: datetime) -> None:
+def test_an_epoch_in_seconds_milliseconds_or_microseconds_becomes_rfc_3339(
+    value: float | str, moment: datetime
+) -> None:
     read = timestamps.read(value)
 
     assert read is not None
@@ -157,13 +144,13 @@ def test_an_epoch_in_seconds_or_milliseconds_becomes_rfc_3339(value: float | str
     assert timestamps.read(read.text) == read
 
 
-@pytest.mark.parametrize("digits", range(9, 16))
-def test_a_number_and_its_text_are_the_same_epoch(digits: int) -> None:
-    number = int("1782817200123456"[:digits])
+@pytest.mark.parametrize("digits", range(1, 20))
+def test_a_number_and_its_text_are_the_same_epoch_of_10_13_or_16_digits(digits: int) -> None:
+    number = int("1999999999999999999"[:digits])
 
     read = timestamps.read(number)
 
-    assert read is not None
+    assert (read is not None) == (digits in {10, 13, 16})
     assert timestamps.read(str(number)) == read
 
 
@@ -227,8 +214,24 @@ def test_a_number_and_its_text_are_the_same_epoch(digits: int) -> None:
         -99_999_999,
         99_999_999.5,
         "99999999.5",
-        1_782_817_200_123_456,
-        "1782817200123456",
+        "1970-12-31T23:59:59Z",
+        "1970-01-01T00:00:00Z",
+        "1969-12-31T16:00:00-08:00",
+        "0001-01-01T00:00:00Z",
+        "1900-01-01",
+        "2026-181",
+        "2026181",
+        "2026-06-30x11:00:00",
+        "202606301100",
+        "20260630110",
+        "20260630110000",
+        202606301100,
+        100_000_000,
+        "100000000",
+        17_828_172_001,
+        "17828172001",
+        -1_782_817_200,
+        "-1782817200",
         "1_782_817_200",
         "+1782817200",
         "1782817200s",
@@ -300,7 +303,7 @@ def test_every_moment_is_in_utc() -> None:
 
 
 def test_everything_that_is_read_from_parts_put_together_is_written_as_rfc_3339() -> None:
-    dates = ["2026-06-30", "20260630", "2026-W27-2", "2026W272", "2026-W27", "0001-01-01", "9999-12-31", "2026-02-30"]
+    dates = ["2026-06-30", "20260630", "2026-W27-2", "2026W272", "2026-W27", "1971-01-01", "9999-12-31", "2026-02-30"]
     separators = ["T", "t", " ", "", "x", "TT"]
     times = ["", "11", "1100", "11:00", "11:00:00", "110000", "11:00:00.5", "11:00:00,5", "11:00:60", "24:00:00", "1"]
     offsets = ["", "Z", "z", "+00:00", "-0330", "+02", "+23:59", "-23:59", "+24:00", "+1", " Z"]
