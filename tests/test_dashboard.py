@@ -39,7 +39,7 @@ FAULTS: Final = {
 STORM: Final = 11
 # What the worker writes of the events that come in one request and so go through the queue.
 OF_BATCH: Final = {("Delivered", "acknowledge"), ("Delivered", "resolve")}
-# The time of the queue passes so much faster that what was put off once has waited for long enough to be merged.
+# The time of the queue passes so much faster that what was delayed once has waited for long enough to be merged.
 SPEED: Final = 600
 # The dimension, the kind of resource that is its value, and the metrics that AWS documents for it:
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
@@ -103,7 +103,8 @@ def log() -> list[str]:
             post(track(messageId=key, properties={"dedupKey": key}), path=f"/events/{key}")
         post([track(properties={"action": action}) for action in ("acknowledge", "resolve")])
         wait_until(lambda: written() >= OF_BATCH)
-        post([track(messageId=f"repeated-{n}", properties={"dedupKey": "repeated"}) for n in range(3)])
+        repeated = {"dedupKey": "repeated", "severity": "warning"}
+        post([track(messageId=f"repeated-{n}", properties=repeated) for n in range(3)])
         post(track(messageId="later"))
         for n in range(STORM):
             warning = track(messageId=f"m-{n}", properties={"dedupKey": f"host-{n}", "severity": "warning"})
