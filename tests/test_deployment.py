@@ -436,8 +436,13 @@ def test_the_policy_is_filled_in_by_the_command_on_the_page_and_fits_into_a_role
     assert len(compact) <= 10_240
 
 
-def test_the_trust_is_that_of_the_environment_of_the_workflow(job: dict[str, Any]) -> None:
+def test_the_role_trusts_the_environment_of_the_workflow_with_and_without_ids_in_its_subject(
+    job: dict[str, Any],
+) -> None:
     (trust,) = (json.loads(text)["Statement"][0] for text in blocks("json"))
-    subject = trust["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
+    subjects = trust["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
 
-    assert subject == f"repo:OWNER/REPOSITORY:environment:{job['environment']}"
+    assert subjects == [
+        f"repo:OWNER@OWNER_ID/REPOSITORY@REPOSITORY_ID:environment:{job['environment']}",
+        f"repo:OWNER/REPOSITORY:environment:{job['environment']}",
+    ]
