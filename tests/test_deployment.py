@@ -84,7 +84,7 @@ def test_every_setting_is_an_option_of_its_command(samconfig: dict[str, Any], co
     ("environment", "stack", "prefix", "asks"),
     [
         ("default", "rudderstack-pagerduty", "/rudderstack-pagerduty", False),
-        ("prod", "rudderstack-pagerduty-prod", "/rudderstack-pagerduty-prod", True),
+        ("prod", "prod-rudderstack-pagerduty", "/rudderstack-pagerduty-prod", True),
     ],
 )
 def test_an_environment_has_a_stack_and_secrets_of_its_own_and_production_asks_first(
@@ -92,11 +92,18 @@ def test_an_environment_has_a_stack_and_secrets_of_its_own_and_production_asks_f
 ) -> None:
     told = options("--config-env", environment)
 
-    assert (told["stack_name"], told["parameter_overrides"], told["confirm_changeset"]) == (
+    assert (told["stack_name"], told["s3_prefix"], told["parameter_overrides"], told["confirm_changeset"]) == (
+        stack,
         stack,
         {"ParameterPrefix": prefix},
         asks,
     )
+
+
+def test_no_stack_has_a_name_with_which_the_name_of_another_begins(samconfig: dict[str, Any]) -> None:
+    first, second = (samconfig[name]["deploy"]["parameters"]["stack_name"] for name in ("default", "prod"))
+
+    assert (second.startswith(first), first.startswith(second)) == (False, False)
 
 
 @pytest.mark.parametrize("environment", ["default", "prod"])
@@ -232,6 +239,8 @@ OF_SAM: Final = {
     *("cloudformation:DeleteStack", "cloudformation:DescribeStackEvents", "cloudformation:DescribeStacks"),
     *("cloudformation:ExecuteChangeSet", "cloudformation:GetTemplate", "cloudformation:GetTemplateSummary"),
     *("cloudformation:DescribeStackResources", "cloudformation:ListChangeSets", "s3:ListBucket", "s3:PutObject"),
+    # Of CreateChangeSet and ExecuteChangeSet, for the tags of samconfig.toml.
+    *("cloudformation:TagResource", "cloudformation:UntagResource"),
 }
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging.html
 OF_API_LOGGING: Final = {
@@ -293,7 +302,13 @@ def test_the_role_may_do_what_cloudformation_and_sam_and_the_access_log_need_and
         ("cloudformation:ExecuteChangeSet", "arn:aws:cloudformation:REGION:ACCOUNT:stack/STACK/0a1b", True),
         ("cloudformation:DeleteStack", "arn:aws:cloudformation:REGION:ACCOUNT:stack/other/0a1b", False),
         ("cloudformation:CreateChangeSet", "arn:aws:cloudformation:REGION:aws:transform/Serverless-2016-10-31", True),
-        ("s3:PutObject", "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-0a1b/code", True),
+        ("cloudformation:TagResource", "arn:aws:cloudformation:REGION:ACCOUNT:stack/STACK/0a1b", True),
+        ("cloudformation:TagResource", "arn:aws:cloudformation:REGION:ACCOUNT:stack/other/0a1b", False),
+        ("logs:PutMetricFilter", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/vendedlogs/apigateway/STACK2", False),
+        ("logs:PutMetricFilter", "arn:aws:logs:REGION:ACCOUNT:log-group:/aws/vendedlogs/apigateway/STACK:*", True),
+        ("s3:PutObject", "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-0a1b/STACK/code", True),
+        ("s3:PutObject", "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-0a1b/code", False),
+        ("s3:GetObject", "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-0a1b/other/code", False),
     ],
 )
 def test_the_role_may_change_what_is_of_the_stack_and_nothing_of_others(
@@ -308,6 +323,14 @@ def test_what_is_allowed_on_everything_cannot_be_narrowed_by_a_resource() -> Non
     everywhere = [entry["Sid"] for entry in statements() if "*" in listed(entry["Resource"])]
 
     assert everywhere == ["LetTheWorkerReadTheQueue", "LetTheApiWriteItsLog"]
+
+
+def test_uploads_go_into_a_bucket_of_the_account_only() -> None:
+    conditions = [
+        entry["Condition"] for entry in statements() if any(each.startswith("s3:") for each in listed(entry["Action"]))
+    ]
+
+    assert conditions == [{"StringEquals": {"aws:ResourceAccount": "ACCOUNT"}}] * 2
 
 
 def test_a_role_is_handed_to_lambda_only() -> None:
@@ -345,7 +368,7 @@ def test_the_workflow_deploys_production_without_a_question(job: dict[str, Any])
 
     assert (program, subcommand) == (".venv/bin/sam", "deploy")
     assert (told["stack_name"], told["confirm_changeset"], told["fail_on_empty_changeset"]) == (
-        "rudderstack-pagerduty-prod",
+        "prod-rudderstack-pagerduty",
         False,
         False,
     )
@@ -394,7 +417,7 @@ def test_what_is_removed_is_the_stack_of_production() -> None:
     ((subcommand, *arguments),) = (each for each in commands("sam") if each[0] == "delete")
     sam = click.Context(click.Group("sam"), info_name="sam")
     with delete.make_context(subcommand, arguments, parent=sam) as context:
-        assert context.params["stack_name"] == "rudderstack-pagerduty-prod"
+        assert context.params["stack_name"] == "prod-rudderstack-pagerduty"
 
 
 def test_an_old_queue_becomes_the_dead_letter_queue_of_a_queue_that_serves_nothing_else(aws: Aws) -> None:
