@@ -192,8 +192,7 @@ POLICY: Final = ROOT / "docs" / "deploy-policy.json"
 NOT_OURS: Final = {
     "iam:AttachRolePolicy": "managed policies",
     "iam:DetachRolePolicy": "managed policies",
-    "iam:PutRolePermissionsBoundary": "permissions boundaries",
-    "iam:DeleteRolePermissionsBoundary": "permissions boundaries",
+    "iam:DeleteRolePermissionsBoundary": "permissions boundaries that are taken away",
     "kms:*": "keys of our own for code, variables and logs",
     "ec2:*": "functions in a VPC",
     "dynamodb:*Item": "tables in several regions",
@@ -449,12 +448,31 @@ def test_an_event_of_another_queue_is_delivered_like_any_other(endpoint: Endpoin
     assert [call.event["dedup_key"] for call in endpoint.sandbox.received] == ["disk-full"]
 
 
-def test_the_policy_is_filled_in_by_the_command_on_the_page_and_fits_into_a_role() -> None:
-    (command,) = commands("sed")
-    filled = subprocess.run(["sed", *command[: command.index(">")]], cwd=ROOT, capture_output=True, check=True).stdout  # noqa: S603, S607 -- the page's own
-    compact = json.dumps(json.loads(filled), separators=(",", ":"))
+@pytest.mark.parametrize(
+    ("boundary", "condition"),
+    [
+        ("/BOUNDARY/d", None),
+        (
+            "s|BOUNDARY|arn:aws:iam::111122223333:policy/boundary|",
+            {"StringEquals": {"iam:PermissionsBoundary": "arn:aws:iam::111122223333:policy/boundary"}},
+        ),
+    ],
+)
+def test_the_policy_is_filled_in_by_the_command_on_the_page_and_fits_into_a_role(
+    boundary: str, condition: object
+) -> None:
+    ((script, name, *_),) = commands("sed")
+    assert "/BOUNDARY/d" in script
+    command = ["sed", script.replace("/BOUNDARY/d", boundary), name]
+    filled = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)  # noqa: S603 -- the page's own
+    compact = json.dumps(filled, separators=(",", ":"))
+    (roles,) = (entry for entry in filled["Statement"] if "iam:CreateRole" in entry["Action"])
 
-    assert re.findall("REGION|ACCOUNT|STACK", compact) == []
+    assert re.findall("REGION|ACCOUNT|STACK|BOUNDARY", compact) == []
+    assert (roles["Action"], roles.get("Condition")) == (
+        ["iam:CreateRole", "iam:DeleteRolePolicy", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"],
+        condition,
+    )
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
     assert len(compact) <= 10_240
 

@@ -209,6 +209,10 @@ def test_a_deployment_takes_effect_without_versions_or_aliases(resources: dict[s
         ("QueueConcurrency", "1001", False),
         ("ReservedConcurrency", "-1", False),
         ("ReservedConcurrency", "0", True),
+        ("PermissionsBoundaryArn", "", True),
+        ("PermissionsBoundaryArn", "arn:aws:iam::123456789012:policy/teams/boundary", True),
+        ("PermissionsBoundaryArn", "arn:aws-cn:iam::aws:policy/PowerUserAccess", True),
+        ("PermissionsBoundaryArn", "arn:aws:iam::123456789012:role/boundary", False),
         ("AlarmTopicArn", "", True),
         ("AlarmTopicArn", "arn:aws-cn:sns:cn-north-1:123456789012:alarms", True),
         ("AlarmTopicArn", "arn:aws:sns:eu-west-1:123456789012:alarms.fifo", False),
@@ -251,6 +255,19 @@ def test_no_role_has_managed_policies(resources: dict[str, Any]) -> None:
     roles = of_type(resources, "AWS::IAM::Role")
 
     assert [name for name, role in roles.items() if "ManagedPolicyArns" in role] == []
+
+
+@pytest.mark.parametrize(
+    ("arn", "boundary"),
+    [("", None), ("arn:aws:iam::123456789012:policy/boundary", {"Ref": "PermissionsBoundaryArn"})],
+)
+def test_both_roles_have_the_permissions_boundary_that_was_asked_for(arn: str, boundary: object) -> None:
+    roles = of_type(deployed(transform(), PermissionsBoundaryArn=arn)["Resources"], "AWS::IAM::Role")
+
+    assert {name: role.get("PermissionsBoundary") for name, role in roles.items()} == {
+        "ApiFunctionRole": boundary,
+        "WorkerFunctionRole": boundary,
+    }
 
 
 def test_no_policy_is_made_beside_the_roles(resources: dict[str, Any]) -> None:
