@@ -289,7 +289,7 @@ def test_the_alarms_go_off_at_these_limits(resources: dict[str, Any]) -> None:
         "UnauthorizedAlarm": "Unauthorized Sum >= 1 in 1 of 1 x 300 s",
         "GatewayRefusalsAlarm": "GatewayRefusals Sum >= 1 in 1 of 1 x 300 s",
         "GatewayErrorsAlarm": "GatewayErrors Sum >= 1 in 1 of 1 x 300 s",
-        "DeferredAlarm": "Deferred Sum >= 1 in 3 of 4 x 300 s",
+        "DeferredAlarm": "Deferred Sum >= 1 in 3 of 5 x 180 s",
         "ApiErrorsAlarm": "Errors Sum >= 1 in 1 of 1 x 300 s",
         "ApiThrottlesAlarm": "Throttles Sum >= 1 in 1 of 1 x 300 s",
         "SlowAnswersAlarm": "Latency p99 > 8000 in 2 of 3 x 300 s",

@@ -1,6 +1,5 @@
 """The documents tell the truth: their tables, samples and queries are those of the code and of the template."""
 
-import fnmatch
 import io
 import json
 import re
@@ -9,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -66,16 +65,20 @@ def blocks(language: str, document: str) -> list[str]:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_code_is_explained_with_its_status() -> None:
-    explained = {
-        code: row[1]
-        for row in rows("Troubleshooting by code", ANSWERS)
-        for code in re.findall(r"`([a-z0-9_]+)`", row[0])
+def code_groups() -> dict[str, dict[str, str]]:
+    """Read the groups of codes: the codes of each with their HTTP statuses, by the address of its section."""
+    text = ANSWERS.partition("\n## Troubleshooting by code\n")[2].partition("\n## ")[0]
+    return {
+        anchor(title): {code: row[1] for row in rows(title, text)[1:] for code in re.findall(r"`([a-z0-9_]+)`", row[0])}
+        for title in re.findall(r"^### (.+)$", text, flags=re.MULTILINE)
     }
-    answered = {code: statuses for code, statuses in explained.items() if statuses != "log"}
 
-    assert sorted(explained) == sorted(CODES)
-    assert {code for code, statuses in answered.items() if str(CODES[code][1]) not in statuses} == set()
+
+def test_every_code_is_explained_once_with_its_status() -> None:
+    explained = [each for group in code_groups().values() for each in group.items()]
+
+    assert sorted(code for code, _ in explained) == sorted(CODES)
+    assert [code for code, statuses in explained if statuses != "log" and str(CODES[code][1]) not in statuses] == []
 
 
 def template() -> dict[str, Any]:
@@ -107,28 +110,53 @@ def alarms() -> dict[str, str]:
     }
 
 
-def runbook() -> dict[str, tuple[str, str]]:
-    """Read the runbook: the name and the text of each alarm, by its logical ID."""
+class AlarmRow(NamedTuple):
+    """What the runbook says about an alarm."""
+
+    name: str
+    minutes: str
+    text: str
+
+
+def runbook() -> dict[str, AlarmRow]:
+    """Read the runbook: the row of each alarm, by its logical ID."""
     found = {}
-    for row in rows("Runbook", OPERATING)[1:]:
-        name, logical_id = re.findall(r"`([\w-]+)`", row[0])
-        found[logical_id] = (name, " ".join(row[1:]))
+    for alarm, _, minutes, text in rows("Runbook", OPERATING)[1:]:
+        name, logical_id = re.findall(r"`([\w-]+)`", alarm)
+        found[logical_id] = AlarmRow(name, minutes, text)
     return found
 
 
 def test_every_alarm_is_in_the_runbook_under_the_name_of_its_notification() -> None:
-    assert {logical_id: name for logical_id, (name, _) in runbook().items()} == alarms()
+    assert {logical_id: row.name for logical_id, row in runbook().items()} == alarms()
 
 
 @pytest.mark.parametrize(
     ("result", "names"),
     [("deferred", ["DeferredAlarm"]), ("rejected", ["EventsRefusedAlarm", "UnauthorizedAlarm"])],
 )
-def test_the_runbook_names_every_code_that_can_be_behind_an_alarm(result: str, names: list[str]) -> None:
-    patterns = re.findall(r"`([a-z_]+\*?)`", " ".join(runbook()[name][1] for name in names))
-    expected = {code for code, (its_result, _) in CODES.items() if its_result == result}
+def test_the_runbook_leads_to_every_code_that_can_be_behind_an_alarm(result: str, names: list[str]) -> None:
+    groups = code_groups()
+    linked = re.findall(r"\(answers\.md#([a-z-]+)\)", " ".join(runbook()[name].text for name in names))
 
-    assert {code for code in CODES for pattern in patterns if fnmatch.fnmatch(code, pattern)} == expected
+    assert {code for code, (its_result, _) in CODES.items() if its_result == result} <= {
+        code for group in linked for code in groups[group]
+    }
+
+
+def test_the_runbook_says_after_how_many_minutes_an_alarm_goes_off() -> None:
+    """At the soonest: the periods before the last one, the age that it looks for, and a minute for CloudWatch."""
+    ages = {"QueueAgeAlarm": 600, "QueueUnreadAlarm": 600}
+    properties = {
+        name: entry["Properties"]
+        for name, entry in template()["Resources"].items()
+        if entry["Type"] == "AWS::CloudWatch::Alarm" and name != "NoDeliveryAlarm"
+    }
+
+    assert {name: int(re.split(r"\D", runbook()[name].minutes)[0]) for name in properties} == {
+        name: ((alarm.get("DatapointsToAlarm", 1) - 1) * alarm["Period"] + ages.get(name, 0)) // 60 + 1
+        for name, alarm in properties.items()
+    }
 
 
 def test_every_permission_is_explained() -> None:
@@ -287,7 +315,7 @@ def test_what_is_sent_again_by_hand_pages() -> None:
 
 
 def test_the_lease_that_is_written_before_a_redrive_sends_later_events_through_the_queue(endpoint: Endpoint) -> None:
-    (script,) = blocks("bash", section("Dead letters", DOCUMENTS["docs/queue.md"]))
+    (script,) = blocks("bash", section("Redrive", DOCUMENTS["docs/queue.md"]))
     arguments = shlex.split(
         script.partition("aws sqs")[0].replace("\\\n", " ").replace("$(($(date +%s) + 3600))", "1e11")
     )
