@@ -413,7 +413,7 @@ def test_every_command_of_the_aws_cli_has_options_that_its_operation_has(command
 
 
 def test_what_is_removed_is_the_stack_of_production() -> None:
-    ((subcommand, *arguments),) = (each for each in commands("sam") if each[0] == "delete")
+    ((subcommand, *arguments),) = (each for each in commands(".venv/bin/sam") if each[0] == "delete")
     sam = click.Context(click.Group("sam"), info_name="sam")
     with delete.make_context(subcommand, arguments, parent=sam) as context:
         assert context.params["stack_name"] == "prod-rudderstack-pagerduty"
