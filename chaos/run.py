@@ -118,8 +118,8 @@ def _drain(stack: LocalStack) -> int:
 
 
 def _lines_of_events(log: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the log's lines about events; one that its process could not finish is not JSON."""
+    """Yield the log's lines about single events; one that its process could not finish is not JSON."""
     for line in log:
         with suppress(ValueError):
-            if line.startswith("{") and (content := json.loads(line)).get("message") == "event":
+            if line.startswith("{") and (content := json.loads(line)).get("message") in {"event", "without lease"}:
                 yield content

@@ -204,6 +204,9 @@ def _enqueue(
     """Enqueue events, and have later ones of their services wait; `reason` is why not at once, None in a batch."""
     now = time.time()
     without_lease = deps.flow.extend_leases({event.service: now for event in events}, deadline)
+    for event in events:
+        if event.service in without_lease:
+            telemetry.log_without_lease(event)
     return [
         replace(
             outcome,

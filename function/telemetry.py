@@ -148,6 +148,19 @@ def log_flow_control_error(code: str) -> None:
     _write("flow control", fields, {"FlowControlErrors": 1}, {})
 
 
+def log_without_lease(event: Event) -> None:
+    """Log, before an event is enqueued without a lease, that its order is not certain: the process may die meanwhile."""
+    fields = {
+        "outcome": "deferred",
+        "code": "flow_control_unavailable",
+        "pagerduty_service": event.service,
+        "without_lease": True,
+        "message_id": event.message_id,
+        "dedup_key": event.dedup_key,
+    }
+    _write("without lease", fields, {}, {})
+
+
 def unexpected(error: Exception) -> Outcome:
     """Log where an exception came from, without its text, which may hold the event; tell the sender to come again."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]

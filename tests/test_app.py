@@ -305,9 +305,14 @@ def test_without_dynamodb_events_are_enqueued_and_the_log_says_that_their_order_
     fail(endpoint.aws, lambda target, _: Failure.answer(400, code) if target.startswith("DynamoDB") else None)
 
     assert [endpoint.post(track(messageId=f"m-{n}")).content["status"] for n in range(2)] == ["queued", "queued"]
-    first, *events = lines(log)
+    first, *others = lines(log)
     assert (first["message"], first["FlowControlErrors"], first["detail"]) == ("flow control", [1], f"DynamoDB: {code}")
-    assert [(line["reason"], line["without_lease"]) for line in events] == [("flow_control_unavailable", True)] * 2
+    assert [(line["message"], line.get("reason"), line["without_lease"], line["message_id"]) for line in others] == [
+        ("without lease", None, True, "m-0"),
+        ("event", "flow_control_unavailable", True, "m-0"),
+        ("without lease", None, True, "m-1"),
+        ("event", "flow_control_unavailable", True, "m-1"),
+    ]
 
 
 def test_a_page_that_the_queue_does_not_accept_is_posted_if_pagerduty_was_not_asked(
