@@ -17,8 +17,9 @@ MAX_DEDUP_KEY: Final = 255
 MAX_EVENT_BYTES: Final = 512_000
 # Ours: what a person could still read in an incident, and what every JSON library can encode.
 MAX_DETAILS_DEPTH: Final = 100
-# Ours: in the objects and arrays of one request; 5 MB of what people send have fewer, each with a name.
-MAX_VALUES: Final = 500_000
+# In the objects and arrays of one request. One event holds no more, since a value has two bytes at least, as in `0,`;
+# batches of what people send don't either, since theirs have names.
+MAX_VALUES: Final = MAX_EVENT_BYTES // 2
 # Ours: of them, those that each event may have whatever the events before it had.
 _MIN_VALUES: Final = 2_500
 # Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
@@ -28,8 +29,8 @@ _MAX_CUT_TEXT: Final = 1024
 # What `"routing_key":"…",` adds when the event is posted.
 _ROUTING_KEY_BYTES: Final = 64
 _MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
-# An entry of an object has at least that many: `"":0,`.
-_ENTRY_BYTES: Final = 5
+# Entries of an object that could fit: each has at least five bytes, `"":0,`.
+MAX_ENTRIES: Final = _MAX_BODY_BYTES // 5
 _CONTAINERS: Final = (dict, list)
 # Where images and links come from, and in which order they are dropped.
 _SOURCES: Final = {"images": "properties.imageURLs", "links": "properties.linkURLs"}
@@ -124,7 +125,7 @@ def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
 
     If the keys alone exceed the limit, the entries are not looked at one by one.
     """
-    if len(details) * _ENTRY_BYTES > _MAX_BODY_BYTES:
+    if len(details) > MAX_ENTRIES:
         return _all_left_out(details)
     reduced = dict(details)
     sizes = {key: len(encode(value)) for key, value in details.items()}

@@ -10,13 +10,25 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import limits
 import timestamps
 from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode, encode
 from outcome import NotSentError, Outcome
-from paths import EventReader, Path, Template, by_letters, describe, is_missing, normalize, scalar_to_text, strip
+from paths import (
+    EventReader,
+    Path,
+    Template,
+    by_letters,
+    describe,
+    is_missing,
+    may_be_compared,
+    normalize,
+    scalar_to_text,
+    strip,
+)
 from settings import Rules
 
 Object = dict[str, Any]
@@ -174,7 +186,7 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
         if not exact:
             reader.warn_of_spelling("integrations", right, name)
         return f"integrations.{name if exact else right}", says[name]
-    if says and (misspelt := _misspelt_name(reader, says, right)):
+    if misspelt := _misspelt_name(reader, says, right):
         place = f"integrations.{_short(misspelt)}"
         if _requested_kind(reader, place, integrations[misspelt]) != "alert":
             raise _invalid(place, f"which looks like a misspelt {right}")
@@ -186,15 +198,17 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
 
 def _misspelt_name(reader: EventReader, entries: Object, right: str) -> str | None:
     """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
-    asking = (
-        name for name, it in entries.items() if it is True or isinstance(it, dict) or _mentions_change_event(reader, it)
-    )
-    letters = {name: normalize(name) for name in asking}
-    likely = [name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS]
-    for name in likely[:_MAX_COMPARED]:
+    letters = {name: its for name in entries if len(right) - _WRONG_LETTERS <= len(its := normalize(name))}
+    likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS)
+    asking = (name for name in likely if _may_ask(reader, entries[name]))
+    for name in islice(asking, _MAX_COMPARED):
         if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _WRONG_LETTERS:
             return name
     return None
+
+
+def _may_ask(reader: EventReader, entry: object) -> bool:
+    return entry is True or isinstance(entry, dict) or _mentions_change_event(reader, entry)
 
 
 def _letters_in_common(letters: str, right: str) -> int:
@@ -422,8 +436,9 @@ def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind,
     for path in extra:
         found = {path[-1]: reader.explain(path, reader.find(path))}
         if path == ("properties",):
+            is_compared = may_be_compared(raw)
             used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
-            found = {name: it for name, it in raw.items() if normalize(name) not in used}
+            found = {name: it for name, it in raw.items() if (normalize(name) if is_compared else name) not in used}
         for name, it in found.items():
             if isinstance(it, dict | list) and name not in added:
                 place = f"EXTRA_DETAILS: {_short(name)}"
@@ -439,7 +454,7 @@ def _limit_details(reader: EventReader, details: Any, place: str, levels: int = 
     if problem is None:
         return details
     reader.warnings.append(f"{place}: {problem}; replaced by a note")
-    entries = details if isinstance(details, dict) else {}
+    entries = details if isinstance(details, dict) and len(details) <= limits.MAX_ENTRIES else {}
     scalars = {name: it for name, it in entries.items() if not isinstance(it, dict | list)}
     return {**scalars, "note": f"[left out: {problem}]"}
 

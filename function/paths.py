@@ -23,6 +23,8 @@ _BRACE: Final = re.compile(r"[{}]")
 # No array of a body of 5 MB is that long; no name has as many dots.
 _MAX_DIGITS: Final = 9
 _MAX_STEPS_OF_NAME: Final = 20
+# Names of an object among which similar ones are looked for: no real object has as many.
+_MAX_COMPARED_NAMES: Final = 100_000
 _MAX_DESCRIBED_CHARACTERS: Final = 40
 # What `str.isspace` knows, and the zero-width characters, which are as invisible and come with copied texts and files.
 _BLANKS: Final = (
@@ -88,7 +90,7 @@ class EventReader:
             # As `is_missing`, whose call for each name would take longer than all the rest.
             elif value is not None and not (isinstance(value, str) and not value.strip(_BLANKS)):
                 found[name] = value
-        for other in others:
+        for other in others if may_be_compared(holder) else ():
             right = names.get(normalize(other))
             if right is not None and right not in found and not is_missing(holder[other]):
                 found[right] = holder[other]
@@ -100,7 +102,7 @@ class EventReader:
         known = self._names.get(id(holder))
         if known is None:
             known = self._names[id(holder)] = {}
-            for name in holder:
+            for name in holder if may_be_compared(holder) else ():
                 if (its := normalize(name)) in known:
                     known[its].append(name)
                 else:
@@ -155,6 +157,11 @@ def by_letters(*names: str, **others: str) -> dict[str, str]:
 def normalize(name: str) -> str:
     """Reduce a name to its letters and digits, in lower case."""
     return name.translate(_LETTERS) if name.isascii() else "".join(filter(str.isalnum, name)).lower()
+
+
+def may_be_compared(holder: dict[str, Any]) -> bool:
+    """Return whether an object has few enough names that similar ones are looked for."""
+    return len(holder) <= _MAX_COMPARED_NAMES
 
 
 def is_missing(value: object) -> bool:

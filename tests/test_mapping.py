@@ -568,3 +568,11 @@ def test_of_too_many_details_objects_and_arrays_become_a_note() -> None:
         "note": "[left out: more values than are taken]",
     }
     assert mapped.warnings == ("properties.customDetails: more values than are taken; replaced by a note",)
+
+
+def test_of_very_many_properties_only_exact_names_are_read() -> None:
+    properties = {f"property {number}": 0 for number in range(99_998)}
+
+    assert event_of(alert(**properties, Severity="info")).content["payload"]["severity"] == "info"
+    mapped = event_of(alert(**properties, group="web", Severity="info"))
+    assert (mapped.content["payload"]["severity"], mapped.content["payload"]["group"]) == ("critical", "web")
