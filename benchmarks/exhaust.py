@@ -13,8 +13,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,17 +36,19 @@ _MEGABYTES_5: Final = 5 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Body:
-    """A body, made when it is needed, whether it is sent gzipped, and the code that answers it."""
+    """A body, made when it is needed, whether it is sent gzipped, and how often, and the code that answers it."""
 
     name: str
     make: Callable[[], str]
     code: str
     gzipped: bool = False
+    times: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
         """Build API Gateway's event."""
         text = self.make()
-        body = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode() if self.gzipped else text
+        body = base64.b64encode(gzip.compress(text.encode(), mtime=0) * self.times).decode() if self.gzipped else text
         return {
             "version": "2.0",
             "routeKey": "POST /events",
@@ -85,6 +87,17 @@ def _detailed(count: int, entry: Callable[[int], str]) -> str:
     return _event(f'"customDetails":{{{entries}}}')
 
 
+def _named(count: int, value: str) -> str:
+    return ",".join(f'"{number:x}-":{value}' for number in range(count))
+
+
+_DEEP: Final = "[" * 90 + "]" * 90
+_SETTINGS: Final = {
+    "DEDUP_KEY_FIELD": "{properties.host}/{properties.host.name}",
+    "SUMMARY_TEMPLATE": "{event} on {properties.host} with {properties.customDetails}",
+    "EXTRA_DETAILS": "properties,properties.host,context",
+    "SERVICE_FIELD": "properties.host.team",
+}
 _INTEGRATIONS_LIKE_OURS: Final = json.dumps({_spelt("ytudregap", number): {} for number in range(100)})
 
 BODIES: Final = (
@@ -150,6 +163,41 @@ BODIES: Final = (
         gzipped=True,
     ),
     Body(
+        "one event with 5 MB of details 90 deep",
+        lambda: _filled(_event('"customDetails":[')[:-2], f"{_DEEP},", "]}}"),
+        "delivered",
+    ),
+    Body(
+        "the same beside a nested host, with settings",
+        lambda: _filled(_event(f'"host":{{"a":[{f"{_DEEP}," * 14_000}0]}},"customDetails":[')[:-2], f"{_DEEP},", "]}}"),
+        "delivered",
+        settings=_SETTINGS,
+    ),
+    Body(
+        "200 events with a host of 25 KB 90 deep, with settings",
+        lambda: _many(200, lambda _: _event(f'"host":[{f"{_DEEP}," * 140}0],"customDetails":{_DEEP}')),
+        "queued",
+        settings=_SETTINGS,
+    ),
+    Body(
+        "one event with 450,000 names in its host, with settings",
+        lambda: _event(f'"host":{{{_named(450_000, "0")}}}'),
+        "delivered",
+        settings=_SETTINGS,
+    ),
+    Body(
+        "one event with 450,000 properties, with settings",
+        lambda: _event(_named(450_000, "0")),
+        "delivered",
+        settings=_SETTINGS,
+    ),
+    Body(
+        "one event with 400,000 integrations",
+        lambda: _event('"a":0')[:-1] + f',"integrations":{{{_named(400_000, "{}")}}}}}',
+        "delivered",
+    ),
+    Body("4.4 MB of empty gzip members", lambda: "", "body_too_large", gzipped=True, times=220_000),
+    Body(
         "one event with 150,000 blank spellings of one property",
         lambda: _event(",".join(f'"{_spelt("severity", number)}":""' for number in range(150_000))),
         "delivered",
@@ -189,7 +237,7 @@ def _measure(body: Body, limit: Callable[[int], None] | None) -> bool:
     request = json.dumps(body.request(), ensure_ascii=False)
     lines: list[str] = []
     instances: list[Instance] = []
-    with LocalStack(Options(rate_limit=None), on_log=lines.append) as stack:
+    with LocalStack(Options(rate_limit=None, settings=body.settings), on_log=lines.append) as stack:
         stack.runtime.on_invoked = lambda instance, _event, _answer: instances.append(instance)
         stack.runtime.invoke(json.dumps({**body.request(), "body": _trigger("warm"), "isBase64Encoded": False}))
         process = instances[0].function_process()

@@ -15,7 +15,7 @@ import webhook
 from delivery import choose_routing_key, deliver, post
 from dependencies import Dependencies
 from event import Event
-from limits import fit_to_limits
+from limits import Budget, fit_to_limits
 from mapping import map_event
 from outcome import NotSentError, Outcome
 from settings import Rules, SettingsError
@@ -57,7 +57,8 @@ def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies |
     try:
         request = webhook.open_request(event)
         if isinstance(deps, Dependencies):
-            return _answer(request, event, deps, deadline)
+            with _gc_disabled():
+                return _answer(request, event, deps, deadline)
         outcome = Outcome("settings_invalid", f"Settings of the function: {deps}")
     except NotSentError as error:
         outcome = error.outcome
@@ -73,11 +74,12 @@ def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies,
     if request.service is None:
         raise NotSentError("no_such_service", "path: a PagerDuty service's name has 1 to 64 of A-Z a-z 0-9 _ . -")
     is_preview = webhook.wants_preview(request)
-    with _gc_disabled():
-        # 2 read
-        raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
-        # 3 map
-        mapped = [_map(raw, request.service, request, deps.settings.rules) for raw in raw_events]
+    # 2 read
+    raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
+    # 3 map
+    budget = Budget()
+    mapped = [_map(raw, request.service, request, deps.settings.rules, budget) for raw in raw_events]
+    del raw_events
     mapped = _with_known_services(mapped, request.service, deps, deadline)
     events = [item for item in mapped if isinstance(item, Event)]
     # 4 deliver
@@ -118,8 +120,9 @@ def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None
     )
 
 
-def _map(raw: object, service: str, request: Request, rules: Rules) -> Event | Outcome:
+def _map(raw: object, service: str, request: Request, rules: Rules, budget: Budget) -> Event | Outcome:
     """Return the PagerDuty event, fitted to the limits, or why there is none; no event affects the others."""
+    budget.begin_event()
     try:
         mapped = map_event(
             raw,
@@ -129,6 +132,7 @@ def _map(raw: object, service: str, request: Request, rules: Rules) -> Event | O
             fallback_key=str(uuid.uuid4()),
             is_filtered=request.is_filtered,
             is_preview=request.preview == "true",
+            budget=budget,
         )
         return fit_to_limits(mapped) if isinstance(mapped, Event) else mapped
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again

@@ -17,6 +17,11 @@ MAX_DEDUP_KEY: Final = 255
 MAX_EVENT_BYTES: Final = 512_000
 # Ours: what a person could still read in an incident, and what every JSON library can encode.
 MAX_DETAILS_DEPTH: Final = 100
+# In the objects and arrays of one request. One event holds no more, since a value has two bytes at least, as in `0,`;
+# batches of what people send don't either, since theirs have names.
+MAX_VALUES: Final = MAX_EVENT_BYTES // 2
+# Ours: of them, those that each event may have whatever the events before it had.
+_MIN_VALUES: Final = 2_500
 # Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
 MAX_ITEMS: Final = 100
 # Ours: to this many characters texts are cut if leaving out everything else is not enough.
@@ -24,8 +29,8 @@ _MAX_CUT_TEXT: Final = 1024
 # What `"routing_key":"…",` adds when the event is posted.
 _ROUTING_KEY_BYTES: Final = 64
 _MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
-# An entry of an object has at least that many: `"":0,`.
-_ENTRY_BYTES: Final = 5
+# Entries of an object that could fit: each has at least five bytes, `"":0,`.
+MAX_ENTRIES: Final = _MAX_BODY_BYTES // 5
 _CONTAINERS: Final = (dict, list)
 # Where images and links come from, and in which order they are dropped.
 _SOURCES: Final = {"images": "properties.imageURLs", "links": "properties.linkURLs"}
@@ -38,19 +43,33 @@ def fit_dedup_key(key: str) -> str:
     return key if len(key) <= MAX_DEDUP_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
-def deeper_than(limit: int, value: object) -> bool:
-    """Return whether JSON is nested deeper than `limit`, level by level, so that no depth can exhaust the stack."""
-    level = [value] if isinstance(value, _CONTAINERS) else []
-    for _ in range(limit):
-        if not level:
-            return False
-        level = [
-            below
-            for item in level
-            for below in (item.values() if isinstance(item, dict) else item)
-            if isinstance(below, _CONTAINERS)
-        ]
-    return bool(level)
+class Budget:
+    """How many values inside objects and arrays may still be looked at for the events of one request."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, values: int = MAX_VALUES) -> None:
+        self.left = values
+
+    def begin_event(self) -> None:
+        """Let the next event have some, also if one before it has used up all."""
+        self.left = max(self.left, _MIN_VALUES)
+
+    def problem(self, value: object, levels: int = MAX_DETAILS_DEPTH) -> str | None:
+        """Return why JSON is too much to be sent, None if it is not; no more of it is looked at than tells."""
+        if not isinstance(value, _CONTAINERS) or not self._exceeded(value, levels):
+            return None
+        return f"nested deeper than {levels} levels" if self.left >= 0 else "more values than are taken"
+
+    def _exceeded(self, value: Any, levels: int) -> bool:
+        """Go depth first, since memory is read faster in the order in which it was written."""
+        self.left -= len(value)
+        if not levels or self.left < 0:
+            return True
+        for below in value.values() if isinstance(value, dict) else value:
+            if isinstance(below, _CONTAINERS) and self._exceeded(below, levels - 1):
+                return True
+        return False
 
 
 def fit_to_limits(event: Event) -> Event:
@@ -106,7 +125,7 @@ def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
 
     If the keys alone exceed the limit, the entries are not looked at one by one.
     """
-    if len(details) * _ENTRY_BYTES > _MAX_BODY_BYTES:
+    if len(details) > MAX_ENTRIES:
         return _all_left_out(details)
     reduced = dict(details)
     sizes = {key: len(encode(value)) for key, value in details.items()}

@@ -10,13 +10,25 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import limits
 import timestamps
 from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode, encode
 from outcome import NotSentError, Outcome
-from paths import EventReader, Path, Template, by_letters, describe, is_missing, normalize, scalar_to_text, strip
+from paths import (
+    EventReader,
+    Path,
+    Template,
+    by_letters,
+    describe,
+    is_missing,
+    may_be_compared,
+    normalize,
+    scalar_to_text,
+    strip,
+)
 from settings import Rules
 
 Object = dict[str, Any]
@@ -77,14 +89,16 @@ def map_event(  # noqa: PLR0913 -- all that decides what becomes of an event
     *,
     is_filtered: bool = True,
     is_preview: bool = False,
+    budget: limits.Budget | None = None,
 ) -> Event | Outcome:
     """Map one RudderStack event, any JSON whatever, to a PagerDuty event, or return the reason why it is not sent.
 
     `service` is for an event that names none itself. `fallback_key` is the dedup key of a trigger that has neither one
     nor a `messageId`: any text that no other event has. `is_filtered` means that a data plane has applied
     `integrations.All`. A preview warns about each path of a setting that finds nothing.
+    `budget` is what the events of one request share.
     """
-    reader = EventReader(raw, is_preview=is_preview)
+    reader = EventReader(raw, budget, is_preview=is_preview)
     event = reader.get(raw, _OF_EVENT) if isinstance(raw, dict) else {}
     try:
         kind = _kind(reader, event, is_filtered=is_filtered)
@@ -172,7 +186,7 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
         if not exact:
             reader.warn_of_spelling("integrations", right, name)
         return f"integrations.{name if exact else right}", says[name]
-    if says and (misspelt := _misspelt_name(says, right)):
+    if misspelt := _misspelt_name(reader, says, right):
         place = f"integrations.{_short(misspelt)}"
         if _requested_kind(reader, place, integrations[misspelt]) != "alert":
             raise _invalid(place, f"which looks like a misspelt {right}")
@@ -182,15 +196,19 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
     return "integrations", None
 
 
-def _misspelt_name(entries: Object, right: str) -> str | None:
+def _misspelt_name(reader: EventReader, entries: Object, right: str) -> str | None:
     """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
-    asking = (name for name, it in entries.items() if it is True or isinstance(it, dict) or _mentions_change_event(it))
-    letters = {name: normalize(name) for name in asking}
-    likely = [name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS]
-    for name in likely[:_MAX_COMPARED]:
+    letters = {name: its for name in entries if len(right) - _WRONG_LETTERS <= len(its := normalize(name))}
+    likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS)
+    asking = (name for name in likely if _may_ask(reader, entries[name]))
+    for name in islice(asking, _MAX_COMPARED):
         if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _WRONG_LETTERS:
             return name
     return None
+
+
+def _may_ask(reader: EventReader, entry: object) -> bool:
+    return entry is True or isinstance(entry, dict) or _mentions_change_event(reader, entry)
 
 
 def _letters_in_common(letters: str, right: str) -> int:
@@ -208,7 +226,7 @@ def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
         return "alert"
     if isinstance(entry, dict):
         wanted = reader.get(entry, by_letters("type"), place).get("type")
-        if wanted is None and not _mentions_change_event(entry):
+        if wanted is None and not _mentions_change_event(reader, entry):
             return "alert"
         if kind := _choose(wanted, _KINDS):
             return kind
@@ -216,8 +234,8 @@ def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
     raise _invalid(place, f"got {describe(entry)}")
 
 
-def _mentions_change_event(entry: object) -> bool:
-    is_readable = isinstance(entry, dict | str) and not limits.deeper_than(limits.MAX_DETAILS_DEPTH, entry)
+def _mentions_change_event(reader: EventReader, entry: object) -> bool:
+    is_readable = isinstance(entry, dict | str) and not reader.budget.problem(entry)
     return is_readable and _CHANGE_EVENT.search(encode(entry)) is not None
 
 
@@ -411,29 +429,34 @@ def _texts(values: Object, fields: Mapping[str, str], warnings: list[str], place
 def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind, extra: tuple[Path, ...]) -> Any:
     """Return the custom details with what EXTRA_DETAILS adds, None without any; of values with one name, the first."""
     parsed = _from_json(value)
-    details = _limit_depth(reader, parsed if isinstance(parsed, dict) else value, "properties.customDetails")
+    details = _limit_details(reader, parsed if isinstance(parsed, dict) else value, "properties.customDetails")
     if details is not None and not isinstance(details, dict):
         details = {"customDetails": details}
     added: Object = {}
     for path in extra:
         found = {path[-1]: reader.explain(path, reader.find(path))}
         if path == ("properties",):
+            is_compared = may_be_compared(raw)
             used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
-            found = {name: it for name, it in raw.items() if normalize(name) not in used}
+            found = {name: it for name, it in raw.items() if (normalize(name) if is_compared else name) not in used}
         for name, it in found.items():
-            if it is not None and name not in added:
+            if isinstance(it, dict | list) and name not in added:
                 place = f"EXTRA_DETAILS: {_short(name)}"
-                added[name] = _limit_depth(reader, it, place, limits.MAX_DETAILS_DEPTH - 1)
+                added[name] = _limit_details(reader, it, place, limits.MAX_DETAILS_DEPTH - 1)
+            elif it is not None:
+                added.setdefault(name, it)
     return added | (details or {}) if added else details
 
 
-def _limit_depth(reader: EventReader, details: Any, place: str, limit: int = limits.MAX_DETAILS_DEPTH) -> Any:
-    """Return the details, or a note instead if they are nested too deep for some JSON libraries."""
-    if not limits.deeper_than(limit, details):
+def _limit_details(reader: EventReader, details: Any, place: str, levels: int = limits.MAX_DETAILS_DEPTH) -> Any:
+    """Return the details; if they are too deep or too many, a note instead of those that are objects and arrays."""
+    problem = reader.budget.problem(details, levels)
+    if problem is None:
         return details
-    note = f"nested deeper than {limit} levels"
-    reader.warnings.append(f"{place}: {note}; replaced by a note")
-    return {"note": f"[left out: {note}]"}
+    reader.warnings.append(f"{place}: {problem}; replaced by a note")
+    entries = details if isinstance(details, dict) and len(details) <= limits.MAX_ENTRIES else {}
+    scalars = {name: it for name, it in entries.items() if not isinstance(it, dict | list)}
+    return {**scalars, "note": f"[left out: {problem}]"}
 
 
 def _links_and_images(reader: EventReader, properties: Object) -> Object:

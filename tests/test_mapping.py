@@ -550,3 +550,29 @@ def test_half_a_surrogate_pair_in_a_value_becomes_a_question_mark_wherever_it_is
     mapped = event_of(alert(host="a\ud83d", hosts=["b\ud83d"]), Rules(summary_template=HOSTS, dedup_key_field=HOSTS))
 
     assert (mapped.content["payload"]["summary"], mapped.dedup_key) == ('a? ["b?"]', 'a? ["b?"]')
+
+
+def test_of_too_many_details_objects_and_arrays_become_a_note() -> None:
+    details = {"free": "1%", "dump": [[]] * limits.MAX_VALUES, "tags": ["a"]}
+    event = {
+        "type": "track",
+        "event": "Disk full",
+        "properties": {"source": "db-1", "dedupKey": "disk", "customDetails": details},
+    }
+
+    mapped = map_event(event, "default", RULES, NOW, FALLBACK_KEY)
+
+    assert isinstance(mapped, Event)
+    assert mapped.content["payload"]["custom_details"] == {
+        "free": "1%",
+        "note": "[left out: more values than are taken]",
+    }
+    assert mapped.warnings == ("properties.customDetails: more values than are taken; replaced by a note",)
+
+
+def test_of_very_many_properties_only_exact_names_are_read() -> None:
+    properties = {f"property {number}": 0 for number in range(99_998)}
+
+    assert event_of(alert(**properties, Severity="info")).content["payload"]["severity"] == "info"
+    mapped = event_of(alert(**properties, group="web", Severity="info"))
+    assert (mapped.content["payload"]["severity"], mapped.content["payload"]["group"]) == ("critical", "web")

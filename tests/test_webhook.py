@@ -131,6 +131,21 @@ def test_a_preview_that_is_unclear_pages_nobody(value: str) -> None:
     assert (refusal.value.outcome.code, refusal.value.outcome.http_status) == ("preview_unclear", 400)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"preview": "false", "PREVIEW": "true"},
+        {"PREVIEW": "true", "preview": "false"},
+        {"Preview": "true", "preview": "true"},
+    ],
+)
+def test_a_preview_that_is_given_twice_pages_nobody(query: dict[str, str]) -> None:
+    with pytest.raises(NotSentError, match="preview must be true or false, once") as refusal:
+        webhook.wants_preview(webhook.open_request({"queryStringParameters": query}))
+
+    assert (refusal.value.outcome.code, refusal.value.outcome.http_status) == ("preview_unclear", 400)
+
+
 @pytest.mark.parametrize("query", [{"other": "true"}, {"preview": "true", "previev": "true"}, {"preview ": "true"}])
 def test_a_query_parameter_that_nobody_knows_pages_nobody(query: dict[str, str]) -> None:
     request = webhook.open_request({"queryStringParameters": query})
@@ -438,6 +453,14 @@ UNREADABLE = {
     "gzip with a wrong checksum": (in_base64(PACKED[:-8] + bytes(4) + PACKED[-4:]), "gzip_damaged", 400),
     "gzip with other bytes in it": (in_base64(PACKED[:20] + bytes(10) + PACKED[30:]), "gzip_damaged", 400),
     "gzip with an unknown method": (in_base64(b"\x1f\x8b\x09" + PACKED[3:]), "gzip_damaged", 400),
+    "gzip followed by something else": (in_base64(PACKED + b"x"), "gzip_damaged", 400),
+    "gzip of which the second member was cut off": (in_base64(PACKED + PACKED[:-1]), "gzip_damaged", 400),
+    "more than 5 MB in several members": (
+        in_base64(gzip.compress(bytes(3 * MEGABYTE)) * 2),
+        "body_too_large",
+        413,
+    ),
+    "gzip of 101 members": (in_base64(gzip.compress(b"[") + gzip.compress(b" ") * 100), "body_too_large", 413),
     "gzip read as UTF-8": (as_text(PACKED.decode("utf-8", "replace")), "gzip_damaged", 400),
 }
 
@@ -470,6 +493,14 @@ def test_a_body_of_several_gzip_members_is_not_read_in_part() -> None:
     body = in_base64(gzip.compress(text[:100]) + gzip.compress(text[100:]))
 
     assert events_in(body) == [EVENT] * 50
+
+
+def test_gzip_of_100_members_padded_with_zeros_is_read() -> None:
+    # gzip and Python's module skip zeros after a member, with which tape drives fill their blocks.
+    members = [gzip.compress(part.encode()) + bytes(7) for part in json.dumps([EVENT]).split(" ", 1)]
+    body = in_base64(members[0] + gzip.compress(b" ") * 98 + members[1])
+
+    assert events_in(body) == [EVENT]
 
 
 @pytest.mark.parametrize("body", ["{'type'", '{"a": nan}', "[" * DEEP, "5"])
