@@ -478,7 +478,7 @@ def test_the_doctor_finds_the_stack_that_serve_keeps_up_well(
     serving: Serving, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run("doctor", "--stack", "local")
-    findings = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+    findings = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].strip()]
 
     shown = serving.command.read_until("401 ")
 
