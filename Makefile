@@ -48,7 +48,7 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, wi
 	@exec $(BIN)/python -m local serve --port $(PORT)
 
 screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
-	@$(BIN)/python -m local.screenshot
+	@$(BIN)/python -m local.command local.screenshot
 
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(PAGE),--page $(PAGE))
@@ -60,13 +60,13 @@ chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and coun
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
 
 bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
-	@PYTHONPATH=function $(BIN)/python -m benchmarks
+	@PYTHONPATH=function $(BIN)/python -m local.command benchmarks
 
 storm: $(READY) ## Simulate storms: how late pages are, and how long the backlog takes (SEED=1)
-	@PYTHONPATH=function $(BIN)/python -m benchmarks.storm --seed $(SEED)
+	@PYTHONPATH=function $(BIN)/python -m local.command benchmarks.storm --seed $(SEED)
 
 storm-live: $(READY) ## Send a storm through the local stack, and time pages and resolves meanwhile: 90 seconds
-	@$(BIN)/python -m benchmarks.storm_live
+	@$(BIN)/python -m local.command benchmarks.storm_live
 
 check: $(READY) ## Lint, type-check, validate the template and the workflows, and measure the tests' coverage
 	$(BIN)/ruff format --check .
