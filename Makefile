@@ -102,6 +102,7 @@ clean: ## Remove everything that the other commands made
 $(READY): requirements-dev.txt function/requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. Install it, or name it: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON); this takes a minute or two, once."
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
-	@$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check --no-deps -r requirements-dev.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "$(VENV) could not be made, for the reason above. It needs room, and write access to $(CURDIR)"; exit 1; }
+	@$(BIN)/python -m pip install --no-user $$(test -t 1 || echo --quiet) --disable-pip-version-check --no-deps -r requirements-dev.txt
 	@touch $@

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -287,6 +288,59 @@ def test_make_help_describes_every_command_and_every_variable() -> None:
     described = [line.split()[0] for line in told.splitlines() if len(line.split()) > 1]
 
     assert sorted(described) == sorted([*commands, *variables])
+
+
+@pytest.fixture
+def make_venv(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Set up .venv in an empty checkout; return make's exit code and what is said."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "function").mkdir()
+    for name in ("requirements-dev.txt", "function/requirements.txt"):
+        (tmp_path / name).touch()
+
+    def make_venv(python: str, **environment: str) -> tuple[int, str]:
+        command = ["make", ".venv/.ready", f"PYTHON={python}"]
+        done = subprocess.run(  # noqa: S603 -- ours
+            command,
+            cwd=tmp_path,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    return make_venv
+
+
+def test_a_missing_venv_module_is_told(make_venv: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    code, output = make_venv(str(python))
+
+    assert (code, "The venv module is missing." in output, "could not be made" in output) == (2, True, False)
+
+
+def test_a_place_that_cannot_be_written_to_is_not_taken_for_a_missing_module(
+    make_venv: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    # Root may write everywhere, but not below a file.
+    (tmp_path / ".venv").touch()
+    code, output = make_venv(sys.executable)
+
+    assert (code, "The venv module is missing." in output, ".venv could not be made" in output) == (2, False, True)
+
+
+def test_a_half_made_virtual_environment_is_made_anew_whatever_pip_is_set_to(
+    make_venv: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    code, output = make_venv(sys.executable, PIP_USER="1", PIP_REQUIRE_VIRTUALENV="1")
+
+    assert (code, (tmp_path / ".venv" / ".ready").exists()) == (0, True), output
 
 
 # -- in processes of their own ---------------------------------------------------------------------------------------
