@@ -3,6 +3,7 @@
 `python -m local.command MODULE ARGUMENT...` runs a module so that this holds from its first import on.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -42,6 +43,13 @@ def run(command: Callable[[], int]) -> int:
         _end_children(signal.SIGTERM)
         raise KeyboardInterrupt
 
+    def leave_at_once() -> None:
+        if interrupted.is_set():
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+
+    # It runs after what others register later; to tear down the modules takes a second or more on a busy machine.
+    atexit.register(leave_at_once)
     # Python writes each signal to the pipe at once, whatever the main thread is busy with.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -98,6 +106,8 @@ def _end_children(number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+            # A stopped process, as `chaos` has some, would end only then.
+            os.kill(pid, signal.SIGCONT)
 
 
 def _descendants(pid: int) -> Iterator[int]:
