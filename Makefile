@@ -48,7 +48,7 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, wi
 	@exec $(BIN)/python -m local serve --port $(PORT)
 
 screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
-	@$(BIN)/python -m local.screenshot
+	@$(BIN)/python -m local.command local.screenshot
 
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(PAGE),--page $(PAGE))
@@ -60,13 +60,13 @@ chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and coun
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
 
 bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
-	@PYTHONPATH=function $(BIN)/python -m benchmarks
+	@PYTHONPATH=function $(BIN)/python -m local.command benchmarks
 
 storm: $(READY) ## Simulate storms: how late pages are, and how long the backlog takes (SEED=1)
-	@PYTHONPATH=function $(BIN)/python -m benchmarks.storm --seed $(SEED)
+	@PYTHONPATH=function $(BIN)/python -m local.command benchmarks.storm --seed $(SEED)
 
 storm-live: $(READY) ## Send a storm through the local stack, and time pages and resolves meanwhile: 90 seconds
-	@$(BIN)/python -m benchmarks.storm_live
+	@$(BIN)/python -m local.command benchmarks.storm_live
 
 check: $(READY) ## Lint, type-check, validate the template and the workflows, and measure the tests' coverage
 	$(BIN)/ruff format --check .
@@ -102,6 +102,7 @@ clean: ## Remove everything that the other commands made
 $(READY): requirements-dev.txt function/requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. Install it, or name it: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON); this takes a minute or two, once."
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
-	@$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check --no-deps -r requirements-dev.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "The venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "$(VENV) could not be made, for the reason above. It needs room, and write access to $(CURDIR)"; exit 1; }
+	@$(BIN)/python -m pip install --no-user $$(test -t 1 || echo --quiet) --disable-pip-version-check --no-deps -r requirements-dev.txt
 	@touch $@

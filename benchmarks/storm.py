@@ -24,6 +24,7 @@ import pacing
 from delivery import CLOSING, choose_routing_key
 from event import ACTIONS, Action, Event, Severity
 from flow import Flow, Update
+from local.command import deaf_to_ctrl_c
 
 MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE
@@ -472,7 +473,8 @@ def simulate_all(storms: Sequence[Storm], seed: int) -> Results:
     # Not forked: what the parent cleans up at its end, a fork of it would clean up too.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as executor:
         largest_first = sorted(storms, key=lambda storm: -len(storm.arrivals()))
-        futures = {executor.submit(simulate, storm, seed): storm.name for storm in largest_first}
+        with deaf_to_ctrl_c():
+            futures = {executor.submit(simulate, storm, seed): storm.name for storm in largest_first}
         for future in as_completed(futures):
             results[futures[future]] = future.result()
             if sys.stderr.isatty():

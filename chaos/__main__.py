@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from local import command
 from local.terminal import painted, progress
 
 
@@ -23,18 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     incidents = chosen.events // 10 if chosen.incidents is None else chosen.incidents
     print(f"{chosen.events} events, seed {chosen.seed} ...", flush=True)
-    try:
-        from chaos.run import run  # noqa: PLC0415 -- takes a second, in which Ctrl-C has to work as well
+    from chaos.run import run  # noqa: PLC0415 -- takes a second, in which Ctrl-C has to work as well
 
-        with progress("chaos"):
-            report = run(events=chosen.events, incidents=incidents, seed=chosen.seed)
-        for line in report.lines():
-            print(painted(line, "red") if line.startswith("PROBLEM") else line, flush=True)
-    except KeyboardInterrupt:
-        print("Stopped.")
-        return 130
+    with progress("chaos"):
+        report = run(events=chosen.events, incidents=incidents, seed=chosen.seed)
+    for line in report.lines():
+        print(painted(line, "red") if line.startswith("PROBLEM") else line, flush=True)
     return 1 if report.problems else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

@@ -3,11 +3,11 @@
 import argparse
 import errno
 import os
-import signal
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from local.command import run
 from local.options import (
     LOCAL,
     LOCAL_TOKEN,
@@ -24,24 +24,13 @@ from local.options import (
 _STACK = "rudderstack-pagerduty"
 _LAST_PORT = 65535
 _SETTINGS = "The environment also has the functions' settings, such as DEFAULT_SEVERITY: see docs/settings.md."
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """Run the command; return its exit code: 0 all well, 1 not as expected, 2 called wrongly, 130 interrupted."""
-    # Whatever ends us, the context managers get to end what we started.
-    for number in _ENDINGS:
-        signal.signal(number, _interrupt)
-    return command()
-
-
-def command() -> int:
-    """Run the command of the command line; return its exit code."""
+    """Run the command of the command line; return its exit code: 0 all well, 1 not as expected, 2 called wrongly."""
     arguments = _parser().parse_args()
     try:
         return int(arguments.command(arguments))
-    except KeyboardInterrupt:
-        return 130
     except argparse.ArgumentTypeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,13 +43,6 @@ def command() -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def _interrupt(*_: object) -> None:
-    # Once is enough: a second Ctrl-C must not keep us from ending what we started.
-    for number in _ENDINGS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,10 +139,10 @@ def _run(arguments: argparse.Namespace) -> int:
     url, services = os.environ.get("PAGERDUTY_URL") or None, _services_of_environment()
     if url and "default" not in services:
         raise argparse.ArgumentTypeError("PAGERDUTY_URL needs ROUTING_KEY: the integration key of the service to page")
-    from local import run  # noqa: PLC0415 -- takes a second, for which nobody who mistyped should have to wait
+    from local.run import main as send  # noqa: PLC0415 -- takes a second, for which nobody who mistyped should have to wait
 
     options = Options(pagerduty_url=url, services=services, settings=settings_of_environment())
-    return run.main(options, arguments.files)
+    return send(options, arguments.files)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -180,7 +162,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     )
     from local import serve  # noqa: PLC0415 -- as above
 
-    return serve.main(options)
+    serve.main(options)
+    return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -232,4 +215,4 @@ def _token(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

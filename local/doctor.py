@@ -48,6 +48,7 @@ SAMPLE: Final = {
 }
 # What is sent when it is asked for by name; its dedup key makes it an alert of its own.
 TEST_ALERT: Final = {"source": "make doctor", "severity": "info"}
+AS_IT_IS: Final = "Enter it in RudderStack without a slash at its end, for which API Gateway answers 404."
 # Seconds: until the worker has told in its log what became of an event, and between two looks.
 QUEUE_PATIENCE: Final = 60.0
 LOOK_AGAIN: Final = 0.5
@@ -307,7 +308,7 @@ def _endpoint(url: str, tokens: Sequence[str]) -> Iterator[Finding]:
         what = f"{url}: secret {number}"
         status, answer = _ask(f"{url}?preview=true", SAMPLE, token, tokens)
         if (status, answer.get("status")) == (_OK, "preview"):
-            yield Finding("ok", f"{what} lets in")
+            yield Finding("ok", f"{what} lets in", AS_IT_IS if number == 1 else "")
         elif status == _UNAUTHORIZED:
             todo = "The function has other secrets: wait for five minutes, or correct ParameterPrefix of the stack."
             yield Finding("FIX", f"{what} does not let in", todo)

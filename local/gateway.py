@@ -1,7 +1,7 @@
 """SAM's own local API Gateway, fed from template.yaml, with the functions running in `local.runtime`.
 
-Where SAM differs from an HTTP API on AWS, AWS's behaviour is restored: which bodies reach the function as base64, and
-what an unknown route, a request that is too large and a function that fails are answered.
+Where SAM differs from an HTTP API on AWS, AWS's behaviour is restored: which bodies reach the function as base64, which
+paths match no route, and what an unknown route, a request that is too large and a function that fails are answered.
 """
 
 import json
@@ -130,6 +130,7 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
 
         if on_request:
             self._app.before_request(lambda: on_request(request))
+        self._app.before_request(lambda: None if _is_routable(request) else _not_found())
         self._app.after_request(after_request)
 
     def _generate_lambda_event(
@@ -182,5 +183,14 @@ def _error(status: int, message: str) -> str:
     return json.dumps({"statusCode": status, "body": json.dumps({"message": message})})
 
 
-def _not_found(_: Exception) -> tuple[Response, int]:
+def _is_routable(request: Request) -> bool:
+    """Return whether an HTTP API may match the path: it matches none with a slash at its end.
+
+    Two slashes in a row and an encoded one are refused as well: what AWS does with them is not documented.
+    """
+    path = request.environ["REQUEST_URI"].partition("?")[0]
+    return not (path.endswith("/") or "//" in path or "%2f" in path.lower())
+
+
+def _not_found(_: Exception | None = None) -> tuple[Response, int]:
     return jsonify({"message": "Not Found"}), 404

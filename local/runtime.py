@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -27,6 +27,8 @@ from typing import Final
 import samcli
 import urllib3
 from urllib3.exceptions import HTTPError
+
+from local.command import children
 
 _EMULATORS: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _INVOCATIONS: Final = "/2015-03-31/functions/function/invocations"
@@ -202,7 +204,7 @@ class Instance:
 
     def function_process(self) -> int:
         """Return the id of the process in which the function runs, once it has been invoked."""
-        return next(_children(self._process.pid)) if self._process else 0
+        return next(children(self._process.pid)) if self._process else 0
 
     def is_alive(self) -> bool:
         """Tell whether the process is running."""
@@ -212,7 +214,7 @@ class Instance:
         """Kill the process and its child, the runtime client, which has a group of its own; wait until it is gone."""
         if self._process is None or not self.is_alive():
             return
-        for pid in [*_children(self._process.pid), self._process.pid]:
+        for pid in [*children(self._process.pid), self._process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
@@ -220,7 +222,7 @@ class Instance:
     def freeze(self) -> None:
         """Stop the runtime client, so that the time limit strikes; the emulator (Linux only) then starts another."""
         if self._process is not None:
-            for pid in _children(self._process.pid):
+            for pid in children(self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
 
@@ -308,11 +310,3 @@ def _free_ports(host: str, count: int) -> list[int]:
         for each in sockets:
             each.bind((host, 0))
         return [int(each.getsockname()[1]) for each in sockets]
-
-
-def _children(pid: int) -> Iterator[int]:
-    # The process, or one of its threads, may end meanwhile.
-    with contextlib.suppress(OSError):
-        for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                yield from map(int, tasks.read_text().split())

@@ -24,29 +24,27 @@ _LOOK_UP_SECONDS = 0.2
 _SHOWN_RESULTS = 20
 
 
-def main(options: Options) -> int:
-    """Serve until interrupted; return 0, since being stopped is how this ends well."""
-    try:
-        with (
-            Page(
-                options,
-                on_request=_show_request,
-                on_answer=_show_answer,
-                on_received=_show_received,
-                on_log=_show_log,
-            ) as stack,
-            reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
-        ):
+def main(options: Options) -> None:
+    """Serve until interrupted."""
+    with (
+        Page(
+            options,
+            on_request=_show_request,
+            on_answer=_show_answer,
+            on_received=_show_received,
+            on_log=_show_log,
+        ) as stack,
+        reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
+    ):
+        try:
             _write_environment_file(stack)
             _write_stack_file(stack)
             _greet(stack)
             # Not signal.pause(): the system may hand the signal to any thread, and then this one would sleep on.
             while True:
                 time.sleep(_LOOK_UP_SECONDS)
-    except KeyboardInterrupt:
-        LOCAL_STACK_FILE.unlink(missing_ok=True)
-        print("Stopped.", flush=True)
-    return 0
+        finally:
+            LOCAL_STACK_FILE.unlink(missing_ok=True)
 
 
 def _greet(stack: LocalStack) -> None:

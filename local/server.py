@@ -9,7 +9,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from local.guard import guarded
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 # Seconds that a stop may take to be noticed.
 _POLL_SECONDS: Final = 0.05
@@ -70,6 +70,10 @@ class Server:
 
 class _QuietHandler(WSGIRequestHandler):
     disable_nagle_algorithm = True
+
+    def make_environ(self) -> "WSGIEnvironment":
+        """Add the request's target as it was sent: http.server makes one slash of several at its beginning."""
+        return super().make_environ() | {"REQUEST_URI": self.requestline.split()[1]}
 
     def log(self, *_: Any) -> None:
         """Say nothing: the stack reports each request itself."""

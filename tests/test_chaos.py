@@ -71,18 +71,6 @@ def test_a_broken_promise_ends_with_1_and_is_told(
     assert f"PROBLEM         lost: {CHANGE} was to be delivered" in capsys.readouterr().out
 
 
-def test_a_run_that_is_interrupted_ends_with_130(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(**_: int) -> Report:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("chaos.run.run", run)
-
-    assert main([]) == 130
-    assert capsys.readouterr().out.endswith("\nStopped.\n")
-
-
 def without(message_id: str) -> Callable[[list[str]], list[str]]:
     return lambda ids: [each for each in ids if each != message_id]
 

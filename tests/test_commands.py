@@ -4,10 +4,12 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return local.__main__.command()
+        return local.__main__.main()
 
     return run
 
@@ -64,11 +66,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     """Serve nothing, and note with which options."""
     options: list[Options] = []
 
-    def main(given: Options) -> int:
-        options.append(given)
-        return 0
-
-    monkeypatch.setattr(serve, "main", main)
+    monkeypatch.setattr(serve, "main", options.append)
     return options
 
 
@@ -292,20 +290,74 @@ def test_make_help_describes_every_command_and_every_variable() -> None:
     assert sorted(described) == sorted([*commands, *variables])
 
 
+@pytest.fixture
+def make_venv(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Set up .venv in an empty checkout; return make's exit code and what is said."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "function").mkdir()
+    for name in ("requirements-dev.txt", "function/requirements.txt"):
+        (tmp_path / name).touch()
+
+    def make_venv(python: str, **environment: str) -> tuple[int, str]:
+        command = ["make", ".venv/.ready", f"PYTHON={python}"]
+        done = subprocess.run(  # noqa: S603 -- ours
+            command,
+            cwd=tmp_path,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    return make_venv
+
+
+def test_a_missing_venv_module_is_told(make_venv: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    code, output = make_venv(str(python))
+
+    assert (code, "The venv module is missing." in output, "could not be made" in output) == (2, True, False)
+
+
+def test_a_place_that_cannot_be_written_to_is_not_taken_for_a_missing_module(
+    make_venv: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    # Root may write everywhere, but not below a file.
+    (tmp_path / ".venv").touch()
+    code, output = make_venv(sys.executable)
+
+    assert (code, "The venv module is missing." in output, ".venv could not be made" in output) == (2, False, True)
+
+
+def test_a_half_made_virtual_environment_is_made_anew_whatever_pip_is_set_to(
+    make_venv: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    code, output = make_venv(sys.executable, PIP_USER="1", PIP_REQUIRE_VIRTUALENV="1")
+
+    assert (code, (tmp_path / ".venv" / ".ready").exists()) == (0, True), output
+
+
 # -- in processes of their own ---------------------------------------------------------------------------------------
 
 
 class Command:
     """A command of the README in its own process, marked so that whatever it starts can be found."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, module: str = "local", environment: Mapping[str, str]) -> None:
         self._mark = f"/nowhere/{uuid.uuid4()}"
         path = f"{os.environ['PATH']}:{self._mark}"
         changes = {**dict.fromkeys(VARIABLES, ""), "PATH": path, "PYTHONUNBUFFERED": "1", **environment}
         self.process = subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-m", "local", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             env=os.environ | changes,
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -332,6 +384,15 @@ class Command:
         # Not communicate(), which would miss what read_until() has in its buffer.
         return self.process.stdout.read()
 
+    def press_ctrl_c(self) -> tuple[float, str]:
+        """Send the signal as a terminal does, to its children too; return the seconds it took, and what it said."""
+        began = time.monotonic()
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(timeout=60)
+        seconds = time.monotonic() - began
+        assert self.process.stdout is not None
+        return seconds, self.process.stdout.read()
+
     def kill(self) -> None:
         """End it in any case; harmless when it has ended already."""
         self.process.kill()
@@ -352,8 +413,8 @@ class Command:
 def start() -> Iterator[Callable[..., Command]]:
     started: list[Command] = []
 
-    def start(*arguments: str, **environment: str) -> Command:
-        started.append(Command(*arguments, environment=environment))
+    def start(*arguments: str, module: str = "local", **environment: str) -> Command:
+        started.append(Command(*arguments, module=module, environment=environment))
         return started[-1]
 
     yield start
@@ -478,7 +539,7 @@ def test_the_doctor_finds_the_stack_that_serve_keeps_up_well(
     serving: Serving, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run("doctor", "--stack", "local")
-    findings = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+    findings = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].strip()]
 
     shown = serving.command.read_until("401 ")
 
@@ -512,13 +573,51 @@ def test_run_sends_every_event_file_and_all_turn_out_as_expected(start: Callable
     assert command.left_behind() == []
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("local", ["run"]),
+        ("chaos", ["--events", "2000"]),
+        ("local.command", ["benchmarks"]),
+        ("local.command", ["benchmarks.storm"]),
+        ("local.command", ["benchmarks.storm_live"]),
+        ("local.command", ["local.screenshot"]),
+    ],
+)
+def test_a_command_ends_within_two_seconds_of_ctrl_c_and_leaves_nothing_behind(
+    start: Callable[..., Command], module: str, arguments: list[str]
+) -> None:
+    command = start(*arguments, module=module, PYTHONPATH="function")
+    # The command itself, and at least one child.
+    wait_until(lambda: len(command.left_behind()) > 1)
+    seconds, output = command.press_ctrl_c()
+
+    assert (command.process.returncode, output.splitlines()[-1], "Traceback" in output) == (130, "Stopped.", False)
+    assert seconds < 2
+    wait_until(lambda: command.left_behind() == [], seconds=1)
+
+
+def test_the_doctor_ends_while_it_waits_for_aws(start: Callable[..., Command]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        keys = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
+        command = start("doctor", AWS_ENDPOINT_URL=url, **keys)
+        silent.settimeout(30)
+        with silent.accept()[0]:
+            seconds, output = command.press_ctrl_c()
+
+    assert (command.process.returncode, output) == (130, "Stopped.\n")
+    assert seconds < 2
+
+
 def test_serve_ends_when_told_and_leaves_nothing_behind(start: Callable[..., Command]) -> None:
     command = start("serve", "--port", "0")
     result = post(command.wait_until_listening(), track())
-    output = command.end(signal.SIGINT)
+    seconds, output = command.press_ctrl_c()
 
     assert result == "delivered"
-    assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
+    assert seconds < 2
+    assert (command.process.returncode, output.endswith("Stopped.\n")) == (130, True)
     assert (command.left_behind(), LOCAL_STACK_FILE.exists()) == ([], False)
 
 
@@ -531,7 +630,7 @@ def test_serve_says_where_its_page_is_and_ends_while_a_browser_listens(start: Ca
         output = command.end()
 
     assert (line, first) == (f"Look  {url}/\n", b"retry: 1000\n")
-    assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
+    assert (command.process.returncode, output.endswith("Stopped.\n")) == (130, True)
     assert command.left_behind() == []
 
 
@@ -543,7 +642,7 @@ def test_serve_ends_whichever_of_its_threads_takes_the_signal(start: Callable[..
     ctypes.CDLL(None).tgkill(pid, other, signal.SIGHUP)
     output, _ = command.process.communicate(timeout=20)
 
-    assert (command.process.returncode, output.endswith("Stopped.\n")) == (0, True)
+    assert (command.process.returncode, output.endswith("Stopped.\n")) == (130, True)
 
 
 def test_serve_leaves_nothing_behind_when_it_is_killed(start: Callable[..., Command]) -> None:

@@ -124,6 +124,7 @@ def test_a_stack_in_which_all_is_well_has_nothing_to_mend(
         "ok    parameter /rudderstack-pagerduty/webhook-token: 1 secret",
         "ok    parameter /rudderstack-pagerduty/routing-keys/default: has the form of a routing key",
         f"ok    {local.url}/events: secret 1 lets in",
+        "      Enter it in RudderStack without a slash at its end, for which API Gateway answers 404.",
         f"ok    {local.url}/events: a wrong secret does not let in",
         f"ok    {local.sandbox.url}: from this machine PagerDuty answers",
         "ok    dead-letter queue: empty",

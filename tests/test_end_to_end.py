@@ -159,6 +159,16 @@ def test_there_is_no_other_route(stack: LocalStack, method: str, path: str) -> N
     assert (response.status, response.json()) == (404, {"message": "Not Found"})
 
 
+@pytest.mark.parametrize(
+    "path", ["/events/", "/events/checkout/", "//events", "/events//checkout", "/events%2Fcheckout"]
+)
+def test_a_path_that_api_gateway_does_not_match_reaches_no_function(
+    stack: LocalStack, pagerduty: Sandbox, path: str
+) -> None:
+    assert post(stack, track(), path=path) == (404, {"message": "Not Found"})
+    assert pagerduty.received == []
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain"])
 def test_gzip_is_read_whatever_the_content_type(stack: LocalStack, pagerduty: Sandbox, content_type: str) -> None:
     body = gzip.compress(json.dumps(track()).encode())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import boto3
+import pip
 import pytest
 from samcli.lib.package.utils import make_zip_with_lambda_permissions
 from samtranslator.yaml_helper import yaml_parse
@@ -349,3 +350,19 @@ def test_no_version_of_the_changelog_is_newer_or_older() -> None:
     versions = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, flags=re.MULTILINE)
 
     assert set(versions[:1]) <= {pagerduty.VERSION}
+
+
+@pytest.mark.parametrize("way", ["environment", "pip.conf"])
+def test_pip_may_be_set_to_install_for_the_user_and_into_virtual_environments_alone(tmp_path: Path, way: str) -> None:
+    configuration = tmp_path / "pip.conf"
+    configuration.write_text("[global]\nuser = true\nrequire-virtualenv = true\n")
+    settings = {
+        "environment": {"PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1"},
+        "pip.conf": {"PIP_CONFIG_FILE": str(configuration)},
+    }[way]
+    # A Python outside of any virtual environment need not have pip.
+    python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    outside = {"PYTHON": python, "PYTHONPATH": str(Path(pip.__file__).parents[1])}
+    make_build(tmp_path / "built", tmp_path / "function", BYTECODE_PYTHON="", **settings, **outside)
+
+    assert (tmp_path / "built" / "urllib3").is_dir()
