@@ -149,7 +149,7 @@ def log_flow_control_error(code: str) -> None:
 
 
 def log_without_lease(event: Event) -> None:
-    """Log, before an event is enqueued without a lease, that its order is not certain: the process may die meanwhile."""
+    """Log that an event is about to be enqueued without a lease: the process may die before it writes its line."""
     fields = {
         "outcome": "deferred",
         "code": "flow_control_unavailable",
