@@ -159,7 +159,7 @@ class Aws(Startable):
         if self._server:
             raise RuntimeError(f"It already listens at {self.url}")
         self.stopping.clear()
-        self._server = Server(self._answer, self._port)
+        self._server = Server(self._answer, self._port, containers=True)
         self._port = self._server.port
         self._server.start()
 

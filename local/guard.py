@@ -13,22 +13,25 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 REFUSAL: Final = (
-    b"This server is for programs on this machine: Host has to be 127.0.0.1, [::1], localhost or "
-    b"host.docker.internal, and Origin, if there is one, the same.\n"
+    b"This server is for programs on this machine: Host has to be a name of it, such as 127.0.0.1 or localhost, "
+    b"and Origin, if there is one, the same.\n"
 )
-_OWN_NAME: Final = re.compile(r"(?:127\.0\.0\.1|\[::1\]|localhost|host\.docker\.internal)(?::[0-9]+)?", re.IGNORECASE)
+_OWN_NAME: Final = re.compile(r"(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]+)?", re.IGNORECASE)
+_DOCKERS_NAME: Final = re.compile(r"host\.docker\.internal(?::[0-9]+)?", re.IGNORECASE)
 
 
-def is_for_us(host: str | None, origin: str | None) -> bool:
-    """Tell by its `Host` and `Origin` whether a request may be answered."""
-    return bool(_OWN_NAME.fullmatch(host or "")) and (origin is None or origin.partition("://")[2] == host)
+def is_for_us(host: str | None, origin: str | None, *, containers: bool) -> bool:
+    """Return by its `Host` and `Origin` whether a request may be answered; `containers` may send requests or not."""
+    name = host or ""
+    is_own = bool(_OWN_NAME.fullmatch(name) or (containers and _DOCKERS_NAME.fullmatch(name)))
+    return is_own and (origin is None or origin.partition("://")[2] == host)
 
 
-def guarded(application: "WSGIApplication") -> "WSGIApplication":
+def guarded(application: "WSGIApplication", *, containers: bool) -> "WSGIApplication":
     """Put the guard in front of an application."""
 
     def guard(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if is_for_us(environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")):
+        if is_for_us(environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN"), containers=containers):
             return application(environ, start_response)
         status = HTTPStatus.FORBIDDEN
         start_response(f"{status} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])

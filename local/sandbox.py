@@ -405,7 +405,7 @@ class Line(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a call."""
         sandbox = self.server.sandbox
-        if not is_for_us(self.headers.get("Host"), self.headers.get("Origin")):
+        if not is_for_us(self.headers.get("Host"), self.headers.get("Origin"), containers=True):
             self._read()
             self.send(_response(HTTPStatus.FORBIDDEN, REFUSAL, "text/plain"))
             self.close_connection = True

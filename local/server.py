@@ -35,16 +35,19 @@ class Startable:
 
 
 class Server:
-    """Takes its port at once (0: the system picks one; OSError when it is taken), and answers once it is started."""
+    """Takes its port at once (0: the system picks one; OSError when it is taken), and answers once it is started.
 
-    def __init__(self, application: "WSGIApplication", port: int = 0) -> None:
+    `containers`: whether it answers those on this machine, too.
+    """
+
+    def __init__(self, application: "WSGIApplication", port: int = 0, *, containers: bool = False) -> None:
         # Bound here and handed over: werkzeug would end the process if it found the port taken.
         with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
             self.port: int = listening.getsockname()[1]
             self._server = make_server(
                 "127.0.0.1",
                 self.port,
-                guarded(application),
+                guarded(application, containers=containers),
                 threaded=True,
                 request_handler=_QuietHandler,
                 fd=listening.fileno(),

@@ -304,14 +304,23 @@ def test_no_server_answers_a_page_of_somebody_else(call: Call, pagerduty: Sandbo
 
     assert response.status == 403
     assert response.data == (
-        b"This server is for programs on this machine: Host has to be 127.0.0.1, [::1], localhost or "
-        b"host.docker.internal, and Origin, if there is one, the same.\n"
+        b"This server is for programs on this machine: Host has to be a name of it, such as 127.0.0.1 or localhost, "
+        b"and Origin, if there is one, the same.\n"
     )
     assert "Access-Control-Allow-Origin" not in response.headers
     assert pagerduty.received == []
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]", "host.docker.internal"])
+def test_containers_reach_aws_and_pagerduty_by_dockers_name_and_not_the_api(
+    call: Call,
+) -> None:
+    of_api = call.url.endswith("/events")
+    host = f"host.docker.internal:{urllib3.util.parse_url(call.url).port}"
+
+    assert call.make(Host=host).status == (403 if of_api else call.status)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
 @pytest.mark.parametrize("with_origin", [False, True])
 def test_every_server_answers_by_each_of_its_names(call: Call, name: str, *, with_origin: bool) -> None:
     host = f"{name}:{urllib3.util.parse_url(call.url).port}"

@@ -76,6 +76,16 @@ def test_other_pages_drive_nothing(post: Callable[..., Any], path: str, headers:
     assert post(path, {}, **headers).status == status
 
 
+@pytest.mark.parametrize("path", ["/page/try", "/page/pagerduty", "/page/storm"])
+@pytest.mark.parametrize("content", [[1], "x", None, {}, {"events": "x"}, {"mode": [], "limit": "x"}])
+def test_a_body_that_the_page_would_not_send_is_refused_with_a_message(
+    post: Callable[..., Any], path: str, content: object
+) -> None:
+    answer = post(path, content)
+
+    assert (answer.status, answer.json()) == (400, {"message": "This is not what the page sends"})
+
+
 def test_it_shows_whose_an_incident_is_and_no_secret(stack: LocalStack, post: Callable[..., Any]) -> None:
     answers = [post("/page/try", tried(track(), service=service)) for service in ("default", "checkout")]
     update = first_update(stack)

@@ -4,6 +4,7 @@ It is served on the API's port, from this machine to this machine: `local.guard`
 What an event says reaches the page as data and is shown as text; the content security policy lets nothing else run.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -153,16 +154,17 @@ class Page:
 
     def _try(self) -> Response:
         """Preview a body, and send it when asked to; both answers come back as they are."""
-        wanted = request.get_json()
-        path = str(wanted["path"])
-        if path == "/events" and wanted["service"] != "default":
-            path = f"/events/{quote(str(wanted['service']), safe='')}"
-        body = str(wanted["body"]).encode("utf-8", "replace")
-        chosen = {name: str(value) for name, value in wanted["settings"].items() if name in MAPPING_SETTINGS}
+        with _refusing_others() as wanted:
+            path = str(wanted["path"])
+            if path == "/events" and wanted["service"] != "default":
+                path = f"/events/{quote(str(wanted['service']), safe='')}"
+            body = str(wanted["body"]).encode("utf-8", "replace")
+            chosen = {name: str(value) for name, value in wanted["settings"].items() if name in MAPPING_SETTINGS}
+            send = bool(wanted["send"])
         started = time.monotonic()
         preview = self._answer(f"{path}?preview=true", body, chosen)
         answer = None
-        if wanted["send"]:
+        if send:
             started = time.monotonic()
             answer = self._answer(path, body, chosen)
         return jsonify(preview=preview, answer=answer, path=path, seconds=round(time.monotonic() - started, 3))
@@ -173,12 +175,12 @@ class Page:
 
     def _set_pagerduty(self) -> Response:
         """Let the sandbox misbehave, or behave again."""
-        wanted = request.get_json()
-        mode, limit = wanted["mode"], int(wanted["limit"])
+        with _refusing_others() as wanted:
+            mode, limit = str(wanted["mode"]), int(wanted["limit"])
+            fault = MISBEHAVIOUR[mode]
+            if limit < 1:
+                raise ValueError(limit)
         sandbox = self._sandbox()
-        if mode not in MISBEHAVIOUR or limit < 1:
-            abort(HTTPStatus.BAD_REQUEST)
-        fault = MISBEHAVIOUR[mode]
         sandbox.misbehave = (lambda _: fault) if fault else None
         sandbox.rate_limit = limit if mode == "limits" else self.stack.options.rate_limit
         sandbox.known_keys = set() if mode == "refuses the key" else None
@@ -187,10 +189,11 @@ class Page:
 
     def _begin_storm(self) -> Response:
         """Let a storm loose; its requests are made one after the other while this has been answered already."""
-        size = int(request.get_json()["events"])
+        with _refusing_others() as wanted:
+            size = int(wanted["events"])
+            if not 1 <= size <= _MAX_STORM:
+                raise ValueError(size)
         self._sandbox()
-        if not 1 <= size <= _MAX_STORM:
-            abort(HTTPStatus.BAD_REQUEST)
         self._storms += 1
         begun = Storm(f"storm-{self._storms}-", {"pages": _PAGES, "others": size})
         self._watch.storm = begun
@@ -238,6 +241,17 @@ class Page:
             if update:
                 yield f"data: {json.dumps(update)}\n\n"
             self._stopping.wait(_LOOK_SECONDS)
+
+
+@contextlib.contextmanager
+def _refusing_others() -> Iterator[Any]:
+    """Yield the request's JSON; what the block cannot read of it is answered 400."""
+    try:
+        yield request.get_json()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        answer = jsonify(message="This is not what the page sends")
+        answer.status_code = HTTPStatus.BAD_REQUEST
+        abort(answer)
 
 
 def settings(current: Mapping[str, str]) -> list[dict[str, Any]]:
