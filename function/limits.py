@@ -21,7 +21,7 @@ MAX_DETAILS_DEPTH: Final = 100
 # batches of what people send don't either, since theirs have names.
 MAX_VALUES: Final = MAX_EVENT_BYTES // 2
 # Ours: of them, those that each event may have whatever the events before it had.
-_MIN_VALUES: Final = 2_500
+_MIN_VALUES: Final = 1_000
 # Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
 MAX_ITEMS: Final = 100
 # Ours: to this many characters texts are cut if leaving out everything else is not enough.

@@ -837,6 +837,23 @@ def test_the_search_for_garbage_goes_on_after_a_request(endpoint: Endpoint, body
     assert gc.isenabled()
 
 
+def test_there_is_no_search_for_garbage_before_the_body_is_let_go_of(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[bool] = []
+    answer = webhook.answer
+
+    def note(*outcomes: Any, **more: Any) -> dict[str, Any]:
+        enabled.append(gc.isenabled())
+        return answer(*outcomes, **more)
+
+    monkeypatch.setattr(webhook, "answer", note)
+
+    assert endpoint.post(track()).status == 200
+
+    assert enabled == [False]
+
+
 # -- the log, and what must never be in it ---------------------------------------------------------------------------
 
 

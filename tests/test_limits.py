@@ -435,7 +435,7 @@ def test_each_event_of_a_request_may_have_some_values() -> None:
 
     budget.begin_event()
 
-    assert budget.problem([0] * 2500) is None
+    assert budget.problem([0] * 1000) is None
 
 
 # -- dedup keys ------------------------------------------------------------------------------------------------------
