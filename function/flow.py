@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 # evenly, and the part that is saved up. A quarter is left for urgent events.
 REFILL: Final = 0.75
 BURST: Final = 1 / 12
-# Seconds by which the budget may be spent ahead: by acknowledges and resolves, since an incident that nobody seems to
-# have acknowledged escalates, and by critical triggers. Urgent ones are charged as far ahead, so that the others make
-# room; were it further, after an outage they would keep out those that have just ceased to be urgent.
-AHEAD: Final = 5.0
-PAGE_AHEAD: Final = 10.0
 # Seconds for which a budget is closed after PagerDuty limited the rate, or did not answer.
 CLOSED: Final = 5.0
 # Seconds that a lease lasts when it is written, and that it has to last at least before an event is enqueued.
@@ -54,8 +49,13 @@ _NUMBER: Final = "number"
 # post: now. wait: the budget has no call left. queue: an earlier event of the service may be waiting. unknown: DynamoDB
 # did not answer.
 Admission = Literal["post", "wait", "queue", "unknown"]
-# urgent: posted whatever the budget. ahead: may spend it ahead. none: only what there is.
-Priority = Literal["urgent", "ahead", "none"]
+# urgent: posted whatever the budget. page: a critical trigger after its first minute. answer: somebody's acknowledge or
+# resolve. none: everything else, and repeats.
+Priority = Literal["urgent", "page", "answer", "none"]
+# Seconds by which the budget may be spent ahead: an incident that nobody seems to have acknowledged escalates. Urgent
+# events are charged as far ahead as pages, so that the others make room; were it further, after an outage they would
+# keep out those that have just ceased to be urgent.
+_AHEAD: Final[dict[Priority, float]] = {"urgent": 0.0, "page": 10.0, "answer": 5.0, "none": 0.0}
 # The attributes of an item. Those of a service only grow.
 Item = Mapping[str, float]
 
@@ -179,8 +179,10 @@ class Flow:
         A critical trigger is urgent in its first minute, unless this instance has posted one of the same incident
         within two minutes: a check that fires every second must not use up what another page needs.
         """
+        if not pacing.has_priority(event):
+            return "none"
         if not pacing.is_urgent(event, waited):
-            return "ahead" if pacing.has_priority(event) else "none"
+            return "page" if event.action == "trigger" else "answer"
         posted_at = self._posted.get((event.service, event.dedup_key))
         is_repeat = posted_at is not None and 0 <= self._clock() - posted_at < REPEATED
         return "none" if is_repeat else "urgent"
@@ -210,10 +212,9 @@ class Flow:
             known = self._items.get(event.service, {})
             if is_direct and known.get(_LEASE, 0.0) > now:
                 return "queue"
-            ahead = 0.0 if priority != "ahead" else AHEAD if event.action != "trigger" else PAGE_AHEAD
-            update = self._budget.charge(attribute, known.get(attribute), now + ahead, now)
+            update = self._budget.charge(attribute, known.get(attribute), now + _AHEAD[priority], now)
             if update is None and priority == "urgent" and not self._is_claimed(event, deadline):
-                limit = now + PAGE_AHEAD - self._budget.cost
+                limit = now + _AHEAD["page"] - self._budget.cost
                 update = self._budget.charge(attribute, known.get(attribute), limit, now)
                 # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
                 update = update or Update({}, {attribute: 0.0}, {})
