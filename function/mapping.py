@@ -436,9 +436,10 @@ def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind,
     for path in extra:
         found = {path[-1]: reader.explain(path, reader.find(path))}
         if path == ("properties",):
-            is_compared = may_be_compared(raw)
             used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
-            found = {name: it for name, it in raw.items() if (normalize(name) if is_compared else name) not in used}
+            found = {"properties": f"[left out: {len(raw):,} properties, more than PagerDuty takes]"}
+            if may_be_compared(raw):
+                found = {name: it for name, it in raw.items() if normalize(name) not in used}
         for name, it in found.items():
             if isinstance(it, dict | list) and name not in added:
                 place = f"EXTRA_DETAILS: {_short(name)}"
