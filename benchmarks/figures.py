@@ -96,7 +96,7 @@ def mapping() -> Figure:
         for _ in range(100):
             json.dumps(json.loads(text))
 
-    return ratio("mapping, 100 events", ours, baseline, 300, 1.75)
+    return ratio("mapping, 100 events", ours, baseline, 300, 2.0)
 
 
 def warm(surroundings: Surroundings) -> Figure:
