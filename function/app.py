@@ -15,7 +15,7 @@ import webhook
 from delivery import choose_routing_key, deliver, post
 from dependencies import Dependencies
 from event import Event
-from limits import Budget, fit_to_limits
+from limits import ValueLimit, fit_to_limits
 from mapping import map_event
 from outcome import NotSentError, Outcome
 from settings import Rules, SettingsError
@@ -64,7 +64,7 @@ def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies |
         outcome = error.outcome
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
         outcome = telemetry.unexpected(error)
-    telemetry.log_request(outcome, is_preview=request is not None and request.preview == "true")
+    telemetry.log_request(outcome, is_preview=request is not None and request.is_preview)
     return webhook.refusal(outcome)
 
 
@@ -77,8 +77,8 @@ def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies,
     # 2 read
     raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
     # 3 map
-    budget = Budget()
-    mapped = [_map(raw, request.service, request, deps.settings.rules, budget) for raw in raw_events]
+    value_limit = ValueLimit()
+    mapped = [_map(raw, request.service, request, deps.settings.rules, value_limit) for raw in raw_events]
     del raw_events
     mapped = _with_known_services(mapped, request.service, deps, deadline)
     events = [item for item in mapped if isinstance(item, Event)]
@@ -120,9 +120,9 @@ def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None
     )
 
 
-def _map(raw: object, service: str, request: Request, rules: Rules, budget: Budget) -> Event | Outcome:
+def _map(raw: object, service: str, request: Request, rules: Rules, value_limit: ValueLimit) -> Event | Outcome:
     """Return the PagerDuty event, fitted to the limits, or why there is none; no event affects the others."""
-    budget.begin_event()
+    value_limit.begin_event()
     try:
         mapped = map_event(
             raw,
@@ -131,8 +131,8 @@ def _map(raw: object, service: str, request: Request, rules: Rules, budget: Budg
             datetime.now(UTC),
             fallback_key=str(uuid.uuid4()),
             is_filtered=request.is_filtered,
-            is_preview=request.preview == "true",
-            budget=budget,
+            is_preview=request.is_preview,
+            value_limit=value_limit,
         )
         return fit_to_limits(mapped) if isinstance(mapped, Event) else mapped
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again

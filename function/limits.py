@@ -17,10 +17,10 @@ MAX_DEDUP_KEY: Final = 255
 MAX_EVENT_BYTES: Final = 512_000
 # Ours: what a person could still read in an incident, and what every JSON library can encode.
 MAX_DETAILS_DEPTH: Final = 100
-# In the objects and arrays of one request. One event holds no more, since a value has two bytes at least, as in `0,`;
-# batches of what people send don't either, since theirs have names.
+# Values in the objects and arrays of one request. An event that fits has no more, since each takes two bytes at least,
+# as in `0,`; in batches that people send, values have names and take more.
 MAX_VALUES: Final = MAX_EVENT_BYTES // 2
-# Ours: of them, those that each event may have whatever the events before it had.
+# Values that each event may have, however many the events before it had.
 _MIN_VALUES: Final = 1_000
 # Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
 MAX_ITEMS: Final = 100
@@ -43,7 +43,7 @@ def fit_dedup_key(key: str) -> str:
     return key if len(key) <= MAX_DEDUP_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
-class Budget:
+class ValueLimit:
     """How many values inside objects and arrays may still be looked at for the events of one request."""
 
     __slots__ = ("left",)

@@ -89,16 +89,16 @@ def map_event(  # noqa: PLR0913 -- all that decides what becomes of an event
     *,
     is_filtered: bool = True,
     is_preview: bool = False,
-    budget: limits.Budget | None = None,
+    value_limit: limits.ValueLimit | None = None,
 ) -> Event | Outcome:
     """Map one RudderStack event, any JSON whatever, to a PagerDuty event, or return the reason why it is not sent.
 
     `service` is for an event that names none itself. `fallback_key` is the dedup key of a trigger that has neither one
     nor a `messageId`: any text that no other event has. `is_filtered` means that a data plane has applied
     `integrations.All`. A preview warns about each path of a setting that finds nothing.
-    `budget` is what the events of one request share.
+    `value_limit` is what the events of one request share.
     """
-    reader = EventReader(raw, budget, is_preview=is_preview)
+    reader = EventReader(raw, value_limit, is_preview=is_preview)
     event = reader.get(raw, _OF_EVENT) if isinstance(raw, dict) else {}
     try:
         kind = _kind(reader, event, is_filtered=is_filtered)
@@ -235,7 +235,7 @@ def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
 
 
 def _mentions_change_event(reader: EventReader, entry: object) -> bool:
-    is_readable = isinstance(entry, dict | str) and not reader.budget.problem(entry)
+    is_readable = isinstance(entry, dict | str) and not reader.value_limit.problem(entry)
     return is_readable and _CHANGE_EVENT.search(encode(entry)) is not None
 
 
@@ -451,7 +451,7 @@ def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind,
 
 def _limit_details(reader: EventReader, details: Any, place: str, levels: int = limits.MAX_DETAILS_DEPTH) -> Any:
     """Return the details; if they are too deep or too many, a note instead of those that are objects and arrays."""
-    problem = reader.budget.problem(details, levels)
+    problem = reader.value_limit.problem(details, levels)
     if problem is None:
         return details
     reader.warnings.append(f"{place}: {problem}; replaced by a note")

@@ -71,13 +71,13 @@ class EventReader:
     and digits, whatever their case and what separates them; a warning gives the right spelling.
     """
 
-    __slots__ = ("_names", "budget", "event", "is_preview", "warnings")
+    __slots__ = ("_names", "event", "is_preview", "value_limit", "warnings")
 
-    def __init__(self, event: Any, budget: limits.Budget | None = None, *, is_preview: bool = False) -> None:
+    def __init__(self, event: Any, value_limit: limits.ValueLimit | None = None, *, is_preview: bool = False) -> None:
         self.event: Any = event
         self.is_preview = is_preview
         self.warnings: list[str] = []
-        self.budget = budget or limits.Budget()
+        self.value_limit = value_limit or limits.ValueLimit()
         # The names in an object of the event, by their letters; found by the object's identity.
         self._names: dict[int, dict[str, list[str]]] = {}
 
@@ -140,7 +140,7 @@ class EventReader:
 
     def find_texts(self, template: Template) -> list[str | None]:
         """Find the values for the paths of a text, as texts; None for each that is missing."""
-        return [self.explain(path, to_text(self.find(path), self.budget)) for path in template.paths]
+        return [self.explain(path, to_text(self.find(path), self.value_limit)) for path in template.paths]
 
     def explain(self, path: Path, value: Any) -> Any:
         """Return the value of a setting's path; in a preview, warn if it is None."""
@@ -190,9 +190,9 @@ def scalar_to_text(value: object) -> str | None:
     return None
 
 
-def to_text(value: object, budget: limits.Budget) -> str | None:
+def to_text(value: object, value_limit: limits.ValueLimit) -> str | None:
     """Write any JSON as text, objects and arrays as JSON; None for what is missing, too deep or too much."""
-    if is_missing(value) or budget.problem(value):
+    if is_missing(value) or value_limit.problem(value):
         return None
     text = scalar_to_text(value)
     return encode(value).decode() if text is None else text

@@ -61,6 +61,11 @@ class Request:
         """What the query says of a preview, in lower case; "false" when it says nothing."""
         return self.query.get("preview", "false").strip().lower()
 
+    @property
+    def is_preview(self) -> bool:
+        """Whether nothing is to be sent."""
+        return self.preview == "true"
+
 
 # -- 1 authenticate --------------------------------------------------------------------------------------------------
 
@@ -121,7 +126,7 @@ def wants_preview(request: Request) -> bool:
         raise NotSentError("query_unknown", "query: preview is the only parameter; remove the others from the URL")
     if request.preview not in {"true", "false"}:
         raise NotSentError("preview_unclear", "query: preview must be true or false, once")
-    return request.preview == "true"
+    return request.is_preview
 
 
 # -- 2 read ----------------------------------------------------------------------------------------------------------

@@ -410,32 +410,32 @@ def nested(levels: int) -> Any:
 
 @pytest.mark.parametrize("value", [5, "text", None, {}, [], nested(100), {"a": nested(99)}, [{"a": nested(98)}] * 10])
 def test_what_is_nested_100_levels_deep_is_no_problem(value: Any) -> None:
-    assert limits.Budget().problem(value) is None
+    assert limits.ValueLimit().problem(value) is None
 
 
 @pytest.mark.parametrize("value", [nested(101), nested(900), {"a": [], "b": nested(100)}, [[], {"a": nested(99)}]])
 def test_what_is_nested_deeper_is_one(value: Any) -> None:
-    assert limits.Budget().problem(value) == "nested deeper than 100 levels"
+    assert limits.ValueLimit().problem(value) == "nested deeper than 100 levels"
 
 
 def test_no_more_values_are_looked_at_than_are_left() -> None:
-    budget = limits.Budget(10)
+    value_limit = limits.ValueLimit(10)
 
-    assert budget.problem([[1, 2, 3], {"a": 4, "b": 5}]) is None
-    assert budget.left == 3
+    assert value_limit.problem([[1, 2, 3], {"a": 4, "b": 5}]) is None
+    assert value_limit.left == 3
     # What is nested too deep would be found, were it looked at.
-    assert budget.problem([1, 2, 3, 4, nested(101)]) == "more values than are taken"
-    assert budget.problem([1]) == "more values than are taken"
-    assert budget.problem("a text") is None
+    assert value_limit.problem([1, 2, 3, 4, nested(101)]) == "more values than are taken"
+    assert value_limit.problem([1]) == "more values than are taken"
+    assert value_limit.problem("a text") is None
 
 
 def test_each_event_of_a_request_may_have_some_values() -> None:
-    budget = limits.Budget(10)
-    budget.problem([0] * 11)
+    value_limit = limits.ValueLimit(10)
+    value_limit.problem([0] * 11)
 
-    budget.begin_event()
+    value_limit.begin_event()
 
-    assert budget.problem([0] * 1000) is None
+    assert value_limit.problem([0] * 1000) is None
 
 
 # -- dedup keys ------------------------------------------------------------------------------------------------------
