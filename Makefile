@@ -8,9 +8,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ## FILES  run: the events to send; default: every file of events/
-# Each module's own tests: they have to reach its branches by themselves. Not the whole suite, of which some tests watch
-# the time: measuring slows them down by half.
-UNIT_TESTS := $(wildcard $(patsubst function/%.py,tests/test_%.py,$(wildcard function/*.py)))
 ## PORT  serve: where to listen; default: 3000
 PORT ?= 3000
 ## STACK  doctor: the name of the stack, or local; default: rudderstack-pagerduty
@@ -21,6 +18,8 @@ STACK ?= rudderstack-pagerduty
 ENV := default
 ## EVENTS  chaos: how many are sent in all; default: 2000
 EVENTS ?= 2000
+## SECONDS  mutants: for how long they are tried; 0: until all were; default: 300
+SECONDS := 300
 ## SEED  chaos: decides what is sent and what fails; default: 1
 SEED ?= 1
 
@@ -34,7 +33,7 @@ export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve screenshot doctor test chaos bench storm storm-live check format lock build deploy clean
+.PHONY: help run serve screenshot doctor test test-unit mutants chaos bench storm storm-live check format lock build deploy clean
 
 help: ## List the commands, and the variables that they take
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +55,12 @@ doctor: $(READY) ## Look at a deployed stack and say what has to be mended
 test: $(READY) ## Run the whole test suite, on every processor
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
+test-unit: $(READY) ## Run the tests of single modules: no network, under twenty seconds
+	@$(BIN)/python -m pytest -q tests/unit
+
+mutants: $(READY) ## Change function/ in one place at a time, and see whether a test fails; SECONDS=0 tries every change
+	@$(BIN)/python -m tests.mutants --seconds $(SECONDS)
+
 chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
 
@@ -75,7 +80,7 @@ check: $(READY) ## Lint, type-check, validate the template and the workflows, an
 	$(BIN)/sam validate --lint
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/deploy-workflow.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov=function $(UNIT_TESTS)
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov=function tests/unit tests/integration
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .

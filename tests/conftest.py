@@ -16,7 +16,7 @@ from local.browser import find_chromium
 from local.sandbox import Sandbox, ca_file
 
 # The run says at its end what it could not test.
-collect_ignore = [] if find_chromium() else ["test_page_in_browser.py"]
+collect_ignore = [] if find_chromium() else ["e2e/test_page_in_browser.py"]
 
 _STATE = tempfile.TemporaryDirectory()
 # Before app is imported, which makes its AWS clients then: no test reaches a real account, or a local stack in use.
@@ -43,7 +43,7 @@ from local.resources import create_flow_table, create_queues
 from pagerduty import Client
 from settings import Rules, Settings
 from sqs import Queue
-from support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable, wait_until
+from tests.support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is_usable, wait_until
 
 
 def pytest_xdist_auto_num_workers() -> int:

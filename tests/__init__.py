@@ -1,0 +1,1 @@
+"""The tests, in tiers; CONTRIBUTING says what belongs to which."""

@@ -1,0 +1,135 @@
+"""Calls to AWS that were abandoned at their deadline send nothing more: the clients as deployed, over real sockets."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trustme
+
+import aws as aws_clients
+from chaos.faults import fail
+from dependencies import Dependencies
+from event import Event
+from local.aws import Aws
+from tests.support import soon
+
+EVENT = Event("default", "alert", {"event_action": "resolve", "dedup_key": "k"}, "resolve", "k", "m")
+ENVIRONMENT = {"QUEUE_URL": "{}/123456789012/q.fifo", "DEAD_LETTER_QUEUE_URL": "{}/dead", "FLOW_TABLE": "flow"}
+LOOK_UP = socket.getaddrinfo
+
+
+def call_ssm(deps: Dependencies, deadline: float) -> object:
+    return deps.credentials.services_without_key(["default"], deadline)
+
+
+def call_sqs(deps: Dependencies, deadline: float) -> object:
+    return deps.queue.enqueue([EVENT], deadline)
+
+
+def call_dynamodb(deps: Dependencies, deadline: float) -> object:
+    return deps.flow.extend_leases({"default": 1.0}, deadline)
+
+
+EACH_SERVICE = pytest.mark.parametrize("call", [call_ssm, call_sqs, call_dynamodb])
+
+
+def deployed(url: str, monkeypatch: pytest.MonkeyPatch) -> Dependencies:
+    """Make the clients as on Lambda, for an AWS at this URL."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    return Dependencies.from_environment({name: value.format(url) for name, value in ENVIRONMENT.items()})
+
+
+@EACH_SERVICE
+def test_a_call_that_was_abandoned_while_looking_up_a_name_is_not_sent(
+    aws: Aws,
+    monkeypatch: pytest.MonkeyPatch,
+    calls_end: Callable[[], None],
+    call: Callable[[Dependencies, float], object],
+) -> None:
+    go_on = threading.Event()
+
+    def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "localhost":
+            go_on.wait(30)
+        return LOOK_UP(host, *rest, **more)
+
+    targets: list[str] = []
+    fail(aws, lambda target, _: targets.append(target))
+    deps = deployed(aws.url.replace("127.0.0.1", "localhost"), monkeypatch)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    call(deps, time.monotonic() + 0.4)
+    go_on.set()
+    calls_end()
+
+    assert targets == []
+
+
+@dataclass
+class SlowTls:
+    """A server that begins its TLS handshakes only when told to, and keeps what clients then send."""
+
+    port: int
+    go_on: threading.Event = field(default_factory=threading.Event)
+    received: list[bytes] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def slow_tls(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[SlowTls]:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = SlowTls(listening.getsockname()[1])
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                server.go_on.wait(30)
+                try:
+                    with context.wrap_socket(connection, server_side=True) as secured:
+                        server.received.append(secured.recv(65536))
+                except OSError:
+                    continue
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(30)
+
+
+@EACH_SERVICE
+def test_a_call_that_was_abandoned_in_its_tls_handshake_is_not_sent(
+    slow_tls: SlowTls,
+    monkeypatch: pytest.MonkeyPatch,
+    calls_end: Callable[[], None],
+    call: Callable[[Dependencies, float], object],
+) -> None:
+    deps = deployed(f"https://127.0.0.1:{slow_tls.port}", monkeypatch)
+    call(deps, time.monotonic() + 0.4)
+    slow_tls.go_on.set()
+    calls_end()
+
+    assert b"".join(slow_tls.received) == b""
+
+
+def test_a_call_within_its_deadline_is_sent_over_the_same_connections(aws: Aws) -> None:
+    client = aws.client("ssm", aws_clients.CLIENT_CONFIG)
+
+    answer = aws_clients.call_with_deadline(client.get_parameters, soon(), Names=["/not-there"])
+
+    assert answer["InvalidParameters"] == ["/not-there"]
