@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 PORT ?= 3000
 ## STACK  doctor: the name of the stack, or local; default: rudderstack-pagerduty
 STACK ?= rudderstack-pagerduty
-## PAGE  doctor: yes sends one alert of severity info through the stack, and resolves it; default: none is sent
+## TEST_PAGE  doctor: yes sends one alert of severity info through the stack, and resolves it; default: none is sent
 ## ENV  deploy: the environment of samconfig.toml; default: default
 # Not ?=, because some shells have a variable of that name.
 ENV := default
@@ -50,7 +50,7 @@ screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; need
 	@$(BIN)/python -m local.command local.screenshot
 
 doctor: $(READY) ## Look at a deployed stack and say what has to be mended
-	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(PAGE),--page $(PAGE))
+	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))
 
 test: $(READY) ## Run the whole test suite, on every processor
 	@$(BIN)/python -m pytest -n auto --dist loadfile

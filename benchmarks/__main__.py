@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import figures
+from benchmarks.environment import running_environment
 from benchmarks.figures import Figure
-from benchmarks.packed import packed
-from benchmarks.surroundings import surroundings
+from benchmarks.package import built_packages
 from local.runtime import emulator
 from local.terminal import painted, progress
 
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _measure() -> Iterator[Figure]:
-    with packed() as packages, surroundings() as around:
+    with built_packages() as packages, running_environment() as around:
         yield figures.package(packages)
         yield figures.mapping()
         yield figures.warm(around)

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.packed import BASELINES, Packed
-from benchmarks.surroundings import ROOT, Context, Surroundings, request
+from benchmarks.environment import ROOT, Context, Environment, request
+from benchmarks.package import BASELINES, Packages
 from local.options import LOCAL_ROUTING_KEY
 from local.runtime import Function, Runtime
 
@@ -99,28 +99,28 @@ def mapping() -> Figure:
     return ratio("mapping, 100 events", ours, baseline, 300, 2.0)
 
 
-def warm(surroundings: Surroundings) -> Figure:
+def warm(environment: Environment) -> Figure:
     """Answer a request on a warm start, against a handler with one `update_item` and a bare POST of the same body."""
-    with handler(surroundings.environment()) as answer:
+    with handler(environment.variables()) as answer:
         event = request()
         baseline, context = _baseline("direct"), Context()
         baseline_event = {"body": _posted_body(event).decode()}
         return ratio("warm start", lambda: answer(event), lambda: baseline(baseline_event, context), 500, 2.0)
 
 
-def warm_queued(surroundings: Surroundings) -> Figure:
+def warm_queued(environment: Environment) -> Figure:
     """Answer a request whose event is enqueued, behind others of its service, against one `send_message`."""
     numbers = iter(range(1_000_000))
-    with handler(surroundings.environment()) as answer:
+    with handler(environment.variables()) as answer:
         answer(_hundred(numbers))
         send = _sender(numbers)
         return ratio("warm start, enqueued", lambda: answer(_numbered(numbers)), send, 300, 2.0)
 
 
-def hundred_events(surroundings: Surroundings) -> Figure:
+def hundred_events(environment: Environment) -> Figure:
     """Answer a request with 100 events, which go through the queue, against a handler with one `send_message`."""
     numbers = iter(range(1_000_000, 2_000_000))
-    with handler(surroundings.environment()) as answer:
+    with handler(environment.variables()) as answer:
         rounds = 50
         many = iter([_hundred(numbers) for _ in range(rounds + 1)])
         return ratio("100 events in one request", lambda: answer(next(many)), _sender(numbers), rounds, 15.0)
@@ -154,9 +154,9 @@ def _hundred(numbers: Iterator[int]) -> dict[str, Any]:
     return {**request(), "body": json.dumps(bodies)}
 
 
-def growth(surroundings: Surroundings) -> Iterator[Figure]:
+def growth(environment: Environment) -> Iterator[Figure]:
     """Time ten times the custom details, and ten times the body, against ten times the time of the step before."""
-    with handler(surroundings.environment()) as answer:
+    with handler(environment.variables()) as answer:
         for name, make in (("custom details", _with_entries), ("KB of body", _with_kilobytes)):
             before = None
             for size in (1, 10, 100, 1000):
@@ -174,15 +174,15 @@ def growth(surroundings: Surroundings) -> Iterator[Figure]:
 # -- in processes of their own ---------------------------------------------------------------------------------------
 
 
-def cold(surroundings: Surroundings, packed: Packed) -> Figure:
+def cold(environment: Environment, packages: Packages) -> Figure:
     """Start the function and answer once, against a handler that does no more than it has to."""
-    environment = surroundings.environment()
-    theirs = Function("baseline", packed.baselines, "direct.lambda_handler", 9, environment)
+    variables = environment.variables()
+    theirs = Function("baseline", packages.baselines, "direct.lambda_handler", 9, variables)
     # Python compiles what it finds no bytecode of in the virtual environment: on Lambda the SDK has it.
     _first_answer(theirs)
     # /var/task is read-only.
-    read_only = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
-    ours = Function("ours", packed.ours, "app.lambda_handler", 9, read_only)
+    read_only = {**variables, "PYTHONDONTWRITEBYTECODE": "1"}
+    ours = Function("ours", packages.ours, "app.lambda_handler", 9, read_only)
     theirs = replace(theirs, environment=read_only)
     value, base = in_turns(lambda: _first_answer(ours), lambda: _first_answer(theirs), 15)
     return Figure("cold start", "ms", value * MILLISECONDS, base * MILLISECONDS, 1.15)
@@ -210,14 +210,14 @@ def _first_answer(function: Function) -> float:
     return seconds
 
 
-def memory(surroundings: Surroundings) -> Figure:
+def memory(environment: Environment) -> Figure:
     """Compare the function's peak memory after 10,000 events with that after 100."""
 
     def peak(events: int) -> float:
         output = subprocess.run(  # noqa: S603 -- our own program
             [sys.executable, "-m", "benchmarks.peak", str(events)],
             input=json.dumps(request()),
-            env={**os.environ, **surroundings.environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
+            env={**os.environ, **environment.variables(), "PYTHONPATH": f"{ROOT}:{ROOT / 'function'}"},
             check=True,
             capture_output=True,
             text=True,
@@ -227,12 +227,12 @@ def memory(surroundings: Surroundings) -> Figure:
     return Figure("peak memory after 10,000 events", "MB", peak(10_000), peak(100), 1.05)
 
 
-def package(packed: Packed) -> Figure:
+def package(packages: Packages) -> Figure:
     """Zip what `sam build` made, bytecode included."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(packed.ours.rglob("*")):
-            archive.write(file, file.relative_to(packed.ours))
+        for file in sorted(packages.ours.rglob("*")):
+            archive.write(file, file.relative_to(packages.ours))
     return Figure("package, zipped", "MB", content.tell() / 1_000_000, None, 3.0)
 
 

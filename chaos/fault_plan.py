@@ -129,7 +129,7 @@ class FaultPlan:
 
     def begin(self) -> None:
         """Let calls fail from now on."""
-        self._sandbox.misbehave = self._at_call
+        self._sandbox.on_call = self._at_call
         fail(self._stack.aws, self._at_aws_call)
 
     def end(self) -> None:

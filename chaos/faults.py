@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
 from local import sandbox
-from local.aws import ask, failed_entry, json_answer, refusal
+from local.aws_server import ask, failed_entry, json_answer, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from local.aws import Answer, Aws
-    from local.sandbox import Line
+    from local.aws_server import Answer, Aws
+    from local.sandbox import Connection
 
     Json = dict[str, Any]
     Ending = Literal["keep", "close", "reset", "hold"]  # what becomes of the connection after an answer
@@ -75,26 +75,26 @@ class Fault(sandbox.Fault):
         """Go on as usual, but send the answer, headers included, a byte at a time."""
         return cls(pause=pause)
 
-    def begin(self, line: Line) -> None:
+    def begin(self, connection: Connection) -> None:
         """Wait."""
-        line.wait(self.wait)
+        connection.wait(self.wait)
 
-    def finish(self, line: Line, reply: bytes) -> None:
+    def finish(self, connection: Connection, reply: bytes) -> None:
         """Send the pieces, and let the connection go on or end: a reset is ECONNRESET to the client."""
-        line.wait(self.hold)
+        connection.wait(self.hold)
         pieces = self.pieces
         if pieces is None:
             pieces = [bytes([byte]) for byte in reply] if self.pause else [reply]
         for piece in pieces:
-            line.wait(self.pause)
-            line.send(piece)
+            connection.wait(self.pause)
+            connection.send(piece)
         if self.ending == "hold":
-            line.wait_for_hang_up()
+            connection.wait_for_hang_up()
         elif self.ending != "keep":
-            line.close_connection = True
+            connection.close_connection = True
         if self.ending == "reset":
             # No orderly end: https://www.man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
-            line.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise ConnectionResetError("Told to reset the connection")
 
 
@@ -160,7 +160,7 @@ def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None
     """
     choosing = threading.RLock()
 
-    def front(application: WSGIApplication) -> WSGIApplication:
+    def middleware(application: WSGIApplication) -> WSGIApplication:
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             target = environ.get("HTTP_X_AMZ_TARGET")
             if not target:  # None of SSM's, nor of SQS's.
@@ -177,4 +177,4 @@ def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None
 
         return call
 
-    aws.front = front if choose else None
+    aws.middleware = middleware if choose else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from chaos.router import Event, Form, Job
-from local.rules import SEVERITIES
+from local.pagerduty_rules import SEVERITIES
 
 # Requests at once, at most. rudder-server sends up to 64; here all of Lambda runs on one machine, which starts no more
 # than ten instances, and the limit of ten seconds is to measure the functions and not the wait for a processor.

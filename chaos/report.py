@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from chaos.plan import POISON, Plan
 from chaos.router import REQUEST_SECONDS, Record, Request
-from local.rules import SEVERITIES
+from local.pagerduty_rules import SEVERITIES
 from local.sandbox import Incident, Received
 
 # Seconds: the function's deadline is eight. Of a process that was killed or frozen Lambda says so, after up to nine.
 ANSWER_SECONDS: Final = 8.5
 # The log's name for the status of an event.
-STATUS: Final = "outcome"
+STATUS: Final = "status"
 # A run shows little in which a smaller part of the events went one of the two ways, or of the incidents was not exempt.
 LEAST_PART: Final = 0.05
 SHOWN_PROBLEMS: Final = 50

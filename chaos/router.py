@@ -35,7 +35,7 @@ Form = Literal["single", "track", "array", "batch"]
 
 
 @dataclass(frozen=True)
-class Rules:
+class RetryRules:
     """The router's rules; `speed` divides every waiting time."""
 
     batch_size: int = BATCH_SIZE
@@ -105,13 +105,13 @@ class Router:
         self,
         url: str,
         headers: Mapping[str, str],
-        rules: Rules | None = None,
+        rules: RetryRules | None = None,
         loses: Callable[[Sequence[Job]], bool] = lambda _: False,
     ) -> None:
         self._url = url
         # https://github.com/rudderlabs/rudder-server/blob/master/router/network.go
         self._headers = {"User-Agent": "RudderLabs", "Content-Type": "application/json", **headers}
-        self._rules = rules or Rules()
+        self._rules = rules or RetryRules()
         self._loses = loses
         self._http = urllib3.PoolManager(maxsize=self._rules.workers, retries=False)
         self._stop = threading.Event()

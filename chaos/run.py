@@ -13,7 +13,7 @@ from typing import Any, Final
 from chaos.fault_plan import CALLS_PER_MINUTE, EVENT_ID, FaultPlan
 from chaos.plan import Plan, plan
 from chaos.report import Report
-from chaos.router import Job, Router, Rules
+from chaos.router import Job, RetryRules, Router
 from local.options import LOCAL_TOKEN, Options
 from local.stack import LocalStack
 
@@ -53,7 +53,7 @@ def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report
     died: list[str] = []
     stack.runtime.on_invoked = stack.worker.on_invoked = _note_deaths(died)
     faults = FaultPlan(stack, stack.sandbox, sent, seed)
-    router = Router(stack.url, HEADERS, Rules(workers=sent.senders, speed=SPEED), _loses(sent, seed))
+    router = Router(stack.url, HEADERS, RetryRules(workers=sent.senders, speed=SPEED), _loses(sent, seed))
     began = time.monotonic()
     faults.begin()
     records = router.deliver(sent.jobs, PATIENCE)

@@ -17,7 +17,7 @@ from dependencies import Dependencies
 from event import Event
 from limits import ValueLimit, fit_to_limits
 from mapping import map_event
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 from settings import Rules, SettingsError
 from webhook import Request
 
@@ -41,7 +41,7 @@ _TO_BE_QUEUED: Final = frozenset(
         "pagerduty_unreachable",
         "pagerduty_timeout",
         "pagerduty_unexpected",
-        "out_of_time",
+        "deadline_exceeded",
         "rate_limit_delay",
         "earlier_events_queued",
         "flow_control_unavailable",
@@ -52,7 +52,7 @@ _TO_BE_QUEUED: Final = frozenset(
 def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies | SettingsError) -> dict[str, Any]:
     """Handle one API Gateway request. Never raises: every failure becomes a status that RudderStack understands."""
     deadline = time.monotonic() + min(DEADLINE, context.get_remaining_time_in_millis() / 1000 - _TIME_TO_ANSWER)
-    telemetry.begin(context.aws_request_id)
+    telemetry.set_request_id(context.aws_request_id)
     request = None
     try:
         request = webhook.open_request(event)
@@ -60,10 +60,10 @@ def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies |
             with _gc_disabled():
                 return _answer(request, event, deps, deadline)
         outcome = Outcome("settings_invalid", f"Settings of the function: {deps}")
-    except NotSentError as error:
+    except ProcessingError as error:
         outcome = error.outcome
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
-        outcome = telemetry.unexpected(error)
+        outcome = telemetry.log_exception(error)
     telemetry.log_request(outcome, is_preview=request is not None and request.is_preview)
     return webhook.refusal(outcome)
 
@@ -72,7 +72,7 @@ def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies,
     # 1 authenticate
     _authenticate(request, deps, deadline)
     if request.service is None:
-        raise NotSentError("no_such_service", "path: a PagerDuty service's name has 1 to 64 of A-Z a-z 0-9 _ . -")
+        raise ProcessingError("no_such_service", "path: a PagerDuty service's name has 1 to 64 of A-Z a-z 0-9 _ . -")
     is_preview = webhook.wants_preview(request)
     # 2 read
     raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
@@ -91,7 +91,7 @@ def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies,
         delivered = [_deliver(event, deps, deadline) for event in events]
     # 5 answer
     answers = iter(delivered)
-    outcomes = [item if isinstance(item, Outcome) else next(answers).about(item) for item in mapped]
+    outcomes = [item if isinstance(item, Outcome) else next(answers).for_event(item) for item in mapped]
     if is_batch:
         outcomes = webhook.settle_batch(outcomes)
     telemetry.log_events(outcomes, mapped, request.service, deps.credentials.has_routing_key, is_preview=is_preview)
@@ -109,12 +109,12 @@ def _gc_disabled() -> Iterator[None]:
 
 
 def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None:
-    """Raise NotSentError unless the caller knows a token; an unknown one may be new, so they are then read again."""
+    """Raise ProcessingError unless the caller knows a token; an unknown one may be new, so they are then read again."""
     if webhook.is_authorized(request.headers, deps.credentials.webhook_secrets(deadline, request.service)):
         return
     if webhook.is_authorized(request.headers, deps.credentials.refresh_webhook_secrets(deadline)):
         return
-    raise NotSentError(
+    raise ProcessingError(
         "unauthorized",
         "Expected the token as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
     )
@@ -136,7 +136,7 @@ def _map(raw: object, service: str, request: Request, rules: Rules, value_limit:
         )
         return fit_to_limits(mapped) if isinstance(mapped, Event) else mapped
     except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
-        return telemetry.unexpected(error)
+        return telemetry.log_exception(error)
 
 
 def _with_known_services(
@@ -167,7 +167,7 @@ def _with_known_services(
 
 
 def _preview(event: Event) -> Outcome:
-    message = f"Would send this {event.noun} to PagerDuty service {event.service}. Nothing was sent."
+    message = f"Would send this {event.description} to PagerDuty service {event.service}. Nothing was sent."
     return Outcome("preview", message, content=event.content)
 
 
@@ -178,7 +178,7 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
     if outcome.code not in _TO_BE_QUEUED:
         return outcome
     [queued] = _enqueue([event], deps, deadline, reason=outcome)
-    if queued.result == "queued" or outcome.call or not outcome.is_urgent:
+    if queued.status == "queued" or outcome.call or not outcome.is_urgent:
         return queued
     # The queue does not accept a page about which PagerDuty was not asked. Out of order beats not at all.
     routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
@@ -195,7 +195,7 @@ def _enqueue_batch(events: Sequence[Event], deps: Dependencies, deadline: float)
     for service in services:
         try:
             deps.credentials.routing_keys(service, deadline)
-        except NotSentError as error:
+        except ProcessingError as error:
             without_key[service] = error.outcome
     if len(without_key) == len(services):
         return [without_key[event.service] for event in events]

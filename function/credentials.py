@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aws
-from outcome import NotSentError
+from outcome import ProcessingError
 from telemetry import logger
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class _Parameter:
 class Credentials:
     """The tokens and the routing keys below `prefix`; `clock` is the wall clock, which runs on while Lambda freezes.
 
-    Every method but those that say so raises NotSentError when SSM fails and there is no last good value. `deadline` is
-    in seconds of the monotonic clock.
+    Every method but those that say so raises ProcessingError when SSM fails and there is no last good value. `deadline`
+    is in seconds of the monotonic clock.
     """
 
     def __init__(self, prefix: str, client: "SSMClient", clock: Callable[[], float] = time.time) -> None:
@@ -78,7 +78,7 @@ class Credentials:
     def refresh_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
         """Return the tokens as SSM has them now, or had them within the last second.
 
-        Raises NotSentError if they cannot be read now: a token that is not among the old ones may be a new one.
+        Raises ProcessingError if they cannot be read now: a token that is not among the old ones may be a new one.
         """
         received_at = self._clock()
         parameter = self._parameters.setdefault(self._token_name, _Parameter())
@@ -94,18 +94,18 @@ class Credentials:
         return self._usable_secrets(parameter.value)
 
     def routing_keys(self, service: str, deadline: float) -> tuple[str, ...]:
-        """Return the routing keys of the PagerDuty service, at least one. Raises NotSentError if it has none."""
+        """Return the routing keys of the PagerDuty service, at least one. Raises ProcessingError if it has none."""
         name = self._name_of(service)
         try:
             value = self._read(name, deadline)
         except aws.AWS_ERRORS as error:
-            raise NotSentError(
+            raise ProcessingError(
                 "secrets_unavailable",
                 f"SSM parameter {name}: could not be read ({aws.error_code(error)}); it will be tried again",
             ) from None
         keys = tuple(_words(value))
         if not keys:
-            raise NotSentError(
+            raise ProcessingError(
                 "routing_key_missing",
                 f"SSM parameter {name}: not there, so PagerDuty service {service} cannot be reached; "
                 "put its integration key there, or correct the name at the end of the URL",
@@ -203,9 +203,9 @@ class Credentials:
             if name not in spared:
                 del self._parameters[name]
 
-    def _cannot_check(self, error: Exception) -> NotSentError:
+    def _cannot_check(self, error: Exception) -> ProcessingError:
         """Build the answer to a caller who may or may not know a token; a stranger learns nothing of the parameters."""
-        return NotSentError(
+        return ProcessingError(
             "secrets_unavailable",
             "The token cannot be checked at the moment; the event will be tried again",
             detail=f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})",
@@ -214,7 +214,7 @@ class Credentials:
     def _usable_secrets(self, value: str | None) -> tuple[bytes, ...]:
         secrets = _secrets(value or "")
         if not secrets:
-            raise NotSentError(
+            raise ProcessingError(
                 "webhook_token_missing",
                 "No token is configured, so every request is refused; the event will be tried again",
                 detail=f"SSM parameter {self._token_name}: no usable token; "

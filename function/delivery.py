@@ -9,7 +9,7 @@ from typing import Final
 from dependencies import Dependencies
 from event import Event
 from flow import Admission
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 
 # Somebody else uses the routing key, the limit is lower, or PagerDuty is down: the next call would be in vain as well.
 CLOSING: Final = frozenset({"pagerduty_rate_limited", "pagerduty_timeout", "pagerduty_unreachable"})
@@ -30,7 +30,7 @@ def deliver(event: Event, deps: Dependencies, deadline: float, *, limit: float, 
     """
     try:
         routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
-    except NotSentError as error:
+    except ProcessingError as error:
         return error.outcome
     is_direct = waited is None
     priority = deps.flow.priority(event, waited or 0.0)

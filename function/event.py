@@ -89,11 +89,11 @@ class Event:
         return encode(self.content)
 
     @property
-    def label(self) -> str:
+    def type_name(self) -> str:
         """The event in a word, for metrics and log: its action, or `change`."""
         return self.action or self.kind
 
     @property
-    def noun(self) -> str:
+    def description(self) -> str:
         """The event in words, for people."""
         return "change event" if self.kind == "change" else f"alert event ({self.action})"

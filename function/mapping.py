@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import limits
 import timestamps
 from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode, encode
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 from paths import (
     EventReader,
     Path,
@@ -103,7 +103,7 @@ def map_event(  # noqa: PLR0913 -- all that decides what becomes of an event
     try:
         kind = _kind(reader, event, is_filtered=is_filtered)
         return _map(reader, event, kind, service, rules, now, fallback_key)
-    except NotSentError as error:
+    except ProcessingError as error:
         # Its line in the log is the only trace of what is refused out of a batch: it has to say which event it was.
         dedup_key, _ = _dedup_key(reader, rules.dedup_key_field)
         return replace(error.outcome, message_id=_to_key(event.get("messageId")), dedup_key=dedup_key)
@@ -122,7 +122,7 @@ def _map(  # noqa: PLR0913, PLR0917 -- the same
         action = _action(reader, raw)
         dedup_key, problem = _dedup_key(reader, rules.dedup_key_field)
         if dedup_key is None and action != "trigger":
-            raise NotSentError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
+            raise ProcessingError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
         if dedup_key is None:
             reader.warnings.append(f"{problem}; no later event can resolve this incident")
             dedup_key = message_id or limits.fit_dedup_key(fallback_key)
@@ -155,18 +155,18 @@ def _map(  # noqa: PLR0913, PLR0917 -- the same
 def _kind(reader: EventReader, event: Object, *, is_filtered: bool) -> Kind:
     """Return whether it is an alert or a change event; raise if it is not for PagerDuty, or leaves open what it is."""
     if not isinstance(reader.event, dict):
-        raise NotSentError("event_not_an_object", f"event: expected an object, got {describe(reader.event)}")
+        raise ProcessingError("event_not_an_object", f"event: expected an object, got {describe(reader.event)}")
     place, entry = _entry(reader, event.get("integrations"), is_filtered=is_filtered)
     if entry is False:
-        raise NotSentError("not_for_pagerduty", f"{place} is false: the event is not for PagerDuty")
+        raise ProcessingError("not_for_pagerduty", f"{place} is false: the event is not for PagerDuty")
     event_type = event.get("type")
     if event_type is None:
-        raise NotSentError("type_missing", 'type: missing, expected "track"')
+        raise ProcessingError("type_missing", 'type: missing, expected "track"')
     known = strip(event_type).lower() if isinstance(event_type, str) else None
     if known in OTHER_EVENT_TYPES:
-        raise NotSentError("not_a_track_call", f"type: only track calls go to PagerDuty, not {describe(event_type)}")
+        raise ProcessingError("not_a_track_call", f"type: only track calls go to PagerDuty, not {describe(event_type)}")
     if known != "track":
-        raise NotSentError("type_unknown", f'type: expected "track", got {describe(event_type)}')
+        raise ProcessingError("type_unknown", f'type: expected "track", got {describe(event_type)}')
     return _requested_kind(reader, place, entry)
 
 
@@ -244,10 +244,10 @@ def _short(name: str) -> str:
     return scalar_to_text(name[:_NAME_CHARACTERS]) or ""
 
 
-def _invalid(place: str, problem: str) -> NotSentError:
+def _invalid(place: str, problem: str) -> ProcessingError:
     expected = 'expected {"type": "alertEvent"} or {"type": "changeEvent"}'
     reason = "not sent, since it may not be meant to page"
-    return NotSentError("integration_invalid", f"{place}: {expected}, {problem}; {reason}")
+    return ProcessingError("integration_invalid", f"{place}: {expected}, {problem}; {reason}")
 
 
 def _properties(reader: EventReader, properties: Any, kind: Kind) -> Object:
@@ -255,7 +255,7 @@ def _properties(reader: EventReader, properties: Any, kind: Kind) -> Object:
         return properties or {}
     problem = f"properties: expected an object, got {describe(properties)}"
     if kind == "alert":
-        raise NotSentError("properties_not_an_object", problem)
+        raise ProcessingError("properties_not_an_object", problem)
     reader.warnings.append(f"{problem}; left out")
     return {}
 
@@ -308,10 +308,10 @@ def _is_like_action(letters: str, word: str) -> bool:
     return is_close or _ACTION_NAME.fullmatch(letters) is not None
 
 
-def _unclear_action(properties: Object, names: list[str]) -> NotSentError:
+def _unclear_action(properties: Object, names: list[str]) -> ProcessingError:
     got = " and ".join(describe(properties[it]) + (f" as {_short(it)}" if it != "action" else "") for it in names[:2])
     problem = f"expected trigger, acknowledge or resolve, got {got}; not sent, since a misspelt resolve must not page"
-    return NotSentError("action_unknown", f"properties.action: {problem}")
+    return ProcessingError("action_unknown", f"properties.action: {problem}")
 
 
 def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None, str]:
@@ -356,7 +356,7 @@ def _summary(reader: EventReader, name: object, template: Template | None) -> st
     else:
         field, text = "event", scalar_to_text(name) or ""
     if not text:
-        raise NotSentError("event_name_missing", f"event: expected the event's name, got {describe(name)}")
+        raise ProcessingError("event_name_missing", f"event: expected the event's name, got {describe(name)}")
     if len(text) > limits.MAX_SUMMARY:
         reader.warnings.append(f"{field}: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
     return text[: limits.MAX_SUMMARY]
@@ -383,9 +383,9 @@ def _source(value: object, default: str, warnings: list[str]) -> str:
     if (text := scalar_to_text(value)) is not None:
         return text
     if not default and value is None:
-        raise NotSentError("source_missing", "properties.source: missing; add it, or set DEFAULT_SOURCE")
+        raise ProcessingError("source_missing", "properties.source: missing; add it, or set DEFAULT_SOURCE")
     if not default:
-        raise NotSentError("source_not_text", f"properties.source: expected a text, got {describe(value)}")
+        raise ProcessingError("source_not_text", f"properties.source: expected a text, got {describe(value)}")
     if value is not None:
         warnings.append(f"properties.source: expected a text, got {describe(value)}; sent as {default}")
     return default
@@ -408,7 +408,7 @@ def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.
                 return it
     for name, it in read.items():
         if it and now - it.moment > MAX_AGE:
-            raise NotSentError("timestamp_too_old", f"{name}: more than {MAX_AGE.days} days ago")
+            raise ProcessingError("timestamp_too_old", f"{name}: more than {MAX_AGE.days} days ago")
     if read:
         warnings.append(f"{next(iter(read))}: expected the event's time, such as 2026-01-31T12:00:00Z; left out")
     return None

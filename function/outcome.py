@@ -9,10 +9,10 @@ from typing import Any, Final, Literal, Self
 
 from event import Event
 
-Result = Literal["delivered", "queued", "merged", "preview", "ignored", "rejected", "deferred"]
+Status = Literal["delivered", "queued", "merged", "preview", "ignored", "rejected", "deferred"]
 
 # The documentation explains each under "Troubleshooting by code"; a test keeps the two together.
-CODES: Final[dict[str, tuple[Result, int]]] = {
+CODES: Final[dict[str, tuple[Status, int]]] = {
     "delivered": ("delivered", 200),
     "queued": ("queued", 200),
     # In the queue: PagerDuty would show nothing of it.
@@ -25,7 +25,7 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "unauthorized": ("rejected", 401),
     "no_such_service": ("rejected", 404),
     "query_unknown": ("rejected", 400),
-    "preview_unclear": ("rejected", 400),
+    "preview_invalid": ("rejected", 400),
     "body_too_large": ("rejected", 413),
     "too_many_events": ("rejected", 413),
     "body_empty": ("rejected", 400),
@@ -59,7 +59,7 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "pagerduty_unreachable": ("deferred", 503),
     "pagerduty_timeout": ("deferred", 504),
     "pagerduty_unexpected": ("deferred", 503),
-    "out_of_time": ("deferred", 504),
+    "deadline_exceeded": ("deferred", 504),
     # Flow control: PagerDuty was not asked.
     "rate_limit_delay": ("deferred", 503),
     "earlier_events_queued": ("deferred", 503),
@@ -70,7 +70,7 @@ CODES: Final[dict[str, tuple[Result, int]]] = {
     "webhook_token_missing": ("deferred", 503),
     "secrets_unavailable": ("deferred", 503),
     "queue_unavailable": ("deferred", 503),
-    "held_back": ("deferred", 503),
+    "earlier_event_deferred": ("deferred", 503),
     "settings_invalid": ("deferred", 500),
     "internal_error": ("deferred", 500),
 }
@@ -108,7 +108,7 @@ class Outcome:
     without_lease: bool = False
 
     @property
-    def result(self) -> Result:
+    def status(self) -> Status:
         """How it ended, which is the answer's `status`."""
         return CODES[self.code][0]
 
@@ -117,12 +117,12 @@ class Outcome:
         """The status that tells RudderStack the truth: done, never, or again."""
         return CODES[self.code][1]
 
-    def about(self, event: Event) -> Self:
+    def for_event(self, event: Event) -> Self:
         """Say whose outcome it is."""
         return replace(self, message_id=event.message_id, dedup_key=event.dedup_key, warnings=event.warnings)
 
 
-class NotSentError(Exception):
+class ProcessingError(Exception):
     """Ends the way of an event, or of a request; `outcome` says why."""
 
     def __init__(self, code: str, message: str, *, detail: str | None = None) -> None:

@@ -85,7 +85,7 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
 
     `event` is None if the message could not be read, and `jitter` is drawn from JITTER.
     """
-    if code == "out_of_time":
+    if code == "deadline_exceeded":
         seconds = 0.0  # Only this invocation is over.
     elif code in RATE_LIMITED:
         # In proportion to the time waited: recent messages are tried often, and old ones do not crowd them out. Longer

@@ -53,7 +53,7 @@ TOO_MANY_REQUESTS: Final = 429
 SERVER_ERRORS: Final = range(500, 600)
 
 # What an answer that is none of HTTP's can raise.
-_Broken = (HTTPError, http.client.HTTPException, OSError, ValueError)
+_CONNECTION_ERRORS = (HTTPError, http.client.HTTPException, OSError, ValueError)
 
 # It would log headers that it cannot read, and somebody may have written the routing key into them.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -81,7 +81,7 @@ class Client:
         """Post the event, and return what became of it at the latest at `deadline` (seconds of the monotonic clock)."""
         path = (self._url.path or "").rstrip("/") + PATHS[event.kind]
         body = b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + event.body[1:]
-        outcome = Outcome("out_of_time", "No time was left to call PagerDuty; it will be tried again")
+        outcome = Outcome("deadline_exceeded", "No time was left to call PagerDuty; it will be tried again")
         for attempt in range(1, ATTEMPTS + 1):
             began = time.monotonic()
             if deadline - began < MIN_CALL:
@@ -89,10 +89,10 @@ class Client:
             status = None
             try:
                 status, reply = self._exchange(path, body, deadline)
-                outcome = _judge(status, reply, routing_key)
+                outcome = _outcome_of(status, reply, routing_key)
             except TimeoutError:
                 outcome = Outcome("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
-            except _Broken as problem:
+            except _CONNECTION_ERRORS as problem:
                 outcome = _unreachable(problem)
             outcome = replace(outcome, call=Call(status, time.monotonic() - began, attempt))
             is_worth_another = status in SERVER_ERRORS or outcome.code == "pagerduty_unreachable"
@@ -110,7 +110,7 @@ class Client:
         """Post once; return the status, and the reply, which is None unless it was read to its end.
 
         Past the deadline the connection is cut off, and nothing is posted any more. Once the line with the status was
-        read, that counts, whatever becomes of the rest. Raises TimeoutError, and what _Broken names.
+        read, that counts, whatever becomes of the rest. Raises TimeoutError, and what _CONNECTION_ERRORS names.
         """
         connection, self._connection = self._connection or self._new_connection(), None
         is_stale = not 0 <= self._clock() - self._used_at < MAX_IDLE
@@ -125,13 +125,13 @@ class Client:
         connection.response_class = make_response  # type: ignore[assignment]  # what makes one is as good as the class
         given_up = threading.Event()
         try:
-            content = run_with_deadline(_converse, deadline, connection, path, body, deadline, given_up)
+            content = run_with_deadline(_send_and_receive, deadline, connection, path, body, deadline, given_up)
         except Exception:
             given_up.set()
             sock, response = answers[-1] if answers else (connection.sock, None)
             # http.client sets it once it has read the line of a final status; to cut that off would end it too.
             status: int | None = getattr(response, "code", None)
-            _cut_off(connection, sock)
+            _abort(connection, sock)
             if status is None:
                 raise
             return status, None
@@ -147,14 +147,16 @@ class Client:
         return connection
 
 
-def _converse(connection: HTTPConnection, path: str, body: bytes, deadline: float, given_up: threading.Event) -> bytes:
+def _send_and_receive(
+    connection: HTTPConnection, path: str, body: bytes, deadline: float, given_up: threading.Event
+) -> bytes:
     """Post once over the connection, and return the reply."""
     if connection.is_closed:
         _connect(connection)
     # To connect may have taken longer than anybody waits for it. The event is then sent again by its sender, and
     # must not be sent from here as well: a trigger that comes after its resolve opens the incident again.
     if given_up.is_set():
-        _cut_off(connection, connection.sock)
+        _abort(connection, connection.sock)
         raise TimeoutError("given up while connecting")
     # The response takes the socket away from a connection that is not to be kept alive.
     sock = connection.sock
@@ -188,7 +190,7 @@ def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket, end: float) -
     return content
 
 
-def _cut_off(connection: HTTPConnection, sock: socket.socket | None) -> None:
+def _abort(connection: HTTPConnection, sock: socket.socket | None) -> None:
     """Close the connection, also when a thread waits for it: that one is woken, and fails."""
     with suppress(OSError):
         if sock is not None:
@@ -204,7 +206,7 @@ def _unreachable(problem: Exception) -> Outcome:
     return Outcome("pagerduty_unreachable", f"PagerDuty could not be reached ({name}); it will be tried again")
 
 
-def _judge(status: int, reply: bytes | None, routing_key: str) -> Outcome:
+def _outcome_of(status: int, reply: bytes | None, routing_key: str) -> Outcome:
     """Tell what a status means; the reply matters to a 400 and a 413 only, and only when it is PagerDuty's own."""
     if status in OK:
         return Outcome("delivered", "PagerDuty accepted the event")
@@ -214,14 +216,14 @@ def _judge(status: int, reply: bytes | None, routing_key: str) -> Outcome:
         )
     if status == REQUEST_TIMEOUT or status in SERVER_ERRORS:
         return Outcome("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
-    said = _said(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
+    said = _parse_refusal(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
     if said is None:
         return Outcome(
             "pagerduty_unexpected",
             f"PagerDuty answered {status}, and not as its Events API documents it: check PAGERDUTY_URL, and proxies "
             "in between; it will be tried again",
         )
-    reasons = _in_bounds(said, routing_key)
+    reasons = _redact(said, routing_key)
     if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(said)):
         return Outcome(
             "routing_key_refused",
@@ -230,7 +232,7 @@ def _judge(status: int, reply: bytes | None, routing_key: str) -> Outcome:
     return Outcome("pagerduty_rejected", f"PagerDuty refused the event for good with {status}: {reasons}")
 
 
-def _said(reply: bytes | None) -> list[str] | None:
+def _parse_refusal(reply: bytes | None) -> list[str] | None:
     """Read a refusal, `{"status": …, "message": …, "errors": [...]}`; None when it is none of PagerDuty's.
 
     Its errors come first and its message last. https://developer.pagerduty.com/docs/events-api-v2-overview
@@ -249,7 +251,7 @@ def _said(reply: bytes | None) -> list[str] | None:
     return [*errors, content["message"]]
 
 
-def _in_bounds(said: list[str], routing_key: str) -> str:
+def _redact(said: list[str], routing_key: str) -> str:
     """Pass on what PagerDuty says is wrong, in bounds, and never the routing key, should it quote it."""
     reasons = said[:-1] or said
     redacted = [

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import aws
 from deadline import MIN_CALL
 from event import ACTIONS, SERVICE, Action, Event, Kind
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
@@ -73,7 +73,7 @@ def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
 
 
 def read(body: str) -> Event:
-    """Return the event of a message's body. Raises NotSentError if the API function cannot have written it."""
+    """Return the event of a message's body. Raises ProcessingError if the API function cannot have written it."""
     try:
         message = json.loads(body)
         packed = message.get("event_base64")
@@ -92,7 +92,7 @@ def read(body: str) -> Event:
             return event
     except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # Whatever it is, it is not what `write` writes.
-    raise NotSentError("message_unreadable", "This message is not one that the API function writes")
+    raise ProcessingError("message_unreadable", "This message is not one that the API function writes")
 
 
 class Queue:
@@ -123,14 +123,14 @@ class Queue:
                 group = messages[number]["MessageGroupId"]
                 outcomes[number] = outcome
                 groups[group].popleft()
-                if outcome.result != "queued":
+                if outcome.status != "queued":
                     outcomes |= dict.fromkeys(groups[group], _held_back(outcome))
-                if outcome.result != "queued" or not groups[group]:
+                if outcome.status != "queued" or not groups[group]:
                     del groups[group]
         return [outcomes[number] for number in range(len(events))]
 
     def dead_letter(self, record: "SQSRecord", outcome: Outcome, deadline: float) -> None:
-        """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises NotSentError.
+        """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises ProcessingError.
 
         As when SQS moves a message itself, its deduplication id there is its message id. Under its original one it
         could be swallowed: the same event for another service, or the second refusal after a redrive.
@@ -154,7 +154,7 @@ class Queue:
             raise _failed("put the event into the dead-letter queue", problem) from None
 
     def delete(self, record: "SQSRecord", deadline: float) -> None:
-        """Delete a message that was received from this queue. Raises NotSentError."""
+        """Delete a message that was received from this queue. Raises ProcessingError."""
         try:
             aws.call_with_deadline(
                 self._client().delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle
@@ -163,7 +163,7 @@ class Queue:
             raise _failed("delete the event", problem) from None
 
     def delay(self, delays: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
-        """Make messages, ten at most, invisible for so many seconds each. Raises NotSentError.
+        """Make messages, ten at most, invisible for so many seconds each. Raises ProcessingError.
 
         Those for which SQS fails become visible after the queue's visibility timeout. All messages of a group belong
         in one call: the group is locked until the last of them is visible.
@@ -207,7 +207,7 @@ class Queue:
         accepted: set[str] = set()
         reason = "no answer"
         if deadline - time.monotonic() < MIN_CALL:
-            outcome = Outcome("out_of_time", "No time was left to enqueue it; it will be tried again")
+            outcome = Outcome("deadline_exceeded", "No time was left to enqueue it; it will be tried again")
             yield from ((int(entry["Id"]), outcome) for entry in entries)
             return
         try:
@@ -245,14 +245,14 @@ def _next_chunk(
 
 def _held_back(outcome: Outcome) -> Outcome:
     return Outcome(
-        "held_back",
+        "earlier_event_deferred",
         f"An earlier event with this dedup key was deferred ({outcome.code}); it will be tried again after it",
     )
 
 
-def _failed(what: str, problem: Exception | str) -> NotSentError:
+def _failed(what: str, problem: Exception | str) -> ProcessingError:
     reason = problem if isinstance(problem, str) else aws.error_code(problem)
-    return NotSentError("queue_unavailable", f"SQS did not {what} ({reason}); it will be tried again")
+    return ProcessingError("queue_unavailable", f"SQS did not {what} ({reason}); it will be tried again")
 
 
 def _hash(content: bytes) -> str:

@@ -17,11 +17,11 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from event import Event
-from outcome import Outcome, Result
+from outcome import Outcome, Status
 
 NAMESPACE: Final = "RudderStackPagerDuty"
 # How an event, or a request, ended; a preview is not counted.
-_METRIC_OF_RESULT: Final[dict[Result, str]] = {
+_METRIC_OF_STATUS: Final[dict[Status, str]] = {
     "delivered": "Delivered",
     "queued": "Queued",
     "merged": "Merged",
@@ -30,7 +30,7 @@ _METRIC_OF_RESULT: Final[dict[Result, str]] = {
     "deferred": "Deferred",
 }
 # From the least to the worst: what the line that stands for many says.
-_SEVERITY: Final[tuple[Result, ...]] = ("preview", "ignored", "deferred", "rejected")
+_SEVERITY: Final[tuple[Status, ...]] = ("preview", "ignored", "deferred", "rejected")
 _ACCEPTED: Final = frozenset({"delivered", "queued"})
 # Why an event was queued; every other reason is an answer of PagerDuty's, or none.
 _METRIC_OF_REASON: Final = {
@@ -58,7 +58,7 @@ logger: Final = Logger(location=None, use_rfc3339=True, stream=sys.stdout)
 _line: Final = EphemeralMetrics(namespace=NAMESPACE, service=logger.service)
 
 
-def begin(request_id: str) -> None:
+def set_request_id(request_id: str) -> None:
     """Name the invocation to which all lines belong from now on."""
     logger.append_keys(request_id=request_id)
 
@@ -70,32 +70,37 @@ def log_event(  # noqa: PLR0913 -- what one line is made of
     *,
     is_known: bool,
     is_preview: bool = False,
-    receives: int | None = None,
+    receive_count: int | None = None,
     queue_time: float | None = None,
 ) -> None:
     """Write the line of one event: who it is, what became of it, and the metrics of both, unless it is a preview.
 
     `event` is None when it was refused before it was one, `service` when it could not be told. `is_known` tells whether
-    the PagerDuty service has a routing key: a name that somebody made up would cost as much as a real one. `receives`
-    and `queue_time` (seconds) are the queue's, None at the API.
+    the PagerDuty service has a routing key: a name that somebody made up would cost as much as a real one.
+    `receive_count` and `queue_time` (seconds) are the queue's, None at the API.
     """
-    label = event.label if event else "unknown"
+    type_name = event.type_name if event else "unknown"
     fields = {
         "pagerduty_service": service,
-        "kind": label,
-        "outcome": outcome.result,
+        "event_type": type_name,
+        "status": outcome.status,
         "code": outcome.code,
         "detail": outcome.detail,
         "reason": outcome.reason,
         "without_lease": outcome.without_lease or None,
         "message_id": outcome.message_id and outcome.message_id[:_LOGGED_CHARACTERS],
         "dedup_key": outcome.dedup_key and outcome.dedup_key[:_LOGGED_CHARACTERS],
-        "receives": receives,
+        "receive_count": receive_count,
         "repaired": [warning.partition(":")[0] for warning in outcome.warnings] or None,
         "pagerduty_status": outcome.call and outcome.call.status,
     }
-    metrics = {} if is_preview else _metrics(outcome, event, receives, queue_time)
-    _write("event", fields, metrics, {"pagerduty_service": service, "kind": label} if service and is_known else {})
+    metrics = {} if is_preview else _metrics(outcome, event, receive_count, queue_time)
+    _write(
+        "event",
+        fields,
+        metrics,
+        {"pagerduty_service": service, "event_type": type_name} if service and is_known else {},
+    )
 
 
 def log_events(
@@ -111,22 +116,22 @@ def log_events(
     `service` is the request's PagerDuty service; `knows` tells whether one has a routing key.
     """
     lines = 0
-    left_out: Counter[Result] = Counter()
+    left_out: Counter[Status] = Counter()
     for outcome, item in zip(outcomes, mapped, strict=True):
-        if outcome.result not in _ACCEPTED:
+        if outcome.status not in _ACCEPTED:
             lines += 1
             if lines > MAX_LINES:
-                left_out[outcome.result] += 1
+                left_out[outcome.status] += 1
                 continue
         event = item if isinstance(item, Event) else None
         its_service = event.service if event else service
         log_event(outcome, its_service, event, is_known=knows(its_service), is_preview=is_preview)
     if left_out:
         number = left_out.total()
-        fields = {"pagerduty_service": service, "outcome": max(left_out, key=_SEVERITY.index), "left_out": number}
+        fields = {"pagerduty_service": service, "status": max(left_out, key=_SEVERITY.index), "left_out": number}
         metrics: dict[str, float] = {}
         if not is_preview:
-            metrics = {"Received": number, **{_METRIC_OF_RESULT[result]: count for result, count in left_out.items()}}
+            metrics = {"Received": number, **{_METRIC_OF_STATUS[status]: count for status, count in left_out.items()}}
         _write("more events", fields, metrics, {})
 
 
@@ -137,21 +142,21 @@ def log_request(outcome: Outcome, *, is_preview: bool) -> None:
     """
     metrics: dict[str, float] = {}
     if not is_preview:
-        metrics = {"Unauthorized" if outcome.code == "unauthorized" else _METRIC_OF_RESULT[outcome.result]: 1}
-    fields = {"outcome": outcome.result, "code": outcome.code, "detail": outcome.detail}
+        metrics = {"Unauthorized" if outcome.code == "unauthorized" else _METRIC_OF_STATUS[outcome.status]: 1}
+    fields = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
     _write("request", fields, metrics, {})
 
 
 def log_flow_control_error(code: str) -> None:
     """Log and count that DynamoDB did not answer a call of flow control."""
-    fields = {"outcome": "deferred", "code": "flow_control_unavailable", "detail": f"DynamoDB: {code}"}
+    fields = {"status": "deferred", "code": "flow_control_unavailable", "detail": f"DynamoDB: {code}"}
     _write("flow control", fields, {"FlowControlErrors": 1}, {})
 
 
 def log_without_lease(event: Event) -> None:
     """Log that an event is about to be enqueued without a lease: the process may die before it writes its line."""
     fields = {
-        "outcome": "deferred",
+        "status": "deferred",
         "code": "flow_control_unavailable",
         "pagerduty_service": event.service,
         "without_lease": True,
@@ -161,7 +166,7 @@ def log_without_lease(event: Event) -> None:
     _write("without lease", fields, {}, {})
 
 
-def unexpected(error: Exception) -> Outcome:
+def log_exception(error: Exception) -> Outcome:
     """Log where an exception came from, without its text, which may hold the event; tell the sender to come again."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     logger.error("Unexpected exception", extra={"exception_type": type(error).__name__, "places": places})
@@ -175,7 +180,7 @@ def _write(message: str, fields: Mapping[str, Any], metrics: Mapping[str, float]
     """
     try:
         present = {name: value for name, value in fields.items() if value is not None}
-        is_warning = fields["outcome"] in {"rejected", "deferred"}
+        is_warning = fields["status"] in {"rejected", "deferred"}
         if not metrics:
             (logger.warning if is_warning else logger.info)(message, extra=present)
             return
@@ -194,20 +199,22 @@ def _write(message: str, fields: Mapping[str, Any], metrics: Mapping[str, float]
         _line.flush_metrics()
     except Exception as error:  # noqa: BLE001 -- PagerDuty has the event or has not, whatever the log does
         _line.clear_metrics()
-        unexpected(error)
+        log_exception(error)
 
 
-def _metrics(outcome: Outcome, event: Event | None, receives: int | None, queue_time: float | None) -> dict[str, float]:
-    metrics: dict[str, float] = {_METRIC_OF_RESULT[outcome.result]: 1}
-    if receives is None:
+def _metrics(
+    outcome: Outcome, event: Event | None, receive_count: int | None, queue_time: float | None
+) -> dict[str, float]:
+    metrics: dict[str, float] = {_METRIC_OF_STATUS[outcome.status]: 1}
+    if receive_count is None:
         metrics["Received"] = 1
         if outcome.is_urgent:
             metrics["Urgent"] = 1
-    if outcome.result == "queued" and outcome.reason:
+    if outcome.status == "queued" and outcome.reason:
         metrics[_METRIC_OF_REASON.get(outcome.reason, "QueuedPagerDuty")] = 1
     if queue_time is not None:
         metrics["QueueTime"] = queue_time
-    if outcome.result == "delivered" and event and event.occurred_at:
+    if outcome.status == "delivered" and event and event.occurred_at:
         # A sender's clock that is ahead of ours makes no event younger than new.
         metrics["EventAge"] = round(max(0.0, time.time() - event.occurred_at.timestamp()), 3)
     if outcome.warnings:
@@ -222,5 +229,5 @@ def _metrics(outcome: Outcome, event: Event | None, receives: int | None, queue_
 
 def _answer_metric(status: int | None) -> str:
     if status is None:
-        return "PagerDutyNoAnswer"
+        return "PagerDutyNoResponse"
     return "PagerDuty429" if status == _TOO_MANY_REQUESTS else f"PagerDuty{status // 100}xx"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from event import SERVICE, decode, encode
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 
 # Limits of this product. Of JSON however it arrives, since a small body may unfold into a large one: RudderStack sends
 # 4 MB at most.
@@ -123,9 +123,9 @@ def _presented_secrets(headers: Names) -> list[bytes]:
 def wants_preview(request: Request) -> bool:
     """Read the query; what it says and nobody understands is refused, since it may be meant to page nobody."""
     if request.query.keys() - {"preview"}:
-        raise NotSentError("query_unknown", "query: preview is the only parameter; remove the others from the URL")
+        raise ProcessingError("query_unknown", "query: preview is the only parameter; remove the others from the URL")
     if request.preview not in {"true", "false"}:
-        raise NotSentError("preview_unclear", "query: preview must be true or false, once")
+        raise ProcessingError("preview_invalid", "query: preview must be true or false, once")
     return request.is_preview
 
 
@@ -136,7 +136,7 @@ def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) 
     """Undo base64 and gzip, parse the JSON, and find the events in it: one, an array, or `{"batch": [...]}`.
 
     Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
-    path is the events' type, as at a RudderStack data plane. Raises NotSentError.
+    path is the events' type, as at a RudderStack data plane. Raises ProcessingError.
     """
     events, is_batch = _find_events(_parse(_body_text(gateway_event)))
     if is_track_route:
@@ -149,15 +149,15 @@ def _body_text(gateway_event: dict[str, Any]) -> str:
     if raw.startswith(_GZIP):
         raw = _gunzip(raw)
     if len(raw) > MAX_JSON_BYTES:
-        raise NotSentError(
+        raise ProcessingError(
             "body_too_large", f"body: more than the {MAX_JSON_BYTES:,} bytes of JSON that are taken; send fewer events"
         )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise NotSentError("body_not_utf8", f"body: expected UTF-8, byte {error.start:,} is not") from None
+        raise ProcessingError("body_not_utf8", f"body: expected UTF-8, byte {error.start:,} is not") from None
     if not text or text.isspace():
-        raise NotSentError("body_empty", "body: empty, expected a RudderStack event as JSON")
+        raise ProcessingError("body_empty", "body: empty, expected a RudderStack event as JSON")
     return text
 
 
@@ -168,7 +168,7 @@ def _body(gateway_event: dict[str, Any]) -> bytes:
         try:
             return base64.b64decode(body, validate=True)
         except ValueError:
-            raise NotSentError("body_not_base64", "body: announced as base64, and it is not") from None
+            raise ProcessingError("body_not_base64", "body: announced as base64, and it is not") from None
     if body.startswith(_GZIP_AS_BROKEN_UTF8):
         raise _damaged_gzip()
     return bytes(body.encode("latin-1" if body.startswith(_GZIP_AS_LATIN1) else "utf-8", "replace"))
@@ -191,11 +191,11 @@ def _gunzip(raw: bytes) -> bytes:
         raw = member.unused_data.lstrip(b"\0")
         if not raw:
             return unpacked
-    raise NotSentError("body_too_large", f"body: gzip of more than {_MAX_GZIP_MEMBERS} members; send one")
+    raise ProcessingError("body_too_large", f"body: gzip of more than {_MAX_GZIP_MEMBERS} members; send one")
 
 
-def _damaged_gzip() -> NotSentError:
-    return NotSentError(
+def _damaged_gzip() -> ProcessingError:
+    return ProcessingError(
         "gzip_damaged",
         "body: gzip that was damaged on the way; switch gzip off in the SDK (in Python: gzip=False)",
     )
@@ -205,11 +205,11 @@ def _parse(text: str) -> object:
     try:
         return decode(text)
     except json.JSONDecodeError as error:
-        raise NotSentError(
+        raise ProcessingError(
             "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except RecursionError:
-        raise NotSentError("body_too_deep", "body: nested too deeply to be read") from None
+        raise ProcessingError("body_too_deep", "body: nested too deeply to be read") from None
 
 
 def _find_events(value: object) -> tuple[list[Any], bool]:
@@ -217,12 +217,12 @@ def _find_events(value: object) -> tuple[list[Any], bool]:
         return [value], False
     events = value.get("batch") if isinstance(value, dict) else value
     if isinstance(events, list) and len(events) > MAX_EVENTS:
-        raise NotSentError(
+        raise ProcessingError(
             "too_many_events", f"body: {len(events):,} events, at most {MAX_EVENTS:,} are taken at once; send fewer"
         )
     if isinstance(events, list) and events:
         return events, True
-    raise NotSentError(
+    raise ProcessingError(
         "body_without_events",
         'body: expected an event, an array of events or {"batch": [...]}, and at least one event',
     )
@@ -237,7 +237,7 @@ def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
     Repeated, what was queued would take effect again after SQS's five minutes. So an event on which our code failed is
     refused if another one was queued.
     """
-    if not any(outcome.result == "queued" for outcome in outcomes):
+    if not any(outcome.status == "queued" for outcome in outcomes):
         return list(outcomes)
     return [
         Outcome("event_failed", "The function failed on this event, which is not sent; its log has the place")
@@ -252,25 +252,25 @@ def answer(outcomes: Sequence[Outcome], *, is_batch: bool) -> dict[str, Any]:
     if not is_batch:
         return _response(outcomes[0].http_status, _row(outcomes[0]))
     decisive = min(outcomes, key=_rank)
-    counts = Counter(outcome.result for outcome in outcomes)
-    summary = ", ".join(f"{count} {result}" for result, count in counts.items())
+    counts = Counter(outcome.status for outcome in outcomes)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     message = f"{len(outcomes)} events: {summary}"
     if decisive.http_status != 200:  # noqa: PLR2004 -- the one status that needs no explanation
         message += f". {decisive.message}"
-    content = {"status": decisive.result, "code": decisive.code, "message": message}
+    content = {"status": decisive.status, "code": decisive.code, "message": message}
     return _response(decisive.http_status, content | {"results": [_row(outcome) for outcome in outcomes]})
 
 
 def refusal(outcome: Outcome) -> dict[str, Any]:
     """Build the response to a request of which no event was looked at."""
-    content = {"status": outcome.result, "code": outcome.code, "message": outcome.message}
+    content = {"status": outcome.status, "code": outcome.code, "message": outcome.message}
     return _response(outcome.http_status, content)
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
     """Build an event's part of the answer."""
     row: dict[str, Any] = {
-        "status": outcome.result,
+        "status": outcome.status,
         "code": outcome.code,
         "message": outcome.message,
         "dedup_key": outcome.dedup_key,
@@ -285,7 +285,7 @@ def _rank(outcome: Outcome) -> int:
     """Order outcomes by whose status all share: anything to try again first, then anything done, then a refusal."""
     if outcome.http_status in _AGAIN:
         return _AGAIN.index(outcome.http_status)
-    return len(_AGAIN) + _DONE.index(outcome.result)
+    return len(_AGAIN) + _DONE.index(outcome.status)
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:

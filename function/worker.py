@@ -24,7 +24,7 @@ import telemetry
 from delivery import deliver
 from dependencies import Dependencies
 from event import Event
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 from pacing import Waiting
 from settings import SettingsError
 
@@ -45,7 +45,7 @@ def handle(
     event: dict[str, Any], context: "LambdaContext", deps: Dependencies | SettingsError
 ) -> "PartialItemFailureResponse":
     """Deliver a batch of messages; return those that have to stay in the queue. Raises SettingsError."""
-    telemetry.begin(context.aws_request_id)
+    telemetry.set_request_id(context.aws_request_id)
     if isinstance(deps, SettingsError):
         raise deps
     batch = _Batch([SQSRecord(record) for record in event["Records"]], deps, context)
@@ -73,19 +73,19 @@ class _Batch:
         self._silent: dict[str, Outcome] = {}
 
     def handle(self, record: SQSRecord) -> None:
-        """Handle one message. Raises NotSentError if it has to stay in the queue."""
+        """Handle one message. Raises ProcessingError if it has to stay in the queue."""
         outcome = self._outcome_of(record)
         try:
             self._remove(record, outcome)
-        except NotSentError as error:
+        except ProcessingError as error:
             outcome = error.outcome
         event = self._events[record.message_id]
         if isinstance(event, Event):
-            outcome = outcome.about(event)
+            outcome = outcome.for_event(event)
         self._log(record, outcome)
-        if outcome.result == "deferred":
+        if outcome.status == "deferred":
             self._delayed[_group(record)] = record, outcome
-            raise NotSentError(outcome.code, outcome.message)
+            raise ProcessingError(outcome.code, outcome.message)
 
     def delay(self, stayed: set[str]) -> None:
         """Make the messages that stay invisible, each as long as the one of its group that was handled last.
@@ -109,7 +109,7 @@ class _Batch:
             return
         try:
             self._deps.queue.delay(delays, self._end())
-        except NotSentError as error:
+        except ProcessingError as error:
             telemetry.logger.warning(
                 "Delayed events stay invisible for the queue's visibility timeout", extra={"reason": str(error)}
             )
@@ -122,23 +122,23 @@ class _Batch:
         if record.message_id in self._superseded:
             return Outcome("merged", "Superseded by a later trigger of the same incident")
         if self._remaining() < MIN_TIME_PER_EVENT:
-            return Outcome("out_of_time", "No time was left to call PagerDuty; it stays in the queue")
+            return Outcome("deadline_exceeded", "No time was left to call PagerDuty; it stays in the queue")
         if event.service in self._silent:
             return replace(self._silent[event.service], call=None)
         try:
             deadline = time.monotonic() + DEADLINE
             outcome = deliver(event, self._deps, deadline, limit=CALL_LIMIT, waited=_waiting(record).waited)
         except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
-            return telemetry.unexpected(error)
+            return telemetry.log_exception(error)
         if outcome.code == "pagerduty_timeout":
             self._silent[event.service] = outcome
         return outcome
 
     def _remove(self, record: SQSRecord, outcome: Outcome) -> None:
-        """Remove a message that is done with from the queue, if that cannot wait. Raises NotSentError if SQS fails."""
-        if outcome.result == "deferred":
+        """Remove a finished message from the queue, if that cannot wait. Raises ProcessingError if SQS fails."""
+        if outcome.status == "deferred":
             return
-        if outcome.result == "rejected":
+        if outcome.status == "rejected":
             # PagerDuty shows nothing of it, so it supersedes nothing.
             self._superseded -= {each.message_id for each in self._records if _group(each) == _group(record)}
             self._deps.dead_letters.dead_letter(record, outcome, self._end())
@@ -178,7 +178,7 @@ class _Batch:
             known.service if known else None,
             known,
             is_known=known is not None and self._deps.credentials.has_routing_key(known.service),
-            receives=waiting.receive_count,
+            receive_count=waiting.receive_count,
             queue_time=waiting.waited,
         )
 
@@ -193,10 +193,10 @@ class _Batch:
 def _read(record: SQSRecord) -> Event | Outcome:
     try:
         return sqs.read(record.body)
-    except NotSentError as error:
+    except ProcessingError as error:
         return error.outcome
     except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
-        return telemetry.unexpected(error)
+        return telemetry.log_exception(error)
 
 
 def _group(record: SQSRecord) -> str:

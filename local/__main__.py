@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the stack's name; default: {_STACK}; `{LOCAL}`: the one that `make serve` keeps up",
     )
     doctor_parser.add_argument(
-        "--page",
+        "--test-page",
         choices=["yes"],
         help="`yes`: also send one alert of severity info through the stack to service `default`, and resolve it",
     )
@@ -169,7 +169,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from local import doctor  # noqa: PLC0415 -- as above
 
-    return doctor.main(arguments.stack, page=arguments.page == "yes")
+    return doctor.main(arguments.stack, test_page=arguments.test_page == "yes")
 
 
 def _services_of_environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from urllib3.exceptions import HTTPError
 
 from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, RATE_LIMIT, SERVICE
-from local.rules import ROUTING_KEY
+from local.pagerduty_rules import ROUTING_KEY
 from local.terminal import Colour, painted
 
 # Of an event orchestration: https://developer.pagerduty.com/docs/events-api-v2-overview.
@@ -101,19 +101,19 @@ class Stack:
         return boto3.client(service, config=_CLIENT_CONFIG, **self.aws)
 
 
-def main(name: str, *, page: bool = False) -> int:
+def main(name: str, *, test_page: bool = False) -> int:
     """Look at the stack of that name and print what is found; return 0 when nothing has to be mended, otherwise 1.
 
-    With `page` one alert is sent through the stack, and resolved.
+    With `test_page` one alert is sent through the stack, and resolved.
     """
     stack, findings = find(name)
     found = []
-    for finding in itertools.chain(findings, examine(stack, page=page) if stack else ()):
+    for finding in itertools.chain(findings, examine(stack, test_page=test_page) if stack else ()):
         found.append(finding)
         head, *below = lines(finding)
         level = painted(head[:_LEVEL], _COLOURS[finding.level])
         print("\n".join([level + head[_LEVEL:], *below]), flush=True)
-    print(f"\n{verdict(found, paged=page)}")
+    print(f"\n{verdict(found, paged=test_page)}")
     return 1 if any(finding.level == "FIX" for finding in found) else 0
 
 
@@ -199,7 +199,7 @@ def judge(what: str, stack: Stack, status: str) -> tuple[Stack | None, list[Find
 # -- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def examine(stack: Stack, *, page: bool = False) -> Iterator[Finding]:
+def examine(stack: Stack, *, test_page: bool = False) -> Iterator[Finding]:
     """Look at everything, one after the other; what fails does not keep the rest from being looked at."""
     tokens, findings = _tokens(stack)
     yield from findings
@@ -210,7 +210,7 @@ def examine(stack: Stack, *, page: bool = False) -> Iterator[Finding]:
     yield _flow_table(stack)
     yield from _concurrency(stack)
     yield from _urgency(stack)
-    if page and tokens:
+    if test_page and tokens:
         yield from _test_alert(stack, tokens)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.server import Startable
+from local.server import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ _IDLE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 3.0
 
 
-class EventSource(Startable):
+class EventSource(Service):
     """Feeds a FIFO queue to `invoke`, which takes an event (JSON) and returns the worker's answer (JSON).
 
     Up to `max_concurrency` batches of up to `batch_size` messages run at once. A message that fails, or that could not

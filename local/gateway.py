@@ -60,7 +60,7 @@ def _function(found: Any) -> Function:
 class Gateway:
     """The HTTP API of the template on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id.
 
-    `front` is put in front of it, to answer other paths on the same port.
+    `middleware` is put in front of it, to answer other paths on the same port.
     """
 
     def __init__(  # noqa: PLR0913 -- whom it tells what happens
@@ -71,14 +71,14 @@ class Gateway:
         *,
         on_request: Callable[[Request], None] | None = None,
         on_answer: Callable[[Request, Response], None] | None = None,
-        front: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
+        middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         """Take the port at once, so that a busy one is known before anything else starts. Raises OSError."""
         service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
         service.create()
         service.notify(on_request, on_answer)
         self._api = service.wsgi
-        self._server = Server(front(self._api) if front else self._api, port)
+        self._server = Server(middleware(self._api) if middleware else self._api, port)
         self.url = self._server.url
 
     def start(self) -> None:

@@ -157,7 +157,7 @@ def _results(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _wait_for(log: Sequence[str], lines: int) -> None:
     """Wait until the log has the line of each event: it comes on a way of its own, a little later than the answer."""
-    _wait_until(lambda: sum('"outcome":' in line for line in log) >= lines)
+    _wait_until(lambda: sum('"status":' in line for line in log) >= lines)
 
 
 def _wait_until(happened: Callable[[], bool]) -> None:
@@ -242,7 +242,7 @@ def metrics_table(log: Iterable[str]) -> list[str]:
     for metric in metrics.read_all(lines):
         place = " ".join(value for _, value in metric.dimensions[1:])
         found.setdefault(metric.name, {}).setdefault(place, []).append(metric)
-    cells = [("metric", "all", "by PagerDuty service and kind")]
+    cells = [("metric", "all", "by PagerDuty service and event type")]
     for name, places in sorted(found.items()):
         below = ", ".join(f"{place} {_summed(each)}" for place, each in sorted(places.items()) if place)
         cells.append((name, _summed(places[""]), below))

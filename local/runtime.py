@@ -37,7 +37,7 @@ _PREVIOUS_LOG_LINES: Final = 2000
 _START_LIMIT: Final = 15.0
 _GRACE: Final = 15.0
 # Linux ends the emulator when the thread that started it ends, also when our process is killed outright.
-_DIE_WITH_US: Final = """
+_KILL_WITH_PARENT: Final = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 os.execv(sys.argv[1], sys.argv[1:])
@@ -270,7 +270,7 @@ def _command(host: str, port: int, runtime_port: int) -> list[str]:
     return [
         sys.executable,
         "-ISc",
-        _DIE_WITH_US,
+        _KILL_WITH_PARENT,
         str(program),
         "--runtime-interface-emulator-address",
         f"{host}:{port}",

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import trustme
 
 from local.guard import REFUSAL, is_for_us
-from local.rules import ROUTING_KEY, SEVERITIES, violations
-from local.server import Startable
+from local.pagerduty_rules import ROUTING_KEY, SEVERITIES, violations
+from local.server import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,15 +105,15 @@ class Fault:
         text = body if isinstance(body, str) else json.dumps(body)
         return cls(takes_effect, _response(status, text.encode()), status)
 
-    def begin(self, line: Line) -> None:
+    def begin(self, connection: Connection) -> None:
         """Do what happens before the rules are applied."""
 
-    def finish(self, line: Line, reply: bytes) -> None:
+    def finish(self, connection: Connection, reply: bytes) -> None:
         """Send the reply; without one, wait until the client hangs up."""
         if reply:
-            line.send(reply)
+            connection.send(reply)
         else:
-            line.wait_for_hang_up()
+            connection.wait_for_hang_up()
 
 
 class _Answer(NamedTuple):
@@ -155,7 +155,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-class Sandbox(Startable):
+class Sandbox(Service):
     """A PagerDuty on 127.0.0.1; a context manager, or start() and stop(), again on the same port if wanted.
 
     Its port takes TLS and plain HTTP alike. Its certificate is of a CA of its own, which clients find in `ca_file()`.
@@ -175,7 +175,7 @@ class Sandbox(Startable):
         self.window = window
         self.on_received = on_received
         # Asked for every call before the rules, one call at a time and in order of arrival; it must not block.
-        self.misbehave: Callable[[Received], Fault | None] | None = None
+        self.on_call: Callable[[Received], Fault | None] | None = None
         # Routing keys that exist; None: every well-formed one does.
         self.known_keys: set[str] | None = None
         self.clock: Callable[[], float] = time.monotonic
@@ -235,8 +235,8 @@ class Sandbox(Startable):
         with self._lock:
             self._arrived += 1
             call = Received(kind, path, event, status=0, errors=(), accepted=False, number=self._arrived)
-            misbehave = self.misbehave
-            return call, (misbehave and misbehave(call)) or Fault()
+            on_call = self.on_call
+            return call, (on_call and on_call(call)) or Fault()
 
     def decide(self, call: Received, method: str, errors: tuple[str, ...], fault: Fault) -> tuple[Received, bytes]:
         """Apply the rules as far as the fault lets them, record the call, return it and its answer; for the handler."""
@@ -249,7 +249,7 @@ class Sandbox(Startable):
             self.on_received(call)
         return call, answer.encode(method) if fault.reply is None else fault.reply
 
-    def lose(self, call: Received) -> None:
+    def mark_unanswered(self, call: Received) -> None:
         """Correct the record of a call whose answer did not get through; for the handler."""
         with self._lock:
             self.received[:] = [replace(call, status=0) if one is call else one for one in self.received]
@@ -341,7 +341,7 @@ class _Server(ThreadingHTTPServer):
         self.stopping = threading.Event()
         self.connections: dict[threading.Thread, socket.socket] = {}
         self.accepting = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
-        super().__init__(("127.0.0.1", port), Line)
+        super().__init__(("127.0.0.1", port), Connection)
 
     def server_bind(self) -> None:
         """Leave out the parent's look-up of the host's name, which may take seconds."""
@@ -394,7 +394,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Line(BaseHTTPRequestHandler):
+class Connection(BaseHTTPRequestHandler):
     """Reads calls from one connection and answers them; what the answers are is the sandbox's."""
 
     protocol_version = "HTTP/1.1"
@@ -422,7 +422,7 @@ class Line(BaseHTTPRequestHandler):
         except OSError:
             # Whoever has read the line with the status has been answered, whatever becomes of the rest.
             if not self._status_is_out:
-                sandbox.lose(call)
+                sandbox.mark_unanswered(call)
             raise
 
     do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 -- the parent's names for them

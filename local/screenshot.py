@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from local.browser import chromium
 from local.options import ROOT, Options
-from local.page import Page
 from local.sandbox import RATE_WINDOW
 from local.stack import LocalStack
+from local.ui import Page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

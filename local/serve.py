@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from local.docker import for_containers, reachable_from_containers
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
-from local.page import Page
 from local.runtime import emulator
 from local.sandbox import Received
 from local.stack import LocalStack
 from local.terminal import painted
+from local.ui import Page
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -159,8 +159,8 @@ def _show_log(line: str) -> None:
         content = json.loads(line)
     except ValueError:
         content = {}
-    if isinstance(content, dict) and "receives" in content:
-        names = ("outcome", "code", "kind", "pagerduty_service", "dedup_key", "message_id")
+    if isinstance(content, dict) and "receive_count" in content:
+        names = ("status", "code", "event_type", "pagerduty_service", "dedup_key", "message_id")
         words = dict.fromkeys(str(content[name]) for name in names if name in content)
         _say(f"  worker     {' '.join(words)}")
     elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:

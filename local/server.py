@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS: Final = 0.05
 
 
-class Startable:
+class Service:
     """What starts and stops; as a context manager, it runs for as long as that lasts."""
 
     def start(self) -> None:

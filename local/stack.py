@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from local import gateway
-from local.aws import Aws
+from local.aws_server import Aws
 from local.event_source import EventSource
 from local.options import MAX_CALLS_PER_MINUTE, PREFIX, Options
 from local.resources import TEMPLATE, create_flow_table, create_queues, properties
@@ -34,7 +34,7 @@ class LocalStack:
     """Everything together, as a context manager: on leaving, no process and no port is left behind.
 
     `on_request` is told every request to the API, `on_answer` every answer, `on_received` every call to the sandbox,
-    `on_log` every line of log. `front` is put in front of the API, to answer other paths on its port.
+    `on_log` every line of log. `middleware` is put in front of the API, to answer other paths on its port.
     """
 
     def __init__(  # noqa: PLR0913 -- whom a stack tells what happens
@@ -45,7 +45,7 @@ class LocalStack:
         on_answer: "Callable[[Request, Response], None] | None" = None,
         on_received: Callable[[Received], None] | None = None,
         on_log: Callable[[str], None] | None = None,
-        front: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
+        middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         self.options = options or Options()
         self.url = ""
@@ -63,7 +63,7 @@ class LocalStack:
         self._on_answer = on_answer
         self._on_received = on_received
         self._on_log = on_log
-        self._front = front
+        self._middleware = middleware
         self._api: gateway.Gateway
         self._variants: OrderedDict[frozenset[tuple[str, str]], Runtime] = OrderedDict()
         self._variants_lock = threading.Lock()
@@ -154,7 +154,7 @@ class LocalStack:
             options.port,
             on_request=self._on_request,
             on_answer=self._on_answer,
-            front=self._front,
+            middleware=self._middleware,
         )
         starting.callback(api.close)
         self._api, self.url = api, api.url

@@ -38,7 +38,7 @@ from credentials import Credentials
 from deadline import run_with_deadline
 from dependencies import Dependencies
 from flow import Flow, Table
-from local.aws import Aws
+from local.aws_server import Aws
 from local.resources import create_flow_table, create_queues
 from pagerduty import Client
 from settings import Rules, Settings
@@ -97,7 +97,7 @@ def running_sandbox() -> Iterator[Sandbox]:
 def sandbox(running_sandbox: Sandbox) -> Sandbox:
     """Lend the one sandbox that is running, with nothing left of an earlier test."""
     running_sandbox.clear()
-    running_sandbox.misbehave = None
+    running_sandbox.on_call = None
     running_sandbox.known_keys = None
     return running_sandbox
 

@@ -18,7 +18,7 @@ from typing import Any
 import app
 import worker
 from dependencies import Dependencies
-from local.aws import Aws
+from local.aws_server import Aws
 from local.options import ROOT
 from local.sandbox import Sandbox
 

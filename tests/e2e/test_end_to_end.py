@@ -37,7 +37,7 @@ def pagerduty(stack: LocalStack) -> Iterator[Sandbox]:
     assert stack.sandbox is not None
     stack.sandbox.clear()
     yield stack.sandbox
-    stack.sandbox.misbehave = None
+    stack.sandbox.on_call = None
     fail(stack.aws, None)
     drain(stack)
 
@@ -106,7 +106,7 @@ def test_a_batch_of_which_pagerduty_limits_one_event_loses_no_page(stack: LocalS
         track(messageId="other", properties={"dedupKey": "other"}),
     ]
     other = [Fault.answer(429), None]
-    pagerduty.misbehave = lambda call: other.pop(0) if call.event["dedup_key"] == "other" else None
+    pagerduty.on_call = lambda call: other.pop(0) if call.event["dedup_key"] == "other" else None
     post(stack, track(messageId="earlier"))
     answers = [post(stack, batch)[1]["message"] for _ in range(2)]
     drain(stack)
@@ -333,7 +333,7 @@ def test_the_emulator_listens_where_no_page_can_guess_since_it_answers_everybody
     stack: LocalStack, pagerduty: Sandbox
 ) -> None:
     busy: list[local.runtime.Instance] = []
-    pagerduty.misbehave = lambda _: busy.extend(stack.runtime.busy_instances() + stack.worker.busy_instances())
+    pagerduty.on_call = lambda _: busy.extend(stack.runtime.busy_instances() + stack.worker.busy_instances())
     post(stack, track())
     post(stack, [track(messageId="of the emulators")])
     drain(stack)
@@ -389,9 +389,9 @@ def test_an_emulator_that_is_killed_in_the_middle_of_an_event_is_a_5xx_and_is_re
 
     # One that DynamoDB has just failed would enqueue the event.
     stack.runtime.end_idle()
-    pagerduty.misbehave = kill
+    pagerduty.on_call = kill
     killed, _ = post(stack, track())
-    pagerduty.misbehave = None
+    pagerduty.on_call = None
 
     assert killed >= 500
     assert post(stack, track())[0] == 200
@@ -402,7 +402,7 @@ def test_no_secret_is_in_the_functions_output(stack: LocalStack, pagerduty: Sand
     post(stack, b"{")
 
     output = "\n".join(stack.runtime.logs)
-    assert '"outcome":"delivered"' in output
+    assert '"status":"delivered"' in output
     assert LOCAL_TOKEN not in output
     assert LOCAL_ROUTING_KEY not in output
 

@@ -16,7 +16,7 @@ import urllib3
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 from samcli.cli.types import CfnParameterOverridesType
 
-import local.page
+import local.ui
 from local.browser import chromium
 from local.options import LOCAL_ROUTING_KEY, ROOT, Options
 from local.sandbox import Sandbox
@@ -37,7 +37,7 @@ expect.set_options(timeout=15_000)
 @pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
     """Run one stack for all tests but those that name their options; what was put off comes again sooner."""
-    with local.page.Page(getattr(request, "param", Options(speed=30, rate_limit=None))) as running:
+    with local.ui.Page(getattr(request, "param", Options(speed=30, rate_limit=None))) as running:
         yield running
 
 
@@ -278,7 +278,7 @@ def test_what_pagerduty_refuses_for_good_is_a_dead_letter_with_its_reason(seen: 
 def test_in_a_storm_what_is_critical_arrives_while_the_rest_is_put_off(
     seen: Seen, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local.page, "_PAGE_SECONDS", 0.1)
+    monkeypatch.setattr(local.ui, "_PAGE_SECONDS", 0.1)
     # So few that some are refused however slowly the machine sends them.
     sandbox.window = 0.5
     seen.page.locator("#limit").fill("8")

@@ -229,7 +229,7 @@ class Endpoint:
     def clear(self) -> None:
         self.requests.clear()
         self.pagerduty.clear()
-        self.pagerduty.misbehave = None
+        self.pagerduty.on_call = None
         fail(self.stack.aws, None)
 
     def drain(self) -> None:
@@ -406,7 +406,7 @@ def test_while_pagerduty_cannot_take_them_the_sdk_is_done_and_they_are_delivered
 ) -> None:
     # A 5xx is tried again at once, twice; a 429 is not.
     failing = {429: 1, 503: 3}[status]
-    endpoint.pagerduty.misbehave = lambda call: Fault.answer(status) if call.number <= failing else None
+    endpoint.pagerduty.on_call = lambda call: Fault.answer(status) if call.number <= failing else None
     failed = sdk.send(endpoint.stack.url, [IDENTIFY], [ALERT, CHANGE, alert(DEDUP_KEY, "resolve"), PAGE])
     endpoint.drain()
 

@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from chaos.faults import Failure, Fault, fail
-from local.aws import DYNAMODB
+from local.aws_server import DYNAMODB
 from local.metrics import Metric, read_all
 from local.options import LOCAL_TOKEN, Options
 from local.sandbox import Received
@@ -76,21 +76,21 @@ def log() -> list[str]:
     lines: list[str] = []
     limited_once = iter([Fault.answer(429)])
 
-    def misbehave(call: Received) -> Fault | None:
+    def on_call(call: Received) -> Fault | None:
         key = str(call.event.get("dedup_key"))
         return next(limited_once, None) if key == "repeated" else FAULTS.get(key)
 
     services = {name: f"{name:0<8}" * 4 for name in (*FAULTS, "busy", "alone")}
     with LocalStack(Options(speed=SPEED, services=services), on_log=lines.append) as stack:
         assert stack.sandbox is not None
-        stack.sandbox.misbehave = misbehave
+        stack.sandbox.on_call = on_call
 
         def post(content: object, token: str = LOCAL_TOKEN, path: str = "/events") -> None:
             headers = {"X-Api-Key": token}
             urllib3.request("POST", stack.url + path, json=content, headers=headers, retries=False, timeout=30)
 
         def written() -> set[tuple[str, str | None]]:
-            return {(each.name, dict(each.dimensions).get("kind")) for each in read_all(lines)}
+            return {(each.name, dict(each.dimensions).get("event_type")) for each in read_all(lines)}
 
         now = datetime.now(UTC).isoformat()
         post(track(timestamp=now, properties={"severity": "loud"}))
@@ -119,7 +119,7 @@ def log() -> list[str]:
 @pytest.fixture(scope="module")
 def resources() -> dict[str, Any]:
     """Return the resources of a stack in which everything that can be switched on is."""
-    found = deployed(transform(), AlarmTopicArn=TOPIC, NoDeliveryHours="24")
+    found = deployed(transform(), AlarmTopicArn=TOPIC, NoDeliveryAlarmHours="24")
     return dict(found["Resources"])
 
 
@@ -219,7 +219,7 @@ def test_metrics_have_the_dimensions_that_the_dashboard_and_the_alarms_need_and_
 ) -> None:
     assert {metric.dimension_names for metric in emitted} == {
         ("service",),
-        ("service", "pagerduty_service", "kind"),
+        ("service", "pagerduty_service", "event_type"),
     }
 
 
@@ -251,11 +251,11 @@ def test_no_widget_combines_what_cloudwatch_may_refuse(body: dict[str, Any]) -> 
 
 def test_the_query_for_codes_asks_for_fields_that_the_log_has(body: dict[str, Any], log: list[str]) -> None:
     (query,) = (widget["properties"]["query"] for widget in body["widgets"] if widget["type"] == "log")
-    fields = set(re.findall(r"\bby ([\w, ]+)", query)[0].replace(" ", "").split(",")) | {"outcome"}
-    refused = [line for line in map(parse, log) if line.get("outcome") in {"rejected", "deferred"}]
+    fields = set(re.findall(r"\bby ([\w, ]+)", query)[0].replace(" ", "").split(",")) | {"status"}
+    refused = [line for line in map(parse, log) if line.get("status") in {"rejected", "deferred"}]
 
     assert [line for line in refused if line["message"] == "event" and not fields <= line.keys()] == []
-    assert {line["outcome"] for line in refused} == {"rejected", "deferred"}
+    assert {line["status"] for line in refused} == {"rejected", "deferred"}
 
 
 def parse(line: str) -> dict[str, Any]:
@@ -304,8 +304,8 @@ def test_the_alarms_go_off_at_these_limits(resources: dict[str, Any]) -> None:
 
 
 def periods_of(alarm: dict[str, Any]) -> int:
-    """Return how many periods an alarm looks at; NoDeliveryHours is 24 in these stacks."""
-    return 24 if alarm["EvaluationPeriods"] == {"Ref": "NoDeliveryHours"} else int(alarm["EvaluationPeriods"])
+    """Return how many periods an alarm looks at; NoDeliveryAlarmHours is 24 in these stacks."""
+    return 24 if alarm["EvaluationPeriods"] == {"Ref": "NoDeliveryAlarmHours"} else int(alarm["EvaluationPeriods"])
 
 
 def in_words(alarm: dict[str, Any]) -> str:
@@ -365,8 +365,8 @@ def test_without_a_topic_the_alarms_tell_nobody() -> None:
 
 
 def test_no_alarm_looks_back_further_than_cloudwatch_does() -> None:
-    # Seven days, when the periods are hours; NoDeliveryHours is their number.
-    assert transform()["Parameters"]["NoDeliveryHours"]["MaxValue"] * 3600 == 7 * 24 * 3600
+    # Seven days, when the periods are hours; NoDeliveryAlarmHours is their number.
+    assert transform()["Parameters"]["NoDeliveryAlarmHours"]["MaxValue"] * 3600 == 7 * 24 * 3600
 
 
 def test_cloudwatch_takes_every_alarm(resources: dict[str, Any], aws_url: str) -> None:

@@ -24,7 +24,7 @@ from samcli.commands.deploy.command import cli as deploy
 from samcli.commands.deploy.deploy_context import DeployContext
 from samtranslator.yaml_helper import yaml_parse
 
-from local.aws import Aws
+from local.aws_server import Aws
 from tests.infrastructure.transformed import TEMPLATE, listed, transform
 from tests.support import Endpoint, track
 

@@ -20,7 +20,7 @@ from chaos.faults import Fault
 from credentials import MISSING_TTL, TTL
 from event import Event
 from local import metrics
-from local.rules import violations
+from local.pagerduty_rules import violations
 from mapping import map_event
 from outcome import CODES
 from settings import Rules, Settings
@@ -421,7 +421,7 @@ def test_the_query_finds_who_was_not_paged(make_endpoint: Callable[..., Endpoint
     endpoint.post(twice, "/events/other")
     endpoint.post([waiting, arrived, buried])
     answers = {"waiting": 429, "buried": 400}
-    endpoint.sandbox.misbehave = lambda call: (
+    endpoint.sandbox.on_call = lambda call: (
         Fault.answer(answers[call.event["dedup_key"]]) if call.event["dedup_key"] in answers else None
     )
     endpoint.work()
@@ -446,8 +446,8 @@ def test_the_other_query_counts_what_has_no_message_id(endpoint: Endpoint, log: 
     _, query = queries("Who was not paged")
 
     assert insights.run(query, lines(log)) == [
-        {"outcome": "rejected", "code": "body_not_json", "lines": 2},
-        {"outcome": "rejected", "code": "unauthorized", "lines": 1},
+        {"status": "rejected", "code": "body_not_json", "lines": 2},
+        {"status": "rejected", "code": "unauthorized", "lines": 1},
     ]
 
 

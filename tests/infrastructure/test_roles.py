@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chaos.faults import Fault, fail
-from local.aws import DYNAMODB
+from local.aws_server import DYNAMODB
 from tests.infrastructure.transformed import deployed, listed, transform
 from tests.support import Endpoint, track
 
@@ -77,7 +77,7 @@ def test_the_api_function_asks_for_what_its_role_allows(endpoint: Endpoint, aske
 
 
 def test_the_worker_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Calls) -> None:
-    endpoint.sandbox.misbehave = lambda call: (
+    endpoint.sandbox.on_call = lambda call: (
         Fault.answer(400, {"status": "invalid event", "message": "no"}) if call.number == 1 else None
     )
     endpoint.post([track(), track(messageId="m-2"), track(properties={"dedupKey": "other"})])

@@ -200,7 +200,7 @@ def test_a_service_set_up_later_works_without_a_restart(endpoint: Endpoint) -> N
 
 
 def test_an_event_of_pagerdutys_refusal_is_final_and_says_why(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: refusal("summary is odd")
+    endpoint.sandbox.on_call = lambda _: refusal("summary is odd")
 
     answer = endpoint.post(track())
 
@@ -227,7 +227,7 @@ def test_a_refused_routing_key_is_read_again_at_most_once_a_second(
 def test_a_trigger_that_nothing_identifies_opens_one_incident_however_often_it_has_to_be_posted(
     endpoint: Endpoint,
 ) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.reset_after() if call.number < 3 else None
+    endpoint.sandbox.on_call = lambda call: Fault.reset_after() if call.number < 3 else None
 
     answer = endpoint.post(track(messageId=None, properties={"dedupKey": None}))
 
@@ -249,7 +249,7 @@ def test_a_trigger_that_nothing_identifies_opens_one_incident_however_often_it_h
 def test_what_pagerduty_does_not_accept_now_is_enqueued_and_the_answer_says_why(
     endpoint: Endpoint, log: io.StringIO, fault: Fault, reason: str, metric: str
 ) -> None:
-    endpoint.sandbox.misbehave = lambda _: fault
+    endpoint.sandbox.on_call = lambda _: fault
 
     answer = endpoint.post(track())
 
@@ -261,7 +261,7 @@ def test_what_pagerduty_does_not_accept_now_is_enqueued_and_the_answer_says_why(
 
 
 def test_a_pagerduty_that_hangs_costs_the_first_event_three_seconds_and_later_ones_nothing(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.hang()
+    endpoint.sandbox.on_call = lambda _: Fault.hang()
     began = time.monotonic()
     first = endpoint.post(track())
     after = time.monotonic()
@@ -334,7 +334,7 @@ def test_a_page_that_the_queue_does_not_accept_is_posted_if_pagerduty_was_not_as
 
 
 def test_an_event_that_neither_pagerduty_nor_the_queue_accepts_is_sent_again(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     fail(
         endpoint.aws,
         lambda target, _: Failure.answer(503, "ServiceUnavailable") if target.startswith("AmazonSQS") else None,
@@ -351,7 +351,7 @@ def test_the_answer_comes_before_the_functions_own_time_limit(endpoint: Endpoint
 
     answer = endpoint.post(track(), milliseconds=400)
 
-    assert (answer.status, answer.content["code"]) == (504, "out_of_time")
+    assert (answer.status, answer.content["code"]) == (504, "deadline_exceeded")
 
 
 def test_warnings_are_in_the_answer(endpoint: Endpoint) -> None:
@@ -515,7 +515,7 @@ def test_a_metric_is_of_the_service_that_was_paged(
     teams.post(of_team(team))
     (line,) = [json.loads(line) for line in log.getvalue().splitlines() if "pagerduty_service" in line]
 
-    assert (line["pagerduty_service"], line["outcome"]) == (dimension, "delivered")
+    assert (line["pagerduty_service"], line["status"]) == (dimension, "delivered")
 
 
 def test_a_service_that_the_event_may_not_choose_is_not_looked_at(make_endpoint: Callable[..., Endpoint]) -> None:
@@ -642,7 +642,7 @@ def test_a_preview_of_many_events_has_a_result_for_each(endpoint: Endpoint) -> N
 def test_a_preview_that_is_neither_true_nor_false_pages_nobody(endpoint: Endpoint, value: str) -> None:
     answer = preview(endpoint, track(), value)
 
-    assert (answer.status, answer.content["code"]) == (400, "preview_unclear")
+    assert (answer.status, answer.content["code"]) == (400, "preview_invalid")
     assert endpoint.sandbox.received == []
 
 
@@ -867,7 +867,7 @@ def test_each_event_has_one_line_in_the_log(
     monkeypatch.setattr(LambdaContext, "aws_request_id", "the request of this test")
     endpoint.post([track(), track(type="page"), 7])
 
-    assert [(line["outcome"], line["code"]) for line in lines(log)] == [
+    assert [(line["status"], line["code"]) for line in lines(log)] == [
         ("queued", "queued"),
         ("ignored", "not_a_track_call"),
         ("rejected", "event_not_an_object"),
@@ -877,8 +877,8 @@ def test_each_event_has_one_line_in_the_log(
         >= {
             "request_id": "the request of this test",
             "pagerduty_service": "default",
-            "kind": "trigger",
-            "outcome": "queued",
+            "event_type": "trigger",
+            "status": "queued",
             "code": "queued",
             "message_id": "m-1",
             "dedup_key": "disk-full",
@@ -912,7 +912,7 @@ def test_an_event_that_an_unclear_preview_kept_from_being_sent_is_counted(endpoi
     endpoint.post(track(), queryStringParameters={"preview": "1"})
 
     (line,) = lines(log)
-    assert (line["code"], line["Rejected"]) == ("preview_unclear", [1])
+    assert (line["code"], line["Rejected"]) == ("preview_invalid", [1])
 
 
 def test_a_mistake_of_ours_in_a_request_is_counted_as_deferred(
@@ -951,7 +951,7 @@ def test_an_event_that_was_refused_in_a_preview_counts_as_nothing(endpoint: Endp
     ],
 )
 def test_no_secret_is_in_any_log_or_answer(endpoint: Endpoint, log: io.StringIO, fault: Fault | None) -> None:
-    endpoint.sandbox.misbehave = lambda _: fault
+    endpoint.sandbox.on_call = lambda _: fault
     answers = [
         endpoint.post(track(), milliseconds=900),
         endpoint.post([track(), 7, track(properties={"severity": "x"})], milliseconds=900),

@@ -15,8 +15,8 @@ import pytest
 import aws as aws_clients
 from chaos.faults import Failure, fail
 from credentials import Credentials
-from local.aws import Aws
-from outcome import NotSentError, Outcome
+from local.aws_server import Aws
+from outcome import Outcome, ProcessingError
 from tests.support import Clock, soon
 
 FIRST, SECOND = "first-secret-of-16+", "second-secret-of-16+"
@@ -70,7 +70,7 @@ def keys(credentials: Credentials, service: str = "default") -> tuple[str, ...]:
 
 
 def outcome_of(call: Callable[[], object]) -> Outcome:
-    with pytest.raises(NotSentError) as caught:
+    with pytest.raises(ProcessingError) as caught:
         call()
     return caught.value.outcome
 

@@ -14,7 +14,7 @@ from aws import DYNAMODB_CONFIG
 from chaos.faults import Failure, fail
 from event import Event, Severity
 from flow import Flow, Table
-from local.aws import Aws
+from local.aws_server import Aws
 from local.resources import create_flow_table
 from tests.support import Clock, soon
 

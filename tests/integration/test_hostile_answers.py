@@ -86,7 +86,7 @@ class Hostile:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._answers: dict[str, Fault] = {}
-        sandbox.misbehave = self._answer
+        sandbox.on_call = self._answer
 
     def _answer(self, call: Received) -> Fault:
         key = str(call.event["dedup_key"])

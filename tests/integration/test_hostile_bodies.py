@@ -1,6 +1,6 @@
 """Bodies made to exhaust the function: each has its answer, and leaves no more in the log than a person would read.
 
-What they cost, with the memory and the share of a processor that Lambda gives, is measured by `benchmarks.exhaust`.
+`benchmarks.hostile_bodies` measures what they cost with the memory and the processor share that Lambda gives.
 """
 
 import io
@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from benchmarks.exhaust import BODIES, Body
+from benchmarks.hostile_bodies import BODIES, Body
 from tests.support import Endpoint
 
 # The hundred lines of events that were not taken, and the one that counts the others.
@@ -23,7 +23,7 @@ def test_a_hostile_body_has_its_answer_and_few_lines_of_log(endpoint: Endpoint, 
 
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert answer.content["code"] == body.code
-    assert len([line for line in lines if line["outcome"] != "queued"]) <= MOST_LINES
+    assert len([line for line in lines if line["status"] != "queued"]) <= MOST_LINES
     assert len(log.getvalue()) < MOST_BYTES_OF_LOG
 
 

@@ -144,7 +144,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("status", "code"), EXPECTED.items())
 def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, client: Client, status: int, code: str) -> None:
-    sandbox.misbehave = always(Fault.answer(status, REFUSED))
+    sandbox.on_call = always(Fault.answer(status, REFUSED))
 
     assert post(client).code == code
 
@@ -155,7 +155,7 @@ def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, client: C
 def test_only_server_errors_are_quickly_retried_and_only_twice(
     sandbox: Sandbox, client: Client, status: int, attempts: int
 ) -> None:
-    sandbox.misbehave = always(Fault.answer(status, "{}"))
+    sandbox.on_call = always(Fault.answer(status, "{}"))
 
     outcome = post(client)
 
@@ -164,13 +164,13 @@ def test_only_server_errors_are_quickly_retried_and_only_twice(
 
 
 def test_a_quick_retry_that_succeeds_is_a_delivery(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = lambda call: Fault.answer(500, "") if call.number == 1 else None
+    sandbox.on_call = lambda call: Fault.answer(500, "") if call.number == 1 else None
 
     assert calls(post(client)) == (202, 2)
 
 
 def test_there_is_a_pause_before_each_quick_retry_with_jitter_and_the_second_is_longer(sandbox: Sandbox) -> None:
-    sandbox.misbehave = always(Fault.answer(503, ""))
+    sandbox.on_call = always(Fault.answer(503, ""))
     pauses: list[float] = []
     client = Client(sandbox.url, pauses.append)
     random.seed(7)
@@ -187,13 +187,13 @@ def test_there_is_a_pause_before_each_quick_retry_with_jitter_and_the_second_is_
 def test_of_an_event_that_could_not_be_brought_to_pagerduty_no_status_is_known(
     sandbox: Sandbox, client: Client
 ) -> None:
-    sandbox.misbehave = always(Fault.reset_before())
+    sandbox.on_call = always(Fault.reset_before())
 
     assert calls(post(client)) == (None, 3)
 
 
 def test_the_time_of_a_call_is_that_of_pagerduty_and_not_of_what_came_before(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = lambda call: replace(Fault.answer(503), hold=1.0) if call.number == 1 else None
+    sandbox.on_call = lambda call: replace(Fault.answer(503), hold=1.0) if call.number == 1 else None
 
     call = post(client).call
     assert call is not None
@@ -206,7 +206,7 @@ def test_of_an_event_for_which_no_time_was_left_there_is_no_call(client: Client)
 
 @pytest.mark.parametrize("body", ["", "accepted", "[1]", "null", '{"dedup_key": 7}', "[" * 100_000])
 def test_an_accepted_event_is_delivered_whatever_the_reply_says(sandbox: Sandbox, client: Client, body: str) -> None:
-    sandbox.misbehave = always(Fault.answer(202, body))
+    sandbox.on_call = always(Fault.answer(202, body))
 
     assert post(client).code == "delivered"
 
@@ -214,13 +214,13 @@ def test_an_accepted_event_is_delivered_whatever_the_reply_says(sandbox: Sandbox
 def test_a_reply_without_end_is_not_read_to_its_end_and_its_connection_not_used_again(
     sandbox: Sandbox, client: Client
 ) -> None:
-    sandbox.misbehave = lambda call: Fault.answer(202, " " * 10_000_000) if call.number == 1 else None
+    sandbox.on_call = lambda call: Fault.answer(202, " " * 10_000_000) if call.number == 1 else None
 
     assert [post(client).code for _ in range(2)] == ["delivered", "delivered"]
 
 
 def test_pagerdutys_reasons_are_passed_on(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = always(Fault.answer(400, {**REFUSED, "errors": ["Length of 'summary'", "b"]}))
+    sandbox.on_call = always(Fault.answer(400, {**REFUSED, "errors": ["Length of 'summary'", "b"]}))
 
     outcome = post(client)
 
@@ -232,7 +232,7 @@ def test_pagerdutys_reasons_are_passed_on(sandbox: Sandbox, client: Client) -> N
 
 @pytest.mark.parametrize("errors", [{}, {"errors": []}])
 def test_a_refusal_without_errors_gives_its_message(sandbox: Sandbox, client: Client, errors: object) -> None:
-    sandbox.misbehave = always(Fault.answer(400, REFUSED | errors))  # type: ignore[operator]  # a dict
+    sandbox.on_call = always(Fault.answer(400, REFUSED | errors))  # type: ignore[operator]  # a dict
 
     assert post(client).message == "PagerDuty refused the event for good with 400: Event object is invalid"
 
@@ -259,7 +259,7 @@ def test_a_refusal_without_errors_gives_its_message(sandbox: Sandbox, client: Cl
 def test_a_refusal_that_is_not_pagerdutys_is_never_final(
     sandbox: Sandbox, client: Client, status: int, reply: str
 ) -> None:
-    sandbox.misbehave = always(Fault.answer(status, reply))
+    sandbox.on_call = always(Fault.answer(status, reply))
 
     assert post(client).code == "pagerduty_unexpected"
 
@@ -277,7 +277,7 @@ def test_a_refusal_that_is_not_pagerdutys_is_never_final(
 )
 def test_a_refused_routing_key_is_our_fault_and_not_the_events(sandbox: Sandbox, client: Client, text: str) -> None:
     body = json.dumps({**REFUSED, "errors": ["TEXT"]}).replace("TEXT", text)
-    sandbox.misbehave = always(Fault.answer(400, body))
+    sandbox.on_call = always(Fault.answer(400, body))
 
     outcome = post(client)
 
@@ -285,13 +285,13 @@ def test_a_refused_routing_key_is_our_fault_and_not_the_events(sandbox: Sandbox,
 
 
 def test_an_event_that_is_too_large_is_so_whatever_is_said_of_the_routing_key(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = always(Fault.answer(413, REFUSED | {"errors": ["Too large for this routing key"]}))
+    sandbox.on_call = always(Fault.answer(413, REFUSED | {"errors": ["Too large for this routing key"]}))
 
     assert post(client).code == "pagerduty_rejected"
 
 
 def test_a_status_that_http_does_not_have_is_never_final(sandbox: Sandbox, client: Client) -> None:
-    sandbox.misbehave = always(Fault.raw(b"HTTP/1.1 600 X\r\nContent-Length: 2\r\n\r\n{}", ending="keep"))
+    sandbox.on_call = always(Fault.raw(b"HTTP/1.1 600 X\r\nContent-Length: 2\r\n\r\n{}", ending="keep"))
 
     assert post(client).code == "pagerduty_unexpected"
 
@@ -300,7 +300,7 @@ def test_a_header_that_cannot_be_read_is_not_logged(
     sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = f"HTTP/1.1 202 X\r\nContent-Length: 2\r\n{ROUTING_KEY} is no header\r\nX: y\r\n\r\n{{}}"
-    sandbox.misbehave = always(Fault.raw(head.encode(), ending="keep"))
+    sandbox.on_call = always(Fault.raw(head.encode(), ending="keep"))
 
     assert post(client).code == "delivered"
     assert caplog.text == ""
@@ -312,7 +312,7 @@ def test_over_tls_what_comes_unasked_after_an_answer_is_not_that_of_the_next_eve
     accepted, refused = (b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status for status in (202, 503))
     # Python reads 8 KB at once; what comes after that in the same record of TLS, no socket tells of.
     answers = accepted.ljust(8192) + refused
-    sandbox.misbehave = lambda call: Fault.raw(answers, ending="keep") if call.number == 1 else None
+    sandbox.on_call = lambda call: Fault.raw(answers, ending="keep") if call.number == 1 else None
 
     assert [post(client).code, post(client).code] == ["delivered", "delivered"]
     assert [call.status for call in sandbox.received] == [0, 202]
@@ -320,7 +320,7 @@ def test_over_tls_what_comes_unasked_after_an_answer_is_not_that_of_the_next_eve
 
 @pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
 def test_a_routing_key_that_pagerduty_quotes_is_not_passed_on(sandbox: Sandbox, client: Client, quoted: str) -> None:
-    sandbox.misbehave = always(Fault.answer(400, {**REFUSED, "errors": [f"bad {quoted} here"]}))
+    sandbox.on_call = always(Fault.answer(400, {**REFUSED, "errors": [f"bad {quoted} here"]}))
 
     message = post(client).message.lower()
     assert ROUTING_KEY.lower()[:16] not in message
@@ -341,7 +341,7 @@ def test_a_name_that_does_not_resolve_is_tried_again(make_client: MakeClient) ->
 
 @pytest.mark.parametrize("fault", [Fault.reset_before(), Fault.reset_after()])
 def test_a_connection_that_breaks_is_tried_again(sandbox: Sandbox, client: Client, fault: Fault) -> None:
-    sandbox.misbehave = always(fault)
+    sandbox.on_call = always(fault)
 
     outcome = post(client)
 
@@ -350,7 +350,7 @@ def test_a_connection_that_breaks_is_tried_again(sandbox: Sandbox, client: Clien
 
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.trickle(0.05)])
 def test_an_answer_that_does_not_come_in_time_is_a_timeout(sandbox: Sandbox, client: Client, fault: Fault) -> None:
-    sandbox.misbehave = always(fault)
+    sandbox.on_call = always(fault)
 
     outcome = post(client, soon(0.5))
 
@@ -368,7 +368,7 @@ def test_an_answer_that_does_not_come_in_time_is_a_timeout(sandbox: Sandbox, cli
 def test_a_202_of_which_no_more_arrives_is_delivered_and_not_posted_again(
     sandbox: Sandbox, client: Client, begun: bytes
 ) -> None:
-    sandbox.misbehave = lambda call: Fault.raw(begun, ending="hold") if call.number == 1 else None
+    sandbox.on_call = lambda call: Fault.raw(begun, ending="hold") if call.number == 1 else None
 
     assert [post(client, soon(0.5)).code for _ in range(2)] == ["delivered", "delivered"]
     assert len(sandbox.received) == 2
@@ -377,14 +377,14 @@ def test_a_202_of_which_no_more_arrives_is_delivered_and_not_posted_again(
 def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: Client) -> None:
     outcome = post(client, soon(0.1))
 
-    assert (outcome.http_status, outcome.code) == (504, "out_of_time")
+    assert (outcome.http_status, outcome.code) == (504, "deadline_exceeded")
     assert sandbox.received == []
 
 
 def test_a_connection_is_kept_and_has_its_full_timeout_again(
     sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.misbehave = lambda call: Fault.delay(0.3) if call.number != 2 else None
+    sandbox.on_call = lambda call: Fault.delay(0.3) if call.number != 2 else None
     post(client, soon(0.6))
     monkeypatch.setattr(pagerduty, "_connect", None)
     outcomes = [post(client, soon(0.6)).code for _ in range(2)]

@@ -28,7 +28,7 @@ def stack() -> Iterator[LocalStack]:
 def pagerduty(stack: LocalStack) -> Sandbox:
     assert stack.sandbox is not None
     fail(stack.aws, None)
-    stack.sandbox.misbehave = None
+    stack.sandbox.on_call = None
     stack.sandbox.clear()
     return stack.sandbox
 
@@ -66,7 +66,7 @@ def test_a_poison_event_is_buried_with_its_reason_and_the_events_behind_it_go_ou
         body = {"status": "invalid event", "message": "no", "errors": ["this one is poison"]}
         return Fault.answer(400, body) if poisonous else None
 
-    pagerduty.misbehave = refuse
+    pagerduty.on_call = refuse
     post(stack, [numbered(2), numbered(2, "acknowledge"), numbered(2, "resolve")])
     wait_until(lambda: is_drained(stack))
     (letter,) = stack.aws.client("sqs").receive_message(
@@ -84,10 +84,10 @@ def test_a_poison_event_is_buried_with_its_reason_and_the_events_behind_it_go_ou
 def test_while_pagerduty_is_down_every_request_is_answered_and_nothing_is_lost(
     stack: LocalStack, pagerduty: Sandbox
 ) -> None:
-    pagerduty.misbehave = lambda _: Fault.answer(503)
+    pagerduty.on_call = lambda _: Fault.answer(503)
     answers = [post(stack, numbered(n))[0] for n in range(10, 15)]
     wait_until(lambda: len(pagerduty.received) >= 15)
-    pagerduty.misbehave = None
+    pagerduty.on_call = None
     wait_until(lambda: is_drained(stack))
 
     assert answers == [200] * 5
@@ -151,7 +151,7 @@ def test_batches_are_taken_at_once_whatever_pagerduty_does_and_arrive_once_and_i
     stack: LocalStack, pagerduty: Sandbox
 ) -> None:
     faults = [Fault.answer(429), Fault.answer(503), Fault.reset_before(), Fault.reset_after(), Fault.answer(500)]
-    pagerduty.misbehave = lambda _: faults.pop() if faults else None
+    pagerduty.on_call = lambda _: faults.pop() if faults else None
     actions = ("trigger", "acknowledge", "resolve")
     began = time.monotonic()
     answers = [post(stack, [numbered(n, action) for n in range(40, 46)])[0] for action in actions]

@@ -15,9 +15,9 @@ import sqs
 from chaos.faults import Failure, fail
 from dependencies import Dependencies
 from event import Event
-from local.aws import Aws
+from local.aws_server import Aws
 from local.resources import create_queues
-from outcome import NotSentError, Outcome
+from outcome import Outcome, ProcessingError
 from tests.support import Clock, soon
 
 HEX = set("0123456789abcdef")
@@ -238,7 +238,7 @@ def test_an_entry_that_sqs_refuses_is_deferred_and_holds_back_the_rest_of_its_in
 
     outcomes = fifo.queue.enqueue([event(1), event(2), event(1, "resolve"), event(2, "resolve")], soon())
 
-    assert codes(outcomes) == ["queue_unavailable", "queued", "held_back", "queued"]
+    assert codes(outcomes) == ["queue_unavailable", "queued", "earlier_event_deferred", "queued"]
     assert [(each.dedup_key, each.action) for each in fifo.received()] == [
         ("incident-2", "trigger"),
         ("incident-2", "resolve"),
@@ -250,7 +250,7 @@ def test_when_sqs_is_down_every_event_is_deferred(fifo: Fifo) -> None:
 
     outcomes = fifo.queue.enqueue([event(1), event(1, "resolve"), event(2)], soon())
 
-    assert codes(outcomes) == ["queue_unavailable", "held_back", "queue_unavailable"]
+    assert codes(outcomes) == ["queue_unavailable", "earlier_event_deferred", "queue_unavailable"]
     assert outcomes[0].message == "SQS did not accept the event (ServiceUnavailable); it will be tried again"
 
 
@@ -260,7 +260,7 @@ def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> 
 
     outcomes = fifo.queue.enqueue([event(1), event(2), event(2, "resolve")], began + 0.5)
 
-    assert codes(outcomes) == ["queue_unavailable", "queue_unavailable", "held_back"]
+    assert codes(outcomes) == ["queue_unavailable", "queue_unavailable", "earlier_event_deferred"]
     assert time.monotonic() - began < 1
 
 
@@ -283,7 +283,7 @@ def test_on_lambda_a_call_is_tried_four_times_for_two_seconds_each(on_lambda: sq
 
 
 def test_no_call_is_begun_without_time_for_it(fifo: Fifo) -> None:
-    assert codes(fifo.queue.enqueue([event()], time.monotonic() + 0.2)) == ["out_of_time"]
+    assert codes(fifo.queue.enqueue([event()], time.monotonic() + 0.2)) == ["deadline_exceeded"]
     assert fifo.calls == []
 
 
@@ -331,12 +331,12 @@ def test_what_sqs_does_not_do_to_a_message_is_told(fifo: Fifo, aws: Aws) -> None
     record = fifo.record()
     gone = sqs.Queue(lambda: fifo.client, f"{aws.url}/123456789012/not-there.fifo")
 
-    with pytest.raises(NotSentError) as not_deleted:
+    with pytest.raises(ProcessingError) as not_deleted:
         gone.delete(record, soon())
-    with pytest.raises(NotSentError) as not_dead_lettered:
+    with pytest.raises(ProcessingError) as not_dead_lettered:
         gone.dead_letter(record, REFUSED, soon())
     fail(aws, lambda *_: Failure.entries("1"))
-    with pytest.raises(NotSentError) as not_delayed:
+    with pytest.raises(ProcessingError) as not_delayed:
         fifo.queue.delay([(record, 4), (record, 4)], soon())
 
     errors = (not_deleted, not_dead_lettered, not_delayed)

@@ -150,7 +150,7 @@ def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_wait(endp
 
 
 def test_a_message_that_stays_is_not_deleted(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     targets: list[str] = []
     fail(endpoint.aws, lambda target, _: targets.append(target))
     deliver(endpoint, event(1), event(1, "resolve"))
@@ -162,7 +162,7 @@ def test_a_message_that_stays_is_not_deleted(endpoint: Endpoint) -> None:
 def test_what_pagerduty_cannot_take_now_stays_and_holds_back_only_its_own_group(
     endpoint: Endpoint, fault: Fault
 ) -> None:
-    endpoint.sandbox.misbehave = refusing("incident-1", fault)
+    endpoint.sandbox.on_call = refusing("incident-1", fault)
     others = [event(2, severity="critical"), event(1, "resolve")]
     records = [record(n, each) for n, each in enumerate([event(1), *others])]
 
@@ -171,7 +171,7 @@ def test_what_pagerduty_cannot_take_now_stays_and_holds_back_only_its_own_group(
 
 
 def test_what_pagerduty_refuses_for_good_is_set_aside_and_holds_back_nothing(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.answer(400, REFUSED) if call.number == 1 else None
+    endpoint.sandbox.on_call = lambda call: Fault.answer(400, REFUSED) if call.number == 1 else None
 
     assert deliver(endpoint, event(1), event(1, "resolve")) == []
     assert [letter[1:] for letter in endpoint.dead_letters()] == [
@@ -219,7 +219,7 @@ def test_a_message_of_somebody_else_is_set_aside_at_once(endpoint: Endpoint, bod
 
 
 def test_a_message_that_cannot_be_set_aside_stays(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(400, REFUSED)
     endpoint.aws.client("sqs").delete_queue(QueueUrl=endpoint.deps.settings.dead_letter_queue_url)
 
     assert deliver(endpoint, event(1)) == [0]
@@ -269,7 +269,7 @@ def test_no_call_is_begun_with_less_than_ten_seconds_left(endpoint: Endpoint) ->
 def test_what_pagerduty_cannot_take_now_comes_again_when_pacing_says(
     endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     endpoint.work(queued(endpoint, event(1), waited=0))
 
     assert delays == [[4]]
@@ -278,7 +278,7 @@ def test_what_pagerduty_cannot_take_now_comes_again_when_pacing_says(
 def test_the_rest_of_a_group_is_put_off_together_with_the_message_before_it(
     endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(503))
+    endpoint.sandbox.on_call = refusing("incident-1", Fault.answer(503))
     endpoint.work(queued(endpoint, event(1), event(1, "acknowledge"), event(2), event(1, "resolve"), waited=0))
 
     assert delays == [[4, 4, 4]]
@@ -287,7 +287,7 @@ def test_the_rest_of_a_group_is_put_off_together_with_the_message_before_it(
 def test_what_was_delivered_is_not_put_off_with_the_rest_of_its_group(
     endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if call.event["event_action"] == "resolve" else None
+    endpoint.sandbox.on_call = lambda call: Fault.answer(503) if call.event["event_action"] == "resolve" else None
     endpoint.work(queued(endpoint, event(1), event(1, "resolve"), event(1, "acknowledge"), waited=0))
 
     assert delays == [[4, 4]]
@@ -302,7 +302,7 @@ def test_when_all_is_delivered_nothing_is_put_off(endpoint: Endpoint, delays: li
 def test_a_rate_limited_event_waits_half_as_long_again_but_not_until_all_others_had_their_turn(
     endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(429)
     endpoint.work(queued(endpoint, event(1, severity="critical"), waited=30))
     endpoint.work(queued(endpoint, event(2, severity="critical"), waited=3600))
 
@@ -312,7 +312,7 @@ def test_a_rate_limited_event_waits_half_as_long_again_but_not_until_all_others_
 def test_a_critical_event_comes_again_at_the_end_of_its_first_minute_and_no_other_does(
     endpoint: Endpoint, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(429)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(429)
     endpoint.work(queued(endpoint, event(1, severity="critical"), event(2, severity="warning"), waited=50))
 
     assert delays == [[11, 20]]
@@ -321,7 +321,7 @@ def test_a_critical_event_comes_again_at_the_end_of_its_first_minute_and_no_othe
 def test_after_a_429_only_what_has_priority_is_posted(
     endpoint: Endpoint, log: io.StringIO, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
+    endpoint.sandbox.on_call = refusing("incident-1", Fault.answer(429))
     events = [event(1), event(2), event(3, severity="critical"), event(4, "resolve")]
     endpoint.work(queued(endpoint, *events, waited=0))
 
@@ -336,7 +336,7 @@ def test_after_a_429_only_what_has_priority_is_posted(
 
 def test_the_budget_of_one_routing_key_is_not_that_of_another(make_endpoint: Callable[..., Endpoint]) -> None:
     endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
-    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(429))
+    endpoint.sandbox.on_call = refusing("incident-1", Fault.answer(429))
 
     assert endpoint.work(queued(endpoint, event(1), event(2), event(3, service="checkout"), waited=0)) == [0, 1]
 
@@ -346,13 +346,13 @@ def test_one_call_of_a_batch_hangs_and_not_ten(
 ) -> None:
     monkeypatch.setattr("worker.CALL_LIMIT", 0.5)
     endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
-    endpoint.sandbox.misbehave = lambda call: Fault.hang() if call.event["routing_key"] == ROUTING_KEY else None
+    endpoint.sandbox.on_call = lambda call: Fault.hang() if call.event["routing_key"] == ROUTING_KEY else None
     pages = [event(n, severity="critical") for n in range(4)]
 
     assert endpoint.work(queued(endpoint, *pages, event(9, service="checkout"), waited=0)) == [0, 1, 2, 3]
     assert [call.event["dedup_key"] for call in endpoint.sandbox.received] == ["incident-0", "incident-9"]
     assert [line["code"] for line in lines(log)] == ["pagerduty_timeout"] * 4 + ["delivered"]
-    assert [line.get("PagerDutyNoAnswer") for line in lines(log)] == [[1], None, None, None, None]
+    assert [line.get("PagerDutyNoResponse") for line in lines(log)] == [[1], None, None, None, None]
 
 
 def lease(endpoint: Endpoint, service: str) -> float | None:
@@ -390,7 +390,7 @@ def test_while_no_lease_can_be_written_nothing_is_delayed_for_more_than_20_secon
             delays.append([entry["VisibilityTimeout"] for entry in request["Entries"]])
         return dynamodb_is_down(target, request)
 
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     records = queued(endpoint, event(1), event(2), waited=3600)
     for each in records:
         each["attributes"]["ApproximateReceiveCount"] = "9"
@@ -404,14 +404,14 @@ def test_the_same_event_for_two_services_refused_by_both_leaves_two_dead_letters
     make_endpoint: Callable[..., Endpoint],
 ) -> None:
     endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(400, REFUSED)
 
     assert deliver(endpoint, event(1), event(1, service="checkout")) == []
     assert len(endpoint.dead_letters()) == 2
 
 
 def test_an_event_that_is_refused_again_after_a_redrive_leaves_a_dead_letter_again(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(400, REFUSED)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(400, REFUSED)
     sent = record(0, event(1))
     for message_id in ("first", "redriven"):
         assert endpoint.work([{**sent, "messageId": message_id}]) == []
@@ -426,7 +426,7 @@ def test_an_event_that_is_refused_again_after_a_redrive_leaves_a_dead_letter_aga
 def test_what_sqs_does_not_put_off_is_neither_lost_nor_delivered_twice(
     endpoint: Endpoint, log: io.StringIO, failure: Failure
 ) -> None:
-    endpoint.sandbox.misbehave = refusing("incident-1", Fault.answer(503))
+    endpoint.sandbox.on_call = refusing("incident-1", Fault.answer(503))
     records = queued(endpoint, event(1), event(1, "resolve"), event(2), waited=0)
     fail(endpoint.aws, lambda target, _: failure if target == "AmazonSQS.ChangeMessageVisibilityBatch" else None)
 
@@ -440,12 +440,12 @@ def test_of_triggers_that_waited_together_only_those_are_posted_that_pagerduty_w
 ) -> None:
     assert endpoint.work(queued(endpoint, *repeats("first", "second", "third", "last"), waited=61)) == []
     assert summaries(endpoint) == ["first", "last"]
-    assert [line["outcome"] for line in lines(log)] == ["delivered", "merged", "merged", "delivered"]
+    assert [line["status"] for line in lines(log)] == ["delivered", "merged", "merged", "delivered"]
     assert lines(log)[1]["Merged"] == [1]
 
 
 def test_what_was_merged_is_deleted_as_what_was_delivered(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if "last" in str(call.event) else None
+    endpoint.sandbox.on_call = lambda call: Fault.answer(503) if "last" in str(call.event) else None
 
     assert endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61)) == [2]
     attributes = endpoint.aws.client("sqs").get_queue_attributes(
@@ -461,13 +461,13 @@ def test_nothing_is_merged_that_has_waited_for_less_than_a_minute(endpoint: Endp
 
 
 def test_while_the_first_of_those_that_would_be_merged_is_not_delivered_all_of_them_stay(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.answer(503) if "first" in str(call.event) else None
+    endpoint.sandbox.on_call = lambda call: Fault.answer(503) if "first" in str(call.event) else None
 
     assert endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61)) == [0, 1, 2]
 
 
 def test_when_pagerduty_refuses_the_first_for_good_the_others_are_not_merged(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.answer(400, REFUSED) if "first" in str(call.event) else None
+    endpoint.sandbox.on_call = lambda call: Fault.answer(400, REFUSED) if "first" in str(call.event) else None
     endpoint.work(queued(endpoint, *repeats("first", "second", "last"), waited=61))
 
     assert [incident.title for incident in endpoint.sandbox.incidents] == ["second"]
@@ -502,10 +502,10 @@ def test_each_message_has_one_line_in_the_log(
     endpoint: Endpoint, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LambdaContext, "aws_request_id", "this one")
-    endpoint.sandbox.misbehave = refusing("incident-2", Fault.answer(429))
+    endpoint.sandbox.on_call = refusing("incident-2", Fault.answer(429))
     endpoint.work([record(0, event(1)), record(1, event(2)), record(2, event(3), "hello")])
 
-    names = ("outcome", "code", "receives", "pagerduty_service", "dedup_key", "request_id")
+    names = ("status", "code", "receive_count", "pagerduty_service", "dedup_key", "request_id")
     assert [tuple(line.get(name) for name in names) for line in lines_of_events(log)] == [
         ("delivered", "delivered", 1, "default", "incident-1", "this one"),
         ("deferred", "pagerduty_rate_limited", 1, "default", "incident-2", "this one"),
@@ -521,7 +521,7 @@ def test_a_line_about_a_pagerduty_service_without_a_routing_key_has_no_metrics_o
     endpoint.work([record(0, event(1)), record(1, made_up)])
 
     dimensions = [line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] for line in lines_of_events(log)]
-    assert dimensions == [[["service"], ["service", "pagerduty_service", "kind"]], [["service"]]]
+    assert dimensions == [[["service"], ["service", "pagerduty_service", "event_type"]], [["service"]]]
 
 
 def test_the_age_of_an_event_counts_from_when_it_occurred_and_not_from_when_it_was_queued(
@@ -537,7 +537,7 @@ def test_the_age_of_an_event_counts_from_when_it_occurred_and_not_from_when_it_w
 def test_how_long_an_event_has_been_in_the_queue_is_known_each_time_that_it_is_tried(
     endpoint: Endpoint, log: io.StringIO
 ) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     sent = record(0, event(1))
     sent["attributes"]["SentTimestamp"] = str(int((time.time() - 600) * 1000))
     endpoint.work([sent])
@@ -548,7 +548,7 @@ def test_how_long_an_event_has_been_in_the_queue_is_known_each_time_that_it_is_t
 def test_what_pagerduty_answered_is_in_the_line_of_a_message_that_it_did_not_take(
     endpoint: Endpoint, log: io.StringIO
 ) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     endpoint.work([record(0, event(1))])
 
     (line,) = lines_of_events(log)

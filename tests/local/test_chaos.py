@@ -117,9 +117,9 @@ def test_an_event_may_take_effect_again_for_each_loss() -> None:
 @pytest.mark.parametrize(
     ("line", "counted"),
     [
-        ({"outcome": "queued", "code": "queued", "without_lease": True}, "1 of 20 incidents without a lease"),
+        ({"status": "queued", "code": "queued", "without_lease": True}, "1 of 20 incidents without a lease"),
         (
-            {"outcome": "delivered", "reason": "queue_unavailable"},
+            {"status": "delivered", "reason": "queue_unavailable"},
             "1 incidents of which the queue did not accept a page",
         ),
     ],

@@ -16,7 +16,7 @@ import pytest
 
 from chaos.faults import Failure, fail
 from local import doctor
-from local.aws import DYNAMODB
+from local.aws_server import DYNAMODB
 from local.doctor import Finding, Stack, examine, lines
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX
 from local.resources import properties
@@ -138,7 +138,9 @@ def test_a_stack_in_which_all_is_well_has_nothing_to_mend(
 
 
 def paged(stack: Stack) -> list[str]:
-    return [line for finding in examine(stack, page=True) if "test alert" in finding.what for line in lines(finding)]
+    return [
+        line for finding in examine(stack, test_page=True) if "test alert" in finding.what for line in lines(finding)
+    ]
 
 
 def stack_of(local: LocalStack, **outputs: str) -> Stack:

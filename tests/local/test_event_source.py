@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 
 from chaos.faults import Failure, fail
-from local.aws import Aws
+from local.aws_server import Aws
 from local.event_source import EventSource, failed_items
 from tests.support import Clock, wait_until
 

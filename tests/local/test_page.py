@@ -9,14 +9,14 @@ import urllib3
 from samcli.yamlhelper import yaml_parse
 
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
-from local.page import MISBEHAVIOUR, Page, settings
-from local.page.samples import samples
 from local.resources import TEMPLATE
 from local.stack import LocalStack
+from local.ui import MISBEHAVIOUR, Page, settings
+from local.ui.samples import samples
 from tests.support import track, wait_until
 
 KEY = "checkout0checkout0checkout0check"
-FILES = [ROOT / "local" / "page" / name for name in ("index.html", "page.js", "page.css")]
+FILES = [ROOT / "local" / "ui" / name for name in ("index.html", "page.js", "page.css")]
 
 
 @pytest.fixture(scope="module")

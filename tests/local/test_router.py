@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from chaos.router import Form, Job, Record, Router, Rules, is_retried, worker_of
+from chaos.router import Form, Job, Record, RetryRules, Router, is_retried, worker_of
 
 # The shortest wait, ten seconds, becomes ten milliseconds.
-FAST = Rules(speed=1000)
+FAST = RetryRules(speed=1000)
 
 
 @dataclass
@@ -92,7 +92,9 @@ def jobs(*names: str, form: Form = "single") -> list[Job]:
     return [Job(name[0], {"messageId": name}, form=form) for name in names]
 
 
-def deliver(server: Server, rules: Rules, *names: str, form: Form = "single", patience: float = 20) -> list[Record]:
+def deliver(
+    server: Server, rules: RetryRules, *names: str, form: Form = "single", patience: float = 20
+) -> list[Record]:
     return Router(server.url, {"X-Api-Key": "secret"}, rules).deliver(jobs(*names, form=form), patience)
 
 
@@ -127,10 +129,10 @@ def test_what_may_pass_is_sent_again_until_it_is_taken(server: Server, status: i
 
 
 def test_the_wait_doubles_from_ten_seconds_to_three_hundred() -> None:
-    waits = [Rules().wait_after(attempts) for attempts in range(1, 9)]
+    waits = [RetryRules().wait_after(attempts) for attempts in range(1, 9)]
 
     assert waits == [10, 20, 40, 80, 160, 300, 300, 300]
-    assert Rules(speed=100).wait_after(1) == 0.1
+    assert RetryRules(speed=100).wait_after(1) == 0.1
 
 
 def test_the_wait_is_kept_and_retry_after_is_not_read(server: Server) -> None:
@@ -146,11 +148,11 @@ def test_the_wait_is_kept_and_retry_after_is_not_read(server: Server) -> None:
 
 def test_no_answer_in_time_counts_as_504_and_is_sent_again(server: Server) -> None:
     server.answer = lambda _events, number: None if number == 1 else 200
-    (record,) = deliver(server, Rules(speed=1000, request_seconds=0.3), "a1")
+    (record,) = deliver(server, RetryRules(speed=1000, request_seconds=0.3), "a1")
 
     assert [(request.status, request.answered) for request in record.requests] == [(504, False), (200, True)]
     assert 0.3 <= record.requests[0].seconds < 3
-    assert Rules().request_seconds == 10
+    assert RetryRules().request_seconds == 10
 
 
 def test_a_connection_error_counts_as_504() -> None:
@@ -186,7 +188,7 @@ def test_later_events_of_a_user_wait_while_one_fails_and_other_users_do_not(serv
         return 503 if failing[name] >= 0 else 200
 
     server.answer = answer
-    deliver(server, Rules(speed=1000, workers=1), "a1", "a2", "b1", "b2")
+    deliver(server, RetryRules(speed=1000, workers=1), "a1", "a2", "b1", "b2")
     names = server.names()
 
     assert [name for name in names if name[0] == "a"] == ["a1", "a1", "a1", "a1", "a2"]
@@ -218,21 +220,21 @@ def test_a_form_has_its_path_and_body(server: Server, form: Form, service: str, 
 
 
 def test_a_batch_keeps_the_order_of_the_jobs_across_users(server: Server) -> None:
-    deliver(server, Rules(batch_size=3, workers=1), "a1", "b1", "a2", "c1", form="array")
+    deliver(server, RetryRules(batch_size=3, workers=1), "a1", "b1", "a2", "c1", form="array")
 
     assert server.names() == [["a1", "b1", "a2"], ["c1"]]
 
 
 def test_a_job_in_another_form_waits_for_the_earlier_ones_of_its_user(server: Server) -> None:
     first, second, third, other = jobs("a1", "a2", "a3", "b1", form="array")
-    Router(server.url, {}, Rules(workers=1)).deliver([first, replace(second, form="single"), third, other], 20)
+    Router(server.url, {}, RetryRules(workers=1)).deliver([first, replace(second, form="single"), third, other], 20)
 
     assert server.names() == [["a1", "b1"], "a2", ["a3"]]
 
 
 def test_a_failed_batch_is_grouped_anew_with_the_first_event_of_each_user_alone(server: Server) -> None:
     server.answer = lambda _events, number: 503 if number == 1 else 200
-    records = deliver(server, Rules(speed=1000, batch_size=3, workers=1), "a1", "a2", "b1", "c1", form="array")
+    records = deliver(server, RetryRules(speed=1000, batch_size=3, workers=1), "a1", "a2", "b1", "c1", form="array")
 
     assert server.names() == [["a1", "a2", "b1"], ["c1"], ["a1", "b1"], ["a2"]]
     assert {record.outcome for record in records} == {"delivered"}
@@ -242,7 +244,7 @@ def test_a_failed_batch_is_grouped_anew_with_the_first_event_of_each_user_alone(
 
 def test_one_status_is_for_all_of_a_batch(server: Server) -> None:
     server.answer = lambda _events, _number: 400
-    records = deliver(server, Rules(workers=1), "a1", "b1", "a2", form="array")
+    records = deliver(server, RetryRules(workers=1), "a1", "b1", "a2", form="array")
 
     assert [record.outcome for record in records] == ["aborted"] * 3
     assert len({record.requests[0] for record in records}) == 1
@@ -262,6 +264,8 @@ def test_as_many_requests_run_at_once_as_there_are_workers(server: Server) -> No
     users: dict[int, str] = {}
     for n in range(10_000):
         users.setdefault(worker_of(f"user-{n}", 64), f"user-{n}")
-    records = Router(server.url, {}, Rules()).deliver([Job(user, {"messageId": user}) for user in users.values()], 20)
+    records = Router(server.url, {}, RetryRules()).deliver(
+        [Job(user, {"messageId": user}) for user in users.values()], 20
+    )
 
     assert (len(records), server.most_at_once) == (64, 64)

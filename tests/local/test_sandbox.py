@@ -192,7 +192,7 @@ def test_other_methods_are_not_allowed(call: Caller, method: str) -> None:
 def test_what_has_no_body_is_answered_without_one(
     sandbox: Sandbox, method: bytes, status: int | None, first_line: bytes
 ) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(status, "text") if status else None
+    sandbox.on_call = lambda _: Fault.answer(status, "text") if status else None
     with connect(sandbox.url) as connection:
         connection.sendall(
             method + b" /v2/enqueue HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -330,7 +330,7 @@ def test_cleared_it_has_seen_nothing(sandbox: Sandbox, call: Caller) -> None:
 @over_both
 def test_many_clients_at_once_lose_nothing(sandbox: Sandbox, call: Caller) -> None:
     asked = []
-    sandbox.misbehave = lambda received: asked.append(received.number)
+    sandbox.on_call = lambda received: asked.append(received.number)
 
     with ThreadPoolExecutor(16) as pool:
         statuses = list(pool.map(call.status, [TRIGGER] * 200))
@@ -376,7 +376,7 @@ def test_a_mistake_in_what_misbehaves_is_shown(
     def mistake(_: Received) -> Fault:
         raise AssertionError("no such event was expected")
 
-    sandbox.misbehave = mistake
+    sandbox.on_call = mistake
     with pytest.raises(urllib3.exceptions.ProtocolError):
         call(ALERTS, TRIGGER)
     sandbox.stop()
@@ -528,7 +528,7 @@ def test_the_documented_rate_is_120_calls_a_minute() -> None:
 def test_any_status_can_be_answered_and_only_2xx_takes_effect(client: urllib3.PoolManager, sandbox: Sandbox) -> None:
     for status in range(200, 600):
         sandbox.clear()
-        sandbox.misbehave = lambda _, status=status: Fault.answer(status)
+        sandbox.on_call = lambda _, status=status: Fault.answer(status)
         response = client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER), redirect=False)
 
         assert response.status == status
@@ -543,7 +543,7 @@ def test_a_told_answer_has_the_body_it_is_told(client: urllib3.PoolManager, sand
         Fault.answer(202, "<html>Accepted</html>"),
         Fault.answer(429),
     ]
-    sandbox.misbehave = lambda received: faults[received.number - 1]
+    sandbox.on_call = lambda received: faults[received.number - 1]
 
     answers = [client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER)) for _ in faults]
 
@@ -557,9 +557,9 @@ def test_a_told_answer_has_the_body_it_is_told(client: urllib3.PoolManager, sand
 
 
 def test_an_event_can_take_effect_behind_an_error_and_not_behind_a_success(sandbox: Sandbox, call: Caller) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(500, takes_effect=True)
+    sandbox.on_call = lambda _: Fault.answer(500, takes_effect=True)
     assert call.status(act("trigger", "a")) == 500
-    sandbox.misbehave = lambda _: Fault.answer(202, takes_effect=False)
+    sandbox.on_call = lambda _: Fault.answer(202, takes_effect=False)
     assert call.status(act("trigger", "b")) == 202
 
     assert [one.dedup_key for one in sandbox.incidents] == ["a"]
@@ -567,14 +567,14 @@ def test_an_event_can_take_effect_behind_an_error_and_not_behind_a_success(sandb
 
 
 def test_an_event_for_a_deleted_integration_is_discarded_behind_a_success(sandbox: Sandbox, call: Caller) -> None:
-    sandbox.misbehave = lambda _: Fault(takes_effect=False)
+    sandbox.on_call = lambda _: Fault(takes_effect=False)
 
     assert call(ALERTS, TRIGGER) == (202, {"status": "success", "message": "Event processed"})
     assert (sandbox.incidents, [one.accepted for one in sandbox.received]) == ([], [False])
 
 
 def test_an_invalid_event_takes_no_effect_whatever_is_answered(sandbox: Sandbox, call: Caller) -> None:
-    sandbox.misbehave = lambda _: Fault.answer(202)
+    sandbox.on_call = lambda _: Fault.answer(202)
 
     assert call.status(trigger(severity="high")) == 202
     assert sandbox.incidents == []
@@ -582,7 +582,7 @@ def test_an_invalid_event_takes_no_effect_whatever_is_answered(sandbox: Sandbox,
 
 
 def test_it_misbehaves_by_what_it_was_sent_and_holds(sandbox: Sandbox, call: Caller) -> None:
-    sandbox.misbehave = lambda received: (
+    sandbox.on_call = lambda received: (
         Fault.answer(503) if received.event["dedup_key"] == "bad" and sandbox.incident("good") else None
     )
 
@@ -590,7 +590,7 @@ def test_it_misbehaves_by_what_it_was_sent_and_holds(sandbox: Sandbox, call: Cal
 
 
 def test_a_delayed_call_goes_on_as_usual(sandbox: Sandbox, call: Caller) -> None:
-    sandbox.misbehave = lambda _: Fault.delay(0.05)
+    sandbox.on_call = lambda _: Fault.delay(0.05)
     start = time.monotonic()
 
     assert call.status(TRIGGER) == 202
@@ -600,7 +600,7 @@ def test_a_delayed_call_goes_on_as_usual(sandbox: Sandbox, call: Caller) -> None
 
 @over_both
 def test_a_reset_before_the_effect_leaves_no_trace(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: Fault.reset_before()
+    sandbox.on_call = lambda _: Fault.reset_before()
 
     with open_call(url) as connection:
         assert end_of(connection) == "reset"
@@ -611,7 +611,7 @@ def test_a_reset_before_the_effect_leaves_no_trace(sandbox: Sandbox, url: str) -
 
 @over_both
 def test_a_reset_after_the_effect_loses_only_the_answer(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: Fault.reset_after()
+    sandbox.on_call = lambda _: Fault.reset_after()
 
     with open_call(url) as connection:
         assert end_of(connection) == "reset"
@@ -622,7 +622,7 @@ def test_a_reset_after_the_effect_loses_only_the_answer(sandbox: Sandbox, url: s
 
 @over_both
 def test_a_call_can_go_without_an_answer(client: urllib3.PoolManager, sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: Fault.hang()
+    sandbox.on_call = lambda _: Fault.hang()
 
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
         client.request("POST", url + ALERTS, body=json.dumps(TRIGGER), timeout=0.05)
@@ -633,7 +633,7 @@ def test_a_call_can_go_without_an_answer(client: urllib3.PoolManager, sandbox: S
 
 @over_both
 def test_a_hanging_call_can_take_effect_and_end(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: Fault.hang(0.05, takes_effect=True)
+    sandbox.on_call = lambda _: Fault.hang(0.05, takes_effect=True)
 
     with open_call(url) as connection:
         assert end_of(connection) == "closed"
@@ -644,7 +644,7 @@ def test_a_hanging_call_can_take_effect_and_end(sandbox: Sandbox, url: str) -> N
 
 @over_both
 def test_an_answer_can_come_byte_by_byte(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: Fault.trickle(0.001)
+    sandbox.on_call = lambda _: Fault.trickle(0.001)
     start = time.monotonic()
 
     with open_call(url) as connection:
@@ -684,7 +684,7 @@ def test_a_client_that_leaves_is_answered_once_it_was_told_the_status(
     sandbox: Sandbox, url: str, waits_for: bytes, status: int
 ) -> None:
     before = set(threading.enumerate())
-    sandbox.misbehave = lambda _: Fault.trickle(0.01)
+    sandbox.on_call = lambda _: Fault.trickle(0.01)
 
     with open_call(url) as connection:
         told = b""
@@ -703,7 +703,7 @@ GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
 def test_any_bytes_can_be_answered_before_the_connection_ends(
     sandbox: Sandbox, url: str, ending: Literal["close", "reset"], end: str
 ) -> None:
-    sandbox.misbehave = lambda _: Fault.raw(GARBLED, ending=ending)
+    sandbox.on_call = lambda _: Fault.raw(GARBLED, ending=ending)
 
     with open_call(url) as connection:
         assert connection.recv(65536) == GARBLED
@@ -715,7 +715,7 @@ def test_any_bytes_can_be_answered_before_the_connection_ends(
 @over_both
 def test_an_answer_can_break_off_and_leave_the_client_waiting_until_it_hangs_up(sandbox: Sandbox, url: str) -> None:
     before = set(threading.enumerate())
-    sandbox.misbehave = lambda _: Fault.raw(GARBLED, ending="hold", takes_effect=False)
+    sandbox.on_call = lambda _: Fault.raw(GARBLED, ending="hold", takes_effect=False)
 
     with open_call(url) as connection:
         assert connection.recv(65536) == GARBLED
@@ -729,7 +729,7 @@ def test_an_answer_can_break_off_and_leave_the_client_waiting_until_it_hangs_up(
 
 @over_both
 def test_after_any_bytes_the_connection_can_take_the_next_call(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda received: Fault.raw(GARBLED, ending="keep") if received.number == 1 else None
+    sandbox.on_call = lambda received: Fault.raw(GARBLED, ending="keep") if received.number == 1 else None
 
     with open_call(url) as connection:
         assert connection.recv(65536) == GARBLED
@@ -739,7 +739,7 @@ def test_after_any_bytes_the_connection_can_take_the_next_call(sandbox: Sandbox,
 
 @over_both
 def test_an_answer_can_come_in_pieces(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: Fault.raw([b"HTTP/1.1", b" 202"], pause=0.05)
+    sandbox.on_call = lambda _: Fault.raw([b"HTTP/1.1", b" 202"], pause=0.05)
     start = time.monotonic()
 
     with open_call(url) as connection:
@@ -753,7 +753,7 @@ def test_an_answer_can_come_in_pieces(sandbox: Sandbox, url: str) -> None:
 @pytest.mark.parametrize("pause", [0.0, 0.001])
 def test_an_answer_without_an_end_lasts_until_the_client_hangs_up(sandbox: Sandbox, url: str, pause: float) -> None:
     before = set(threading.enumerate())
-    sandbox.misbehave = lambda _: Fault.raw(itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"), pause=pause)
+    sandbox.on_call = lambda _: Fault.raw(itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"), pause=pause)
 
     with open_call(url) as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -762,7 +762,7 @@ def test_an_answer_without_an_end_lasts_until_the_client_hangs_up(sandbox: Sandb
 
 
 def test_faults_combine(sandbox: Sandbox, url: str) -> None:
-    sandbox.misbehave = lambda _: replace(Fault.answer(503, "Busy"), wait=0.02, pause=0.001)
+    sandbox.on_call = lambda _: replace(Fault.answer(503, "Busy"), wait=0.02, pause=0.001)
     start = time.monotonic()
 
     with open_call(url) as connection:
@@ -790,11 +790,11 @@ def test_stopping_ends_a_hanging_call_at_once(sandbox: Sandbox, url: str, fault:
     before = set(threading.enumerate())
     asked = threading.Event()
 
-    def misbehave(_: Received) -> Fault:
+    def on_call(_: Received) -> Fault:
         asked.set()
         return fault
 
-    sandbox.misbehave = misbehave
+    sandbox.on_call = on_call
     with open_call(url) as connection, open_call(url):
         assert asked.wait(5)
         start = time.monotonic()
@@ -810,7 +810,7 @@ def test_stopping_ends_a_hanging_call_at_once(sandbox: Sandbox, url: str, fault:
 @over_both
 def test_stopping_ends_an_answer_without_an_end_that_nobody_reads(sandbox: Sandbox, url: str) -> None:
     before = set(threading.enumerate())
-    sandbox.misbehave = lambda _: Fault.raw(itertools.repeat(b"x" * 65536))
+    sandbox.on_call = lambda _: Fault.raw(itertools.repeat(b"x" * 65536))
 
     with open_call(url) as connection:
         assert connection.recv(1) == b"x"

@@ -15,7 +15,7 @@ import aws as aws_clients
 from chaos.faults import fail
 from dependencies import Dependencies
 from event import Event
-from local.aws import Aws
+from local.aws_server import Aws
 from tests.support import soon
 
 EVENT = Event("default", "alert", {"event_action": "resolve", "dedup_key": "k"}, "resolve", "k", "m")

@@ -57,7 +57,7 @@ def hang_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def test_an_answer_that_trickles_in(endpoint: Endpoint) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.trickle(0.2)
+    endpoint.sandbox.on_call = lambda _: Fault.trickle(0.2)
 
     answer, seconds = timed(endpoint, track())
 
@@ -121,7 +121,7 @@ def test_an_ssm_that_hangs(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("content", [track(), [track(), track(messageId="m-2", properties={"dedupKey": "other"})]])
 def test_an_sqs_that_hangs(endpoint: Endpoint, content: object) -> None:
-    endpoint.sandbox.misbehave = lambda _: Fault.answer(503)
+    endpoint.sandbox.on_call = lambda _: Fault.answer(503)
     fail(endpoint.aws, lambda target, _: Failure.hang() if target.startswith("AmazonSQS") else None)
 
     answer, seconds = timed(endpoint, content)
@@ -199,7 +199,7 @@ def test_an_event_that_was_given_up_once_connected_is_not_posted_over_another_co
 
 
 def test_the_next_request_does_not_wait_for_what_was_given_up(endpoint: Endpoint, log: io.StringIO) -> None:
-    endpoint.sandbox.misbehave = lambda call: Fault.hang() if call.number == 1 else None
+    endpoint.sandbox.on_call = lambda call: Fault.hang() if call.number == 1 else None
     timed(endpoint, track())
 
     answer, seconds = timed(endpoint, track(messageId="m-2"))
@@ -237,7 +237,7 @@ def test_a_call_that_hangs_for_ever_does_not_keep_the_process() -> None:
 
 def test_what_was_given_up_ends_soon(endpoint: Endpoint, calls_end: CallsEnd) -> None:
     endless = iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", None)
-    endpoint.sandbox.misbehave = lambda _: Fault.raw(endless, pause=0.001)
+    endpoint.sandbox.on_call = lambda _: Fault.raw(endless, pause=0.001)
 
     answer, seconds = timed(endpoint, track())
 
@@ -251,7 +251,7 @@ def test_the_worker_counts_the_time_that_ssm_took(make_endpoint: Make, monkeypat
     monkeypatch.setattr("worker.DEADLINE", 1.0)
     endpoint = make_endpoint()
     fail(endpoint.aws, lambda target, _: Failure.delay(0.6) if target.startswith("AmazonSSM") else None)
-    endpoint.sandbox.misbehave = lambda _: Fault.hang()
+    endpoint.sandbox.on_call = lambda _: Fault.hang()
     endpoint.post([track()])
     endpoint.deps.credentials._parameters.clear()  # noqa: SLF001 -- as in a process of its own
     records = endpoint.received(endpoint.deps.settings.queue_url)

@@ -64,9 +64,9 @@ def outcome_of(case: dict[str, Any]) -> dict[str, Any]:
         is_preview=case.get("preview", False),
     )
     if isinstance(mapped, Outcome):
-        if mapped.result == "ignored":
+        if mapped.status == "ignored":
             return {"ignored": mapped.code}
-        return {mapped.result: {"code": mapped.code, "field": mapped.message.partition(":")[0]}}
+        return {mapped.status: {"code": mapped.code, "field": mapped.message.partition(":")[0]}}
     warnings = [warning.partition(":")[0] for warning in mapped.warnings]
     service = {} if mapped.service == "default" else {"service": mapped.service}
     return {"sent": {"kind": mapped.kind, "event": mapped.content, "warnings": warnings, **service}}

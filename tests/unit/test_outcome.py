@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from event import Event
-from outcome import CODES, Call, NotSentError, Outcome
+from outcome import CODES, Call, Outcome, ProcessingError
 
 MODULES = sorted((Path(__file__).parents[2] / "function").glob("*.py"))
 # What the sender is told; RudderStack gives up after any 4xx but 408 and 429, and tries 5xx again.
@@ -18,7 +18,7 @@ CONTRACT = {
     ("preview", 200): {"preview"},
     ("ignored", 200): {"not_for_pagerduty", "not_a_track_call"},
     ("rejected", 400): {
-        *("query_unknown", "preview_unclear"),
+        *("query_unknown", "preview_invalid"),
         *("body_empty", "body_not_base64", "gzip_damaged", "body_not_utf8", "body_not_json", "body_too_deep"),
         *("body_without_events", "event_not_an_object", "properties_not_an_object", "integration_invalid"),
         *("type_missing", "type_unknown", "action_unknown", "dedup_key_missing", "event_name_missing"),
@@ -30,7 +30,7 @@ CONTRACT = {
     ("rejected", 413): {"body_too_large", "too_many_events"},
     ("deferred", 500): {"settings_invalid", "internal_error"},
     ("deferred", 503): {
-        *("pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_unexpected", "held_back"),
+        *("pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_unexpected", "earlier_event_deferred"),
         *("routing_key_missing", "routing_key_refused", "webhook_token_missing", "secrets_unavailable"),
         *(
             "pagerduty_rate_limited",
@@ -40,14 +40,14 @@ CONTRACT = {
             "flow_control_unavailable",
         ),
     },
-    ("deferred", 504): {"pagerduty_timeout", "out_of_time"},
+    ("deferred", 504): {"pagerduty_timeout", "deadline_exceeded"},
 }
 PLACES = {
     f"{module.name}:{node.lineno}": node
     for module in MODULES
     if module.name != "outcome.py"
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"), module.name))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Outcome", "NotSentError"}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Outcome", "ProcessingError"}
 }
 
 
@@ -121,10 +121,10 @@ def test_what_is_deferred_is_tried_again() -> None:
 def test_an_outcome_says_what_its_code_decides(code: str, decided: tuple[str, int]) -> None:
     outcome = Outcome(code, "what happened")
 
-    assert (outcome.result, outcome.http_status) == decided
+    assert (outcome.status, outcome.http_status) == decided
 
 
-@pytest.mark.parametrize("question", ["result", "http_status"])
+@pytest.mark.parametrize("question", ["status", "http_status"])
 def test_an_outcome_whose_code_nobody_knows_says_nothing(question: str) -> None:
     outcome = Outcome("no_such_code", "what happened")
 
@@ -133,9 +133,9 @@ def test_an_outcome_whose_code_nobody_knows_says_nothing(question: str) -> None:
 
 
 def test_an_error_carries_the_outcome_and_says_its_message() -> None:
-    error = NotSentError("out_of_time", "what is wrong", detail="for the log")
+    error = ProcessingError("deadline_exceeded", "what is wrong", detail="for the log")
 
-    assert error.outcome == Outcome("out_of_time", "what is wrong", detail="for the log")
+    assert error.outcome == Outcome("deadline_exceeded", "what is wrong", detail="for the log")
     assert str(error) == "what is wrong"
 
 
@@ -152,7 +152,7 @@ def test_an_outcome_can_be_said_to_be_an_events() -> None:
         warnings=("event: cut",),
     )
 
-    assert Outcome("delivered", "PagerDuty took it", "for the log", call=call).about(event) == Outcome(
+    assert Outcome("delivered", "PagerDuty took it", "for the log", call=call).for_event(event) == Outcome(
         "delivered",
         "PagerDuty took it",
         detail="for the log",

@@ -38,7 +38,7 @@ def test_a_critical_trigger_is_urgent_in_its_first_minute(waited: float, urgent:
 @pytest.mark.parametrize(
     "event",
     [trigger("error"), trigger("info"), other("resolve"), other("acknowledge"), change()],
-    ids=lambda e: e.label,
+    ids=lambda e: e.type_name,
 )
 def test_nothing_else_is_urgent(event: Event) -> None:
     assert not pacing.is_urgent(event, 0)
@@ -101,7 +101,9 @@ def test_after_a_failure_a_critical_trigger_is_tried_again_after_a_sixteenth_of_
 
 
 @pytest.mark.parametrize("code", ["pagerduty_rate_limited", "rate_limit_delay"])
-@pytest.mark.parametrize("event", [trigger("critical"), other("acknowledge"), other("resolve")], ids=lambda e: e.label)
+@pytest.mark.parametrize(
+    "event", [trigger("critical"), other("acknowledge"), other("resolve")], ids=lambda e: e.type_name
+)
 def test_what_has_priority_is_tried_fifty_times_as_often_after_its_first_minute_and_within_its_first_hour(
     code: str, event: Event
 ) -> None:
@@ -117,7 +119,7 @@ def test_configuration_takes_two_minutes(code: str) -> None:
 
 
 def test_what_there_was_no_time_for_comes_back_at_once() -> None:
-    assert delay("out_of_time", receive_count=7, waited=9999) == 0
+    assert delay("deadline_exceeded", receive_count=7, waited=9999) == 0
 
 
 @pytest.mark.parametrize("code", ["pagerduty_timeout", "routing_key_missing", "rate_limit_delay"])

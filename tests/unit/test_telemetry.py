@@ -18,7 +18,7 @@ from outcome import Call, Outcome
 
 # One column of dimensions is the stack alone, the other one below it the PagerDuty service and the kind.
 STACK = ("service",)
-KIND = ("service", "pagerduty_service", "kind")
+KIND = ("service", "pagerduty_service", "event_type")
 
 TRIGGER = Event(
     "default", "alert", {}, "trigger", "disk-full", "m-1", datetime(2026, 1, 31, 12, tzinfo=UTC), ("event: cut",)
@@ -50,12 +50,12 @@ def values(log: io.StringIO, dimensions: tuple[str, ...] = STACK) -> dict[str, f
 
 def log_event(code: str, event: Event | None = CHANGE, call: Call | None = None, **more: Any) -> None:
     outcome = Outcome(code, "", call=call)
-    outcome = outcome.about(event) if event else outcome
+    outcome = outcome.for_event(event) if event else outcome
     telemetry.log_event(outcome, event.service if event else "default", event, **{"is_known": True, **more})
 
 
 def test_the_line_of_an_event_says_who_it_is_and_what_became_of_it(log: io.StringIO) -> None:
-    telemetry.begin("request-1")
+    telemetry.set_request_id("request-1")
     log_event("delivered", TRIGGER, TAKEN)
 
     line = only_line(log)
@@ -67,8 +67,8 @@ def test_the_line_of_an_event_says_who_it_is_and_what_became_of_it(log: io.Strin
         "service": "service_undefined",
         "request_id": "request-1",
         "pagerduty_service": "default",
-        "kind": "trigger",
-        "outcome": "delivered",
+        "event_type": "trigger",
+        "status": "delivered",
         "code": "delivered",
         "message_id": "m-1",
         "dedup_key": "disk-full",
@@ -106,7 +106,7 @@ def test_metrics_are_counted_for_the_stack_and_for_each_service_and_kind(log: io
             "RudderStackPagerDuty",
             "Delivered",
             "Count",
-            (stack, ("pagerduty_service", "checkout"), ("kind", "change")),
+            (stack, ("pagerduty_service", "checkout"), ("event_type", "change")),
             1,
         ),
     ]
@@ -146,9 +146,9 @@ def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: str, level:
 
 
 def test_an_event_out_of_the_queue_was_received_before(log: io.StringIO) -> None:
-    log_event("delivered", CHANGE, receives=3, queue_time=12.5)
+    log_event("delivered", CHANGE, receive_count=3, queue_time=12.5)
 
-    assert (only_line(log)["receives"], values(log)) == (3, {"Delivered": 1, "QueueTime": 12.5})
+    assert (only_line(log)["receive_count"], values(log)) == (3, {"Delivered": 1, "QueueTime": 12.5})
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_an_event_out_of_the_queue_was_received_before(log: io.StringIO) -> None
         (400, "PagerDuty4xx"),
         (429, "PagerDuty429"),
         (503, "PagerDuty5xx"),
-        (None, "PagerDutyNoAnswer"),
+        (None, "PagerDutyNoResponse"),
     ],
 )
 def test_pagerdutys_answer_is_counted_by_its_class(log: io.StringIO, status: int | None, metric: str) -> None:
@@ -215,7 +215,7 @@ def test_of_a_request_of_very_many_bad_events_a_hundred_have_a_line_and_the_rest
     telemetry.log_events([*outcomes, Outcome("queued", "")], mapped, "default", lambda _: True, is_preview=False)
 
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert [line["outcome"] for line in lines] == ["queued", *["rejected"] * 100, "queued", "rejected"]
+    assert [line["status"] for line in lines] == ["queued", *["rejected"] * 100, "queued", "rejected"]
     assert (lines[-1]["message"], lines[-1]["left_out"]) == ("more events", 110)
     totals: Counter[str] = Counter()
     for metric in read_all(log.getvalue().splitlines()):

@@ -18,11 +18,11 @@ from flask import Flask, Response, abort, jsonify, request
 from samcli.yamlhelper import yaml_parse
 
 from local.options import MAPPING_SETTINGS, RATE_LIMIT, Options
-from local.page.samples import page, samples, storm
-from local.page.watch import SHOWN_INCIDENTS, Storm, Watch
 from local.resources import TEMPLATE
 from local.sandbox import Fault, Received, Sandbox
 from local.stack import LocalStack
+from local.ui.samples import page, samples, storm
+from local.ui.watch import SHOWN_INCIDENTS, Storm, Watch
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -87,7 +87,7 @@ class Page:
             if on_log:
                 on_log(line)
 
-        self.stack = LocalStack(options, on_received=received, on_log=log, front=self._front, **more)
+        self.stack = LocalStack(options, on_received=received, on_log=log, middleware=self._middleware, **more)
         self._application = self._routes()
 
     def __enter__(self) -> LocalStack:
@@ -98,7 +98,7 @@ class Page:
         self._stopping.set()
         self.stack.__exit__(*reason)
 
-    def _front(self, api: "WSGIApplication") -> "WSGIApplication":
+    def _middleware(self, api: "WSGIApplication") -> "WSGIApplication":
         def choose(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
             path = environ["PATH_INFO"]
             is_ours = path in {"/", "/favicon.ico"} or path.startswith("/page/")
@@ -174,14 +174,14 @@ class Page:
         return {"status": status, "content": json.loads(content)}
 
     def _set_pagerduty(self) -> Response:
-        """Let the sandbox misbehave, or behave again."""
+        """Simulate a failure of PagerDuty, or let it work again."""
         with _refusing_others() as wanted:
             mode, limit = str(wanted["mode"]), int(wanted["limit"])
             fault = MISBEHAVIOUR[mode]
             if limit < 1:
                 raise ValueError(limit)
         sandbox = self._sandbox()
-        sandbox.misbehave = (lambda _: fault) if fault else None
+        sandbox.on_call = (lambda _: fault) if fault else None
         sandbox.rate_limit = limit if mode == "limits" else self.stack.options.rate_limit
         sandbox.known_keys = set() if mode == "refuses the key" else None
         self._mode, self._limit = mode, limit

@@ -26,12 +26,12 @@ _CERTIFICATES: Final = Path(botocore.__file__).with_name("cacert.pem")
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Environment:
     """Where everything is, as the function's environment without a table."""
 
     without_table: dict[str, str]
 
-    def environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """Return an environment with a table of its own: in another one a lease may last from an earlier figure."""
         dynamodb = boto3.client(
             "dynamodb",
@@ -54,14 +54,14 @@ class Context:
 
 
 @contextlib.contextmanager
-def surroundings() -> Iterator[Surroundings]:
+def running_environment() -> Iterator[Environment]:
     """Run PagerDuty and AWS, with the secrets and the queues in place."""
     with contextlib.ExitStack() as running:
         certificates = Path(running.enter_context(tempfile.TemporaryDirectory())) / "certificates.pem"
         shutil.copy(_CERTIFICATES, certificates)
-        port = running.enter_context(_process("benchmarks.pagerduty", str(certificates)))
-        aws = json.loads(running.enter_context(_process("benchmarks.aws")))
-        yield Surroundings(
+        port = running.enter_context(_process("benchmarks.pagerduty_process", str(certificates)))
+        aws = json.loads(running.enter_context(_process("benchmarks.aws_process")))
+        yield Environment(
             {
                 "AWS_ACCESS_KEY_ID": "benchmark",
                 "AWS_SECRET_ACCESS_KEY": "benchmark",

@@ -3,8 +3,8 @@
 import json
 import threading
 
-from benchmarks.surroundings import SECRETS
-from local.aws import Aws
+from benchmarks.environment import SECRETS
+from local.aws_server import Aws
 from local.resources import create_queues
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final
 
-from benchmarks.surroundings import ROOT
+from benchmarks.environment import ROOT
 
 BASELINES: Final = Path(__file__).with_name("baselines")
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packages:
     """The directories that Lambda would find at /var/task."""
 
     ours: Path
@@ -27,7 +27,7 @@ class Packed:
 
 
 @contextlib.contextmanager
-def packed() -> Iterator[Packed]:
+def built_packages() -> Iterator[Packages]:
     """Pack both, the function with `sam build`; they are there until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         finished = subprocess.run(  # noqa: S603 -- SAM, from the virtual environment
@@ -43,4 +43,4 @@ def packed() -> Iterator[Packed]:
         baselines = Path(folder) / "baselines"
         shutil.copytree(BASELINES, baselines, ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(baselines, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
-        yield Packed(Path(folder) / "ApiFunction", baselines)
+        yield Packages(Path(folder) / "ApiFunction", baselines)

@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError, ReadTimeoutError
 
 from chaos.faults import Failure, fail
-from local.aws import Aws
+from local.aws_server import Aws
 from local.resources import create_flow_table
 from tests.support import Clock
 
@@ -332,7 +332,7 @@ def test_where_time_passes_faster_a_message_comes_again_sooner_and_has_waited_lo
     time: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wall = Clock()
-    monkeypatch.setattr("local.aws.time", SimpleNamespace(time=wall, monotonic=monotonic))
+    monkeypatch.setattr("local.aws_server.time", SimpleNamespace(time=wall, monotonic=monotonic))
     with Aws(clock=time, speed=10) as fast:
         queue = Queue(fast)
         sent_at = wall.now
@@ -377,7 +377,7 @@ def test_who_looks_into_a_queue_sees_what_is_put_off_and_until_when(queue: Queue
     received = {message["Body"]: message["ReceiptHandle"] for message in queue.receive(2)}
     queue.sqs.change_message_visibility(QueueUrl=queue.url, ReceiptHandle=received["put off"], VisibilityTimeout=100)
 
-    seen = [(each.body, each.receives, each.is_hidden, each.is_put_off) for each in aws.peek(queue.url)]
+    seen = [(each.body, each.receive_count, each.is_hidden, each.is_put_off) for each in aws.peek(queue.url)]
 
     assert seen == [("in flight", 1, True, False), ("put off", 1, True, True), ("waiting", 0, False, False)]
     assert [each.hidden_until - time.now for each in aws.peek(queue.url) if each.is_put_off] == [100]
@@ -588,7 +588,7 @@ def test_what_is_not_modelled_is_refused_by_its_name(
 
     assert refused.value.response["Error"] == {
         "Code": "AWS.SimpleQueueService.UnsupportedOperation",
-        "Message": f"The local SQS does not model {what}; see local/aws.py",
+        "Message": f"The local SQS does not model {what}; see local/aws_server.py",
         "Type": "Sender",
         "QueryErrorCode": "UnsupportedOperation",
     }
@@ -687,7 +687,9 @@ def test_the_table_is_that_of_the_template(table: Table) -> None:
 def test_what_of_dynamodb_is_not_modelled_is_refused_by_its_name(
     table: Table, action: str, request_: dict[str, Any], what: str
 ) -> None:
-    with pytest.raises(ClientError, match=f"The local DynamoDB does not model {what}; see local/aws.py") as refused:
+    with pytest.raises(
+        ClientError, match=f"The local DynamoDB does not model {what}; see local/aws_server.py"
+    ) as refused:
         getattr(table.dynamodb, action)(TableName=table.name, **request_)
 
     assert refused.value.response["Error"]["Code"] == "UnknownOperationException"

@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from local import metrics
-from local.aws import Peek
+from local.aws_server import QueuedMessage
 from local.sandbox import Incident, Received
 from local.stack import LocalStack
 
@@ -84,7 +84,7 @@ class Watch:
 
     def on_log(self, line: str) -> None:
         """Note what a line of the functions' log says of an event."""
-        if '"outcome"' not in line:
+        if '"status"' not in line:
             return
         try:
             content = json.loads(line)
@@ -93,7 +93,7 @@ class Watch:
             return
         with self._lock:
             self._count(found)
-            if "receives" in content:
+            if "receive_count" in content:
                 self._note_queued(content, found)
 
     def _count(self, found: dict[str, float]) -> None:
@@ -107,18 +107,18 @@ class Watch:
     def _note_queued(self, content: Json, found: dict[str, float]) -> None:
         """Note what the worker says of an event: why it was put off, or how late it was."""
         identity = tuple(str(content.get(name)) for name in ("pagerduty_service", "dedup_key", "message_id"))
-        if content["outcome"] == "deferred":
+        if content["status"] == "deferred":
             self._reasons[identity] = content["code"]
             if len(self._reasons) > _REMEMBERED:
                 self._reasons.popitem(last=False)
             return
         self._reasons.pop(identity, None)
         key = str(content.get("dedup_key"))
-        if content["outcome"] == "merged":
+        if content["status"] == "merged":
             self._merged[key] += 1
             if self.storm and key.startswith(self.storm.name):
                 self.storm.merged += 1
-        elif content["outcome"] == "delivered":
+        elif content["status"] == "delivered":
             self._note_late(key, found.get("QueueTime", 0.0))
 
     def _note_late(self, key: str, seconds: float) -> None:
@@ -199,7 +199,7 @@ class Watch:
         dead = self._stack.aws.peek(self._stack.dead_letter_queue_url)
         states = Counter(_state(each) for each in messages)
         # The first message of a group stands for those behind it.
-        groups: dict[str, list[Peek]] = {}
+        groups: dict[str, list[QueuedMessage]] = {}
         for message in messages:
             groups.setdefault(message.group, []).append(message)
         order = ("in flight", "waiting", "put off")
@@ -215,16 +215,16 @@ class Watch:
             "dead_shown": [self._dead_letter(each) for each in islice(reversed(dead), SHOWN_MESSAGES)],
         }
 
-    def _message(self, message: Peek) -> Json:
+    def _message(self, message: QueuedMessage) -> Json:
         shown, identity = _read(message.body)
         state = _state(message)
-        shown |= {"state": state, "receives": message.receives}
+        shown |= {"state": state, "receive_count": message.receive_count}
         if state == "put off":
             due = round(self._epoch + message.hidden_until, 1)
             shown |= {"due": due, "reason": self._reasons.get(identity, "")}
         return shown
 
-    def _dead_letter(self, message: Peek) -> Json:
+    def _dead_letter(self, message: QueuedMessage) -> Json:
         shown, _ = _read(message.body)
         names = ("code", "reason")
         return shown | {name: message.attributes.get(name, {}).get("StringValue", "") for name in names}
@@ -250,7 +250,7 @@ class Watch:
             }
 
 
-def _state(message: Peek) -> str:
+def _state(message: QueuedMessage) -> str:
     if message.is_put_off:
         return "put off"
     return "in flight" if message.is_hidden else "waiting"

@@ -1,7 +1,7 @@
 """A PagerDuty that does nothing but answer over TLS, as fast as Python can: started as a process of its own.
 
-Usage: `python -m benchmarks.pagerduty FILE`; adds the CA of its certificate to the file, prints its port, and serves
-until killed.
+Usage: `python -m benchmarks.pagerduty_process FILE`; adds the CA of its certificate to the file, prints its
+port, and serves until killed.
 """
 
 import contextlib

@@ -419,7 +419,7 @@ function addChange(change) {
 
 // -- PagerDuty, the queue, the chart --------------------------------------------------------------------------------
 
-function misbehave() {
+function simulateFailures() {
   const mode = document.querySelector("input[name=mode]:checked").value;
   post("/page/pagerduty", { mode, limit: Math.max(1, Number($("limit").value) || 1) });
 }
@@ -467,7 +467,7 @@ function whereItIs(message) {
   if (message.state === "waiting") return ["waiting"];
   const again = el("span", { "data-due": message.due });
   tick(again);
-  return [again, `, tried ${message.receives}×: ${REASONS[message.reason] || message.reason}`];
+  return [again, `, tried ${message.receive_count}×: ${REASONS[message.reason] || message.reason}`];
 }
 
 function tick(element) {
@@ -582,10 +582,10 @@ async function main() {
     shown += SHOWN;
     showIncidents();
   });
-  for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", misbehave);
+  for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", simulateFailures);
   $("limit").addEventListener("change", () => {
     document.querySelector("input[name=mode][value=limits]").checked = true;
-    misbehave();
+    simulateFailures();
   });
   $("storm").addEventListener("click", () => post("/page/storm", { events: Number($("storm-size").value) }));
   setInterval(() => document.querySelectorAll("[data-due]").forEach(tick), 1000);

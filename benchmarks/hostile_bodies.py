@@ -1,4 +1,4 @@
-"""What a hostile body costs: `python -m benchmarks.exhaust`; exits 1 when one takes more than is allowed.
+"""What a hostile body costs: `python -m benchmarks.hostile_bodies`; exits 1 when one takes more than is allowed.
 
 Each body goes to an instance of its own under AWS's runtime emulator, with the memory and the share of a processor that
 Lambda gives to `MemorySize` 512, where this machine has control groups to give them with (Linux, as root); elsewhere

@@ -31,7 +31,7 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
-from local.server import Server, Startable
+from local.server import Server, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -103,7 +103,7 @@ class SqsError(Exception):
         self.code = code
 
 
-class Aws(Startable):
+class Aws(Service):
     """SSM, SQS and DynamoDB on 127.0.0.1.
 
     A context manager, or start() and stop(), again on the same port and with its messages. `clock` (seconds) is the
@@ -115,7 +115,7 @@ class Aws(Startable):
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
         # Put in front of every call; chaos/faults.py lets calls fail with it.
-        self.front: Callable[[WSGIApplication], WSGIApplication] | None = None
+        self.middleware: Callable[[WSGIApplication], WSGIApplication] | None = None
         # Set while it does not run: a call that waits in front ends then.
         self.stopping = threading.Event()
         self._sqs = _Sqs(clock, speed)
@@ -150,7 +150,7 @@ class Aws(Startable):
             "aws_secret_access_key": "local",
         }
 
-    def peek(self, queue_url: str) -> list[Peek]:
+    def peek(self, queue_url: str) -> list[QueuedMessage]:
         """Look at the messages of a FIFO queue, in the order in which SQS took them, without receiving them."""
         return self._sqs.peek(queue_url.rpartition("/")[2])
 
@@ -171,7 +171,7 @@ class Aws(Startable):
             server.stop()
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        application = self.front(self._application) if self.front else self._application
+        application = self.middleware(self._application) if self.middleware else self._application
         return application(environ, start_response)
 
 
@@ -189,13 +189,13 @@ def _load_ssm() -> None:
         del sys.modules["moto.ec2"]
 
 
-class Peek(NamedTuple):
+class QueuedMessage(NamedTuple):
     """A message of a FIFO queue, as nobody who calls SQS can see it."""
 
     group: str
     body: str
     attributes: Json  # message attributes, as in the request
-    receives: int
+    receive_count: int
     hidden_until: float  # seconds of the queue's clock; in the past when it is not hidden
     is_hidden: bool
     is_put_off: bool  # hidden because its consumer asked for it, not because somebody is working on it
@@ -256,7 +256,7 @@ class _Application:
         """Answer one call at a time; what is not modelled is refused by its name."""
         others = sorted(request.keys() - UPDATE) if action == "UpdateItem" else []
         if action not in TABLE_CALLS or others:
-            text = f"The local DynamoDB does not model {', '.join(others) or action}; see local/aws.py"
+            text = f"The local DynamoDB does not model {', '.join(others) or action}; see local/aws_server.py"
             return refusal(HTTPStatus.BAD_REQUEST, "UnknownOperationException", text)
         with self._table_call:
             return moto(action, request)
@@ -289,7 +289,7 @@ class _Sqs:
                 return self._with_counts(request["QueueUrl"].rpartition("/")[2], answer, moto)
             return answer
 
-    def peek(self, name: str) -> list[Peek]:
+    def peek(self, name: str) -> list[QueuedMessage]:
         """Look at the messages of a queue; one that was not used before has none."""
         with self._turn:
             return self._queues[name].peek() if name in self._queues else []
@@ -332,7 +332,7 @@ class _Message:
     sent: int = field(default_factory=_timestamp)
     first_received: int = 0
     received: float = float("-inf")
-    receives: int = 0
+    receive_count: int = 0
     hidden_until: float = float("-inf")
     is_put_off: bool = False
 
@@ -342,7 +342,7 @@ class _Message:
         return {
             "SenderId": _SENDER_ID,
             "SentTimestamp": str(now - round(speed * (now - self.sent))),
-            "ApproximateReceiveCount": str(self.receives),
+            "ApproximateReceiveCount": str(self.receive_count),
             "ApproximateFirstReceiveTimestamp": str(self.first_received),
             "SequenceNumber": str(self.sequence),
             "MessageGroupId": self.group,
@@ -411,7 +411,7 @@ class _FifoQueue:
         seconds = request.get("VisibilityTimeout", int(self._attributes["VisibilityTimeout"]))
         received = list(itertools.islice(self._available(), request.get("MaxNumberOfMessages", 1)))
         for message in received:
-            message.receives += 1
+            message.receive_count += 1
             message.first_received = message.first_received or _timestamp()
             message.received = self._clock()
             message.hidden_until = message.received + seconds
@@ -445,15 +445,15 @@ class _FifoQueue:
         message.is_put_off = True
         return {}
 
-    def peek(self) -> list[Peek]:
+    def peek(self) -> list[QueuedMessage]:
         """Look at every message."""
         now = self._clock()
         return [
-            Peek(
+            QueuedMessage(
                 each.group,
                 each.body,
                 each.attributes,
-                each.receives,
+                each.receive_count,
                 each.hidden_until,
                 each.hidden_until > now,
                 each.hidden_until > now and each.is_put_off,
@@ -518,7 +518,7 @@ class _FifoQueue:
             if any(message.hidden_until > now for message in group):
                 continue
             for message in list(group):
-                if self._dead_letters and message.receives >= self._max_receives:
+                if self._dead_letters and message.receive_count >= self._max_receives:
                     self._remove(message)
                     self._dead_letters.bury(message)
                 else:
@@ -601,7 +601,9 @@ def _invalid(name: str, value: object, reason: str) -> SqsError:
 
 def _not_modelled(what: str) -> SqsError:
     """Build the refusal of something that SQS has and the product does not use."""
-    return SqsError(f"{SQS_PREFIX}UnsupportedOperation", f"The local SQS does not model {what}; see local/aws.py")
+    return SqsError(
+        f"{SQS_PREFIX}UnsupportedOperation", f"The local SQS does not model {what}; see local/aws_server.py"
+    )
 
 
 def _refuse_all_but(known: Container[str], request: Json) -> None:
@@ -655,7 +657,7 @@ def _md5(content: bytes) -> str:
 
 def _handle(message: _Message) -> str:
     """Make the receipt handle of the latest time that a message was received."""
-    return f"{message.id} {message.receives}"
+    return f"{message.id} {message.receive_count}"
 
 
 def _size(entry: Json) -> int:

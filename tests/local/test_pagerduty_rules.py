@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.rules import violations
+from local.pagerduty_rules import violations
 
 KEY = "0123456789abcdefABCDEF0123456789"
 MISSING = object()
