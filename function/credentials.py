@@ -1,6 +1,6 @@
-"""The secrets, from SSM Parameter Store: one cache, which serves the last good value when SSM fails.
+"""The token and the routing keys, from SSM Parameter Store: one cache, which serves the last good values if SSM fails.
 
-Nothing is read at import: an outage of SSM is then an answer that RudderStack retries, and not a crash loop.
+Nothing is read at import, so that during an outage of SSM requests are answered, and retried by RudderStack.
 """
 
 import contextlib
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 # Seconds for which a value is served.
 TTL: Final = 300.0
-# Seconds after which a parameter that is missing, was refused by PagerDuty, or did not let a caller in, is read again.
+# Seconds for which a parameter is not read again that is missing, was refused by PagerDuty, or has no token of a caller.
 MISSING_TTL: Final = 1.0
-# Seconds after a failed read in which no parameter is refreshed that has a value.
+# Seconds after a failed read in which no parameter with a value is refreshed.
 RETRY_AFTER: Final = 10.0
-# Seconds for one read, all its attempts included, and for one that is only a refresh. Both together leave time to
-# deliver the event.
+# Seconds for a read, and for one that is only a refresh, all attempts included. Both leave time to deliver the event.
 READ_LIMIT: Final = 3.0
 REFRESH_LIMIT: Final = 2.0
 # Parameters that SSM reads in a call:
 # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
 MAX_NAMES: Final = 10
-# Names that events made up, and SSM does not know, of which that is remembered.
+# Missing parameters that are remembered: events can make up any name.
 MAX_MISSING: Final = 1000
 # Characters of a token: a shorter one could be guessed.
 MIN_SECRET_LENGTH: Final = 16
@@ -40,9 +39,9 @@ _NEVER: Final = float("-inf")
 
 @dataclass(slots=True)
 class _Parameter:
-    """A parameter as SSM last knew it: None if it is missing or blank, or was never read.
+    """A parameter's last known value, None if it is missing, blank or was never read.
 
-    `read_at` is when SSM was asked for that, `asked_at` when the last read ended, and `error` why that one failed.
+    `read_at` is when that value was asked for, `asked_at` when the last read ended, and `error` why it failed.
     """
 
     value: str | None = None
@@ -52,10 +51,10 @@ class _Parameter:
 
 
 class Credentials:
-    """The tokens and the routing keys below `prefix`; `clock` is the wall clock, which runs on while Lambda freezes.
+    """The tokens and the routing keys below `prefix`.
 
-    Every method but those that say so raises ProcessingError when SSM fails and there is no last good value. `deadline`
-    is in seconds of the monotonic clock.
+    Methods raise ProcessingError if SSM fails and there is no last good value. Deadlines are in seconds of the
+    monotonic clock; `clock` is the wall clock, since the monotonic one may stop while Lambda freezes the process.
     """
 
     def __init__(self, prefix: str, client: "SSMClient", clock: Callable[[], float] = time.time) -> None:
@@ -67,7 +66,7 @@ class Credentials:
         self._failed_at = _NEVER
 
     def webhook_secrets(self, deadline: float, service: str | None = None) -> tuple[bytes, ...]:
-        """Return the tokens; if they have to be read, `service`'s routing keys are read in the same call."""
+        """Return the tokens. If they have to be read, the routing keys of `service` are read in the same call."""
         also = [] if service is None else [self._name_of(service)]
         try:
             value = self._read(self._token_name, deadline, also)
@@ -76,9 +75,9 @@ class Credentials:
         return self._usable_secrets(value)
 
     def refresh_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
-        """Return the tokens as SSM has them now, or had them within the last second.
+        """Return the tokens, read within the last second.
 
-        Raises ProcessingError if they cannot be read now: a token that is not among the old ones may be a new one.
+        Raises ProcessingError if they cannot be read: an unknown token may be new.
         """
         received_at = self._clock()
         parameter = self._parameters.setdefault(self._token_name, _Parameter())
@@ -107,13 +106,13 @@ class Credentials:
         if not keys:
             raise ProcessingError(
                 "routing_key_missing",
-                f"SSM parameter {name}: not there, so PagerDuty service {service} cannot be reached; "
+                f"SSM parameter {name}: missing, so nothing can be sent to PagerDuty service {service}; "
                 "put its integration key there, or correct the name at the end of the URL",
             )
         return keys
 
     def services_without_key(self, services: Sequence[str], deadline: float) -> set[str]:
-        """Return which of the PagerDuty services have no routing key, as far as SSM can tell now; raises nothing."""
+        """Return the PagerDuty services that have no routing key, as far as SSM answers now. Raises nothing."""
         received_at, deadline = self._clock(), min(deadline, time.monotonic() + READ_LIMIT)
         names = {self._name_of(service): service for service in services}
         due = [name for name in names if self._is_due(name)]
@@ -129,12 +128,12 @@ class Credentials:
         }
 
     def invalidate_routing_keys(self, service: str) -> None:
-        """Read the routing keys again for a later event, at most once a second: PagerDuty refused one."""
+        """Have the routing keys read again for a later event, at most once a second: PagerDuty refused one."""
         if parameter := self._parameters.get(self._name_of(service)):
             parameter.read_at = _NEVER
 
     def has_routing_key(self, service: str) -> bool:
-        """Return whether SSM had a routing key for the PagerDuty service when it was last asked; asks nobody."""
+        """Return whether the PagerDuty service had a routing key when it was last read. Reads nothing."""
         parameter = self._parameters.get(self._name_of(service))
         return parameter is not None and parameter.value is not None
 
@@ -142,7 +141,7 @@ class Credentials:
         return f"{self._routing_keys}/{service}"
 
     def _read(self, name: str, deadline: float, also: Sequence[str] = ()) -> str | None:
-        """Return a parameter's value, None if it is missing. Raises AWS_ERRORS if it cannot be read and never was."""
+        """Return a parameter's value, None if it is missing. Raises AWS_ERRORS if it was never read."""
         parameter = self._parameters.setdefault(name, _Parameter())
         has_value = parameter.value is not None
         if self._is_due(name):
@@ -159,7 +158,7 @@ class Credentials:
         return parameter.value
 
     def _is_due(self, name: str) -> bool:
-        """Return whether SSM has to be asked for the parameter: it was never read, or that was too long ago."""
+        """Return whether the parameter has to be read."""
         parameter = self._parameters.get(name, _Parameter())
         if parameter.value is None:
             return self._is_past(parameter.asked_at, MISSING_TTL)
@@ -170,21 +169,17 @@ class Credentials:
         )
 
     def _is_past(self, moment: float, seconds: float) -> bool:
-        """Return whether so many seconds have passed. If the clock was set back, assume they have."""
+        """Return whether so many seconds have passed. If the clock was set back, assume that they have."""
         return not 0 <= self._clock() - moment < seconds
 
     def _fetch(self, names: Sequence[str], deadline: float, limit: float) -> None:
-        """Read the parameters in one call, within `limit` seconds. Raises AWS_ERRORS, and keeps what was known."""
+        """Read the parameters in one call, in at most `limit` seconds. Raises AWS_ERRORS, and keeps their values."""
         parameters = {name: self._parameters.setdefault(name, _Parameter()) for name in names}
         read_at = self._clock()
         error: Exception | None = None
         try:
-            answer = aws.call_with_deadline(
-                self._client.get_parameters,
-                min(deadline, time.monotonic() + limit),
-                Names=names,
-                WithDecryption=True,
-            )
+            end = min(deadline, time.monotonic() + limit)
+            answer = aws.call_with_deadline(self._client.get_parameters, end, Names=names, WithDecryption=True)
             found = {each["Name"]: each["Value"].strip() or None for each in answer["Parameters"]}
             for name, parameter in parameters.items():
                 parameter.value, parameter.read_at = found.get(name), read_at
@@ -197,14 +192,14 @@ class Credentials:
             self._forget_missing(parameters.keys())
 
     def _forget_missing(self, spared: Collection[str]) -> None:
-        """Forget the oldest parameters without a value beyond a number: events can make up any name."""
+        """Forget the oldest of too many missing parameters."""
         missing = [name for name, parameter in self._parameters.items() if parameter.value is None]
         for name in missing[: max(0, len(missing) - MAX_MISSING)]:
             if name not in spared:
                 del self._parameters[name]
 
     def _cannot_check(self, error: Exception) -> ProcessingError:
-        """Build the answer to a caller who may or may not know a token; a stranger learns nothing of the parameters."""
+        """Return the error for a token that cannot be checked; a stranger learns nothing about the parameters."""
         return ProcessingError(
             "secrets_unavailable",
             "The token cannot be checked at the moment; the event will be tried again",
@@ -224,13 +219,13 @@ class Credentials:
 
 
 def _words(value: str | None) -> list[str]:
-    """Split a parameter that may hold several values, at white space and commas."""
+    """Return the values of a parameter, which are separated by white space or commas."""
     return (value or "").replace(",", " ").split()
 
 
 @functools.lru_cache(maxsize=1)
 def _secrets(value: str) -> tuple[bytes, ...]:
-    """Split the parameter into tokens; log an error, once, if some are too short to be accepted."""
+    """Return the tokens of a parameter; log an error, once, if some are too short to be accepted."""
     words = _words(value)
     usable = tuple(word.encode() for word in words if len(word) >= MIN_SECRET_LENGTH)
     if len(usable) < len(words):

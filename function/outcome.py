@@ -1,84 +1,61 @@
-"""What became of an event, or of a whole request: every outcome has a stable code, and the code decides what follows.
+"""What became of an event, or of a whole request: each outcome has a stable code, and the code decides the status.
 
 RudderStack gives an event up after any 4xx but 408 and 429, and sends it again after 408, 429 and 5xx (rudder-server,
-`router/misc.go`), so the status is a decision about somebody's page, not a formality.
+`router/misc.go`), so a careless 4xx is a lost page.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from event import Event
 
 Status = Literal["delivered", "queued", "merged", "preview", "ignored", "rejected", "deferred"]
 
-# The documentation explains each under "Troubleshooting by code"; a test keeps the two together.
-CODES: Final[dict[str, tuple[Status, int]]] = {
-    "delivered": ("delivered", 200),
-    "queued": ("queued", 200),
-    # In the queue: PagerDuty would show nothing of it.
-    "merged": ("merged", 200),
-    "preview": ("preview", 200),
-    # Nothing to do, and nothing wrong.
-    "not_for_pagerduty": ("ignored", 200),
-    "not_a_track_call": ("ignored", 200),
-    # The whole request: it cannot succeed however often it is sent.
+_Ignored = Literal["not_for_pagerduty", "not_a_track_call"]
+# What can never succeed as it is: the request, then the event. Of the last three one is PagerDuty's answer, one a
+# message that the API function did not write, and one a bug in a batch whose other events were queued: to repeat it
+# would repeat those.
+_Invalid = Literal[
+    "query_unknown", "preview_invalid", "body_empty", "body_not_base64", "gzip_damaged", "body_not_utf8",
+    "body_not_json", "body_too_deep", "body_without_events",
+    "event_not_an_object", "integration_invalid", "type_missing", "type_unknown", "properties_not_an_object",
+    "action_unknown", "dedup_key_missing", "event_name_missing", "source_missing", "source_not_text",
+    "timestamp_too_old",
+    "pagerduty_rejected", "message_unreadable", "event_failed",
+]  # fmt: skip
+# What PagerDuty does not accept now, what flow control does not admit, and what our configuration or AWS prevents. A
+# single event of the first two is enqueued, with the code as reason.
+_Unavailable = Literal[
+    "pagerduty_rate_limited", "pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_unexpected",
+    "rate_limit_delay", "earlier_events_queued", "flow_control_unavailable",
+    "routing_key_missing", "routing_key_refused", "webhook_token_missing", "secrets_unavailable", "queue_unavailable",
+    "earlier_event_deferred",
+]  # fmt: skip
+_Accepted = Literal["delivered", "queued", "merged", "preview"]
+_Late = Literal["pagerduty_timeout", "deadline_exceeded"]
+_TooLarge = Literal["body_too_large", "too_many_events"]
+_Faulty = Literal["settings_invalid", "internal_error"]
+Code = Literal[
+    _Accepted, _Ignored, _Invalid, _TooLarge, "unauthorized", "no_such_service", _Unavailable, _Late, _Faulty
+]
+
+# docs/answers.md explains each code. None is a 429, which RudderStack would retry for 30 days.
+CODES: Final[dict[Code, tuple[Status, int]]] = {
+    **{code: (code, 200) for code in get_args(_Accepted)},
+    **dict.fromkeys(get_args(_Ignored), ("ignored", 200)),
+    **dict.fromkeys(get_args(_Invalid), ("rejected", 400)),
+    **dict.fromkeys(get_args(_TooLarge), ("rejected", 413)),
     "unauthorized": ("rejected", 401),
     "no_such_service": ("rejected", 404),
-    "query_unknown": ("rejected", 400),
-    "preview_invalid": ("rejected", 400),
-    "body_too_large": ("rejected", 413),
-    "too_many_events": ("rejected", 413),
-    "body_empty": ("rejected", 400),
-    "body_not_base64": ("rejected", 400),
-    "gzip_damaged": ("rejected", 400),
-    "body_not_utf8": ("rejected", 400),
-    "body_not_json": ("rejected", 400),
-    "body_too_deep": ("rejected", 400),
-    "body_without_events": ("rejected", 400),
-    # One event: it can never be sent as it is.
-    "event_not_an_object": ("rejected", 400),
-    "integration_invalid": ("rejected", 400),
-    "type_missing": ("rejected", 400),
-    "type_unknown": ("rejected", 400),
-    "properties_not_an_object": ("rejected", 400),
-    "action_unknown": ("rejected", 400),
-    "dedup_key_missing": ("rejected", 400),
-    "event_name_missing": ("rejected", 400),
-    "source_missing": ("rejected", 400),
-    "source_not_text": ("rejected", 400),
-    "timestamp_too_old": ("rejected", 400),
-    "pagerduty_rejected": ("rejected", 400),
-    # In the queue: a message that the API function did not write.
-    "message_unreadable": ("rejected", 400),
-    # The same in a batch whose other events were queued: to repeat it would repeat those.
-    "event_failed": ("rejected", 400),
-    # PagerDuty does not accept it now. A single event is then enqueued, and this is the reason; no 429, which would be
-    # retried for 30 days, is ever the answer.
-    "pagerduty_rate_limited": ("deferred", 503),
-    "pagerduty_unavailable": ("deferred", 503),
-    "pagerduty_unreachable": ("deferred", 503),
-    "pagerduty_timeout": ("deferred", 504),
-    "pagerduty_unexpected": ("deferred", 503),
-    "deadline_exceeded": ("deferred", 504),
-    # Flow control: PagerDuty was not asked.
-    "rate_limit_delay": ("deferred", 503),
-    "earlier_events_queued": ("deferred", 503),
-    "flow_control_unavailable": ("deferred", 503),
-    # Our configuration or AWS is at fault. Never the event, so never final.
-    "routing_key_missing": ("deferred", 503),
-    "routing_key_refused": ("deferred", 503),
-    "webhook_token_missing": ("deferred", 503),
-    "secrets_unavailable": ("deferred", 503),
-    "queue_unavailable": ("deferred", 503),
-    "earlier_event_deferred": ("deferred", 503),
-    "settings_invalid": ("deferred", 500),
-    "internal_error": ("deferred", 500),
+    **dict.fromkeys(get_args(_Unavailable), ("deferred", 503)),
+    **dict.fromkeys(get_args(_Late), ("deferred", 504)),
+    **dict.fromkeys(get_args(_Faulty), ("deferred", 500)),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The last call to PagerDuty for an event: its status (None: no answer), its seconds, and how many there were."""
+    """The last call to PagerDuty for an event: HTTP status (None: no answer), seconds, and the number of calls."""
 
     status: int | None
     seconds: float
@@ -87,15 +64,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an event: `code` is a key of CODES, `message` is for the sender, `detail` for the log alone.
+    """What became of an event, or of a request; `message` is for the sender, `detail` for the log alone.
 
-    `message_id` and `dedup_key` say whose outcome it is, `warnings` what was repaired, `call` how PagerDuty answered
-    when it was called. `content` is the PagerDuty event, in a preview only. `reason` is the code for which an event was
-    enqueued, or for which a page was posted although earlier events are queued; `is_urgent` says that flow control
-    lets it go ahead, and `without_lease` that the order of its incident is not kept, since DynamoDB did not answer.
+    `message_id`, `dedup_key` and `warnings` are the event's. `call` is None unless PagerDuty was called. `content` is
+    the PagerDuty event, in a preview only. `reason` says why an event was enqueued, or why a page was posted although
+    earlier events are queued. `is_urgent` means that flow control lets the event go ahead, and `without_lease` that
+    its order is not kept, since DynamoDB did not answer.
     """
 
-    code: str
+    code: Code
     message: str
     detail: str | None = None
     message_id: str | None = None
@@ -103,29 +80,28 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     call: Call | None = None
     content: dict[str, Any] | None = None
-    reason: str | None = None
+    reason: Code | Literal["several_events"] | None = None
     is_urgent: bool = False
     without_lease: bool = False
 
     @property
     def status(self) -> Status:
-        """How it ended, which is the answer's `status`."""
+        """The status in the answer and the log."""
         return CODES[self.code][0]
 
     @property
     def http_status(self) -> int:
-        """The status that tells RudderStack the truth: done, never, or again."""
+        """The HTTP status, which tells RudderStack: done, never, or again."""
         return CODES[self.code][1]
 
     def for_event(self, event: Event) -> Self:
-        """Say whose outcome it is."""
+        """Return the outcome with what identifies the event."""
         return replace(self, message_id=event.message_id, dedup_key=event.dedup_key, warnings=event.warnings)
 
 
 class ProcessingError(Exception):
-    """Ends the way of an event, or of a request; `outcome` says why."""
+    """Stops processing an event or a request; `outcome` says why."""
 
-    def __init__(self, code: str, message: str, *, detail: str | None = None) -> None:
-        """Take the code, a key of CODES, and the words for people; `detail` is for the log alone."""
+    def __init__(self, code: Code, message: str, *, detail: str | None = None) -> None:
         super().__init__(message)
         self.outcome = Outcome(code, message, detail)

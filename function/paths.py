@@ -1,7 +1,7 @@
-"""Names and paths in an event, texts with such paths in them, and the values that they lead to.
+"""Names and paths in an event, templates with such paths, and their values.
 
-Pure. Paths and texts are read once, from the settings; for an event they are looked up. Nothing is evaluated: a step
-of a path is a name in an object or a position in an array.
+Pure. Paths and templates are parsed once, from the settings. Nothing is evaluated: a step of a path is a name in an
+object or a position in an array.
 """
 
 import re
@@ -14,10 +14,9 @@ from event import encode
 
 # The steps of a path, none of them blank.
 Path = tuple[str, ...]
-# Right names, by themselves and by the letters and digits that stand for them.
+# The right names, by themselves and by their letters and digits.
 Names = Mapping[str, str]
 
-# A path in a text stands in braces.
 _IN_BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _BRACE: Final = re.compile(r"[{}]")
 # No array of a body of 5 MB is that long; no name has as many dots.
@@ -26,49 +25,49 @@ _MAX_STEPS_OF_NAME: Final = 20
 # Names of an object among which similar ones are looked for: no real object has as many.
 _MAX_COMPARED_NAMES: Final = 100_000
 _MAX_DESCRIBED_CHARACTERS: Final = 40
-# What `str.isspace` knows, and the zero-width characters, which are as invisible and come with copied texts and files.
+# The white space of `str.isspace`, and the zero-width characters that come with copied texts and files.
 _BLANKS: Final = (
     " \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"
 )
-# For `normalize`, of which an event's every name needs one: four times faster than to look at each character.
+# For `normalize`, which is called for each name of an event: four times faster than testing each character.
 _LETTERS: Final = {code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)}
 
 
 def read_path(text: str) -> Path:
-    """Read a dotted path such as `context.traits.plan`. Raises ValueError when it has a blank step or a brace."""
+    """Parse a dotted path such as `context.traits.plan`. Raises ValueError if it has a blank step or a brace."""
     steps = tuple(text.strip().split("."))
     if _BRACE.search(text) or not all(step.strip() for step in steps):
-        raise ValueError("not a path")
+        raise ValueError("a dotted path without empty steps, such as properties.dedupKey")
     return steps
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with paths in it: the texts around its paths, one more than there are paths."""
+    """A text with paths: `around` are the texts between them, one more than there are paths."""
 
     around: tuple[str, ...]
     paths: tuple[Path, ...]
 
     def fill(self, values: Sequence[str]) -> str:
-        """Write the text with a value in the place of each path."""
+        """Return the text with the values in place of the paths."""
         return "".join(text + value for text, value in zip(self.around, (*values, ""), strict=True))
 
 
 def read_template(text: str) -> Template:
-    """Read a text such as `{event} on {properties.host}`. Raises ValueError when it has no path, or a lone brace."""
+    """Parse a text such as `{event} on {properties.host}`. Raises ValueError if it has no path, or a lone brace."""
     parts = _IN_BRACES.split(text)
     around, paths = tuple(parts[::2]), tuple(read_path(part) for part in parts[1::2])
     if not paths or any(_BRACE.search(part) for part in around):
-        raise ValueError("not a text with paths")
+        raise ValueError("a text with dotted paths in braces, such as {event} on {properties.host}")
     return Template(around, paths)
 
 
 class EventReader:
-    """Reads one event, any JSON whatever, by one rule for all names.
+    """Reads one event, which may be any JSON, with the same rule for all names.
 
-    The exact name comes first. Where its value is missing, the first name counts that has a value and the same letters
-    and digits, whatever their case and what separates them; a warning gives the right spelling.
+    The exact name comes first. If its value is missing, the first name with the same letters and digits and a value
+    counts, whatever its case and separators; a warning gives the right spelling.
     """
 
     __slots__ = ("_names", "event", "is_preview", "value_limit", "warnings")
@@ -78,16 +77,16 @@ class EventReader:
         self.is_preview = is_preview
         self.warnings: list[str] = []
         self.value_limit = value_limit or limits.ValueLimit()
-        # The names in an object of the event, by their letters; found by the object's identity.
+        # By the id of an object of the event: its names, by their letters and digits.
         self._names: dict[int, dict[str, list[str]]] = {}
 
     def get(self, holder: dict[str, Any], names: Names, place: str = "") -> dict[str, Any]:
-        """Return the values in the object at `place` that are not missing, by the names that are right for them."""
+        """Return the values in the object at `place` that are not missing, by their right names."""
         found, others = {}, []
         for name, value in holder.items():
             if names.get(name) != name:
                 others.append(name)
-            # As `is_missing`, whose call for each name would take longer than all the rest.
+            # `is_missing` written out: a call for each name would take longer than all the rest.
             elif value is not None and not (isinstance(value, str) and not value.strip(_BLANKS)):
                 found[name] = value
         for other in others if may_be_compared(holder) else ():
@@ -98,23 +97,20 @@ class EventReader:
         return found
 
     def get_similar(self, holder: dict[str, Any], letters: str) -> list[str]:
-        """Return the names in an object of the event that have these letters and digits, and a value."""
+        """Return the names in an object of the event that have these letters and digits and a value."""
         known = self._names.get(id(holder))
         if known is None:
             known = self._names[id(holder)] = {}
             for name in holder if may_be_compared(holder) else ():
-                if (its := normalize(name)) in known:
-                    known[its].append(name)
-                else:
-                    known[its] = [name]
+                known.setdefault(normalize(name), []).append(name)
         return [name for name in known.get(letters, ()) if letters and not is_missing(holder[name])]
 
     def warn_of_spelling(self, place: str, name: str, found: str) -> None:
-        """Say how to write a name that was found in another spelling."""
+        """Warn that a name was found in another spelling."""
         self.warnings.append(f"{place}{place and '.'}{name}: found as {describe(found)}; write it as {name}")
 
     def find(self, path: Path, value: Any = None, start: int = 0) -> Any:
-        """Follow a path; return None when it leads nowhere. What is not nested may be under a name with its dots."""
+        """Return the value at a path, None if there is none. If nothing is nested so, a name may contain the dots."""
         value = value if start else self.event
         holders = []
         for index in range(start, len(path)):
@@ -139,45 +135,45 @@ class EventReader:
         return value
 
     def find_texts(self, template: Template) -> list[str | None]:
-        """Find the values for the paths of a text, as texts; None for each that is missing."""
+        """Return the values at the paths of a template, as texts; None for each that is missing."""
         return [self.explain(path, to_text(self.find(path), self.value_limit)) for path in template.paths]
 
     def explain(self, path: Path, value: Any) -> Any:
-        """Return the value of a setting's path; in a preview, warn if it is None."""
+        """Return the value at a setting's path; in a preview, warn if it is None."""
         if self.is_preview and value is None:
             self.warnings.append(f"{'.'.join(path)}: nothing found in this event")
         return value
 
 
 def by_letters(*names: str, **others: str) -> dict[str, str]:
-    """Return the names by themselves and by their letters and digits, the first of the same ones, and by `others`."""
+    """Return the names by themselves and by their letters and digits, earlier names first, and `others`."""
     return {**{name: name for name in names}, **{normalize(name): name for name in reversed(names)}, **others}
 
 
 def normalize(name: str) -> str:
-    """Reduce a name to its letters and digits, in lower case."""
+    """Return the letters and digits of a name, in lower case."""
     return name.translate(_LETTERS) if name.isascii() else "".join(filter(str.isalnum, name)).lower()
 
 
 def may_be_compared(holder: dict[str, Any]) -> bool:
-    """Return whether an object has few enough names that similar ones are looked for."""
+    """Return whether an object has so few names that similar ones are looked for."""
     return len(holder) <= _MAX_COMPARED_NAMES
 
 
 def is_missing(value: object) -> bool:
-    """Return whether it is null, a blank text, or a number that JSON does not have."""
+    """Return whether the value is null, a blank text, or a number that JSON does not have."""
     return value is None or (isinstance(value, str) and not value.strip(_BLANKS))
 
 
 def strip(text: str) -> str:
-    """Remove outer white space, zero-width characters included."""
+    """Return the text without outer white space and zero-width characters."""
     return text.strip(_BLANKS)
 
 
 def scalar_to_text(value: object) -> str | None:
-    """Write a scalar as text, 5.0 as "5" and True as "true", as JavaScript does; None when it is no scalar.
+    """Return a scalar as text, as JavaScript writes it (5.0 as "5", True as "true"); None if it is not a scalar.
 
-    Half of a surrogate pair, which neither the log nor PagerDuty can have, becomes a question mark.
+    Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark.
     """
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
@@ -191,7 +187,7 @@ def scalar_to_text(value: object) -> str | None:
 
 
 def to_text(value: object, value_limit: limits.ValueLimit) -> str | None:
-    """Write any JSON as text, objects and arrays as JSON; None for what is missing, too deep or too much."""
+    """Return any JSON as text, objects and arrays as JSON; None if it is missing, too deep or too much."""
     if is_missing(value) or value_limit.problem(value):
         return None
     text = scalar_to_text(value)
@@ -199,7 +195,7 @@ def to_text(value: object, value_limit: limits.ValueLimit) -> str | None:
 
 
 def describe(value: object) -> str:
-    """Describe for people what was found instead: a short scalar as it is, anything else by its kind."""
+    """Return a value as messages show it: a short scalar as it is, anything else by its type."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):

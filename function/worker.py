@@ -172,14 +172,12 @@ class _Batch:
     def _log(self, record: SQSRecord, outcome: Outcome) -> None:
         event = self._events[record.message_id]
         known = event if isinstance(event, Event) else None
-        waiting = _waiting(record)
         telemetry.log_event(
             outcome,
             known.service if known else None,
             known,
             is_known=known is not None and self._deps.credentials.has_routing_key(known.service),
-            receive_count=waiting.receive_count,
-            queue_time=waiting.waited,
+            waiting=_waiting(record),
         )
 
     def _remaining(self) -> float:
