@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Seconds for which a value is served.
 TTL: Final = 300.0
-# Seconds for which a parameter is not read again that is missing, was refused by PagerDuty, or has no token of a caller.
+# Seconds for which a parameter is not read again that is missing, was refused by PagerDuty, or lacks a caller's token.
 MISSING_TTL: Final = 1.0
 # Seconds after a failed read in which no parameter with a value is refreshed.
 RETRY_AFTER: Final = 10.0

@@ -1,4 +1,4 @@
-"""The one outbound call: an event is posted to PagerDuty's Events API v2, and its answer is judged.
+"""The one outbound call: posts an event to PagerDuty's Events API v2, and decides what its answer means.
 
 https://developer.pagerduty.com/docs/send-alert-event, https://developer.pagerduty.com/docs/send-change-event
 """
@@ -10,7 +10,6 @@ import random
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,11 +25,11 @@ from event import Event, Kind
 from outcome import Call, Outcome
 
 PATHS: Final[dict[Kind, str]] = {"alert": "/v2/enqueue", "change": "/v2/change/enqueue"}
-# Seconds for each address. A connection that is not there after one will not be there after two.
+# Seconds for each address. Waiting longer rarely helps.
 CONNECT_TIMEOUT: Final = 1.0
-# Seconds from the status line to the end of the reply, which come together.
+# Seconds from the status line to the end of the reply, which PagerDuty sends together.
 REPLY_TIMEOUT: Final = 1.0
-# Seconds after which a connection is not reused: what lies between may have dropped it without a word.
+# Seconds after which a connection is not reused: something in between may have dropped it silently.
 MAX_IDLE: Final = 60.0
 # One call and at most two quick retries; the long ones are the queue's.
 ATTEMPTS: Final = 3
@@ -52,18 +51,18 @@ TOO_LARGE: Final = 413
 TOO_MANY_REQUESTS: Final = 429
 SERVER_ERRORS: Final = range(500, 600)
 
-# What an answer that is none of HTTP's can raise.
-_CONNECTION_ERRORS = (HTTPError, http.client.HTTPException, OSError, ValueError)
+# What a broken connection, or an answer that is not HTTP, can raise.
+_CONNECTION_ERRORS: Final = (HTTPError, http.client.HTTPException, OSError, ValueError)
 
-# It would log headers that it cannot read, and somebody may have written the routing key into them.
+# It would log headers that it cannot read, which may contain the routing key.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 class Client:
     """Posts events to PagerDuty at `url`, one at a time, over one connection that is kept alive.
 
-    `pause` waits between two quick retries, and `clock` is the wall clock, which runs on while Lambda freezes the
-    process; tests pass their own.
+    `pause` waits between quick retries. `clock` is the wall clock, since the monotonic clock may stop while Lambda
+    freezes the process.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Client:
         self._clock = clock
 
     def post(self, event: Event, routing_key: str, deadline: float) -> Outcome:
-        """Post the event, and return what became of it at the latest at `deadline` (seconds of the monotonic clock)."""
+        """Post the event and return its outcome, by `deadline` (seconds of the monotonic clock)."""
         path = (self._url.path or "").rstrip("/") + PATHS[event.kind]
         body = b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + event.body[1:]
         outcome = Outcome("deadline_exceeded", "No time was left to call PagerDuty; it will be tried again")
@@ -92,11 +91,13 @@ class Client:
                 outcome = _outcome_of(status, reply, routing_key)
             except TimeoutError:
                 outcome = Outcome("pagerduty_timeout", "PagerDuty did not answer in time; it will be tried again")
-            except _CONNECTION_ERRORS as problem:
-                outcome = _unreachable(problem)
+            except _CONNECTION_ERRORS as error:
+                name = str(error) if type(error) is ConnectionError else type(error).__name__
+                message = f"PagerDuty could not be reached ({name}); it will be tried again"
+                outcome = Outcome("pagerduty_unreachable", message)
             outcome = replace(outcome, call=Call(status, time.monotonic() - began, attempt))
-            is_worth_another = status in SERVER_ERRORS or outcome.code == "pagerduty_unreachable"
-            if not is_worth_another or attempt == ATTEMPTS:
+            may_succeed_soon = status in SERVER_ERRORS or outcome.code == "pagerduty_unreachable"
+            if not may_succeed_soon or attempt == ATTEMPTS:
                 break
             self._pause(random.uniform(*_RETRY_PAUSE) * attempt)  # noqa: S311 -- jitter, not a secret
         return outcome
@@ -109,122 +110,121 @@ class Client:
     def _exchange(self, path: str, body: bytes, deadline: float) -> tuple[int, bytes | None]:
         """Post once; return the status, and the reply, which is None unless it was read to its end.
 
-        Past the deadline the connection is cut off, and nothing is posted any more. Once the line with the status was
-        read, that counts, whatever becomes of the rest. Raises TimeoutError, and what _CONNECTION_ERRORS names.
+        Once the status line is read, the status stands even if the reply is lost. Raises TimeoutError at the deadline,
+        after which nothing is sent, and _CONNECTION_ERRORS.
         """
         connection, self._connection = self._connection or self._new_connection(), None
         is_stale = not 0 <= self._clock() - self._used_at < MAX_IDLE
         if is_stale or not connection.is_connected:
-            connection.close()  # PagerDuty may have closed it, or has sent what nobody asked for.
-        answers: list[tuple[socket.socket, http.client.HTTPResponse]] = []
-
-        def make_response(sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
-            answers.append((sock, http.client.HTTPResponse(sock, **options)))
-            return answers[-1][1]
-
-        connection.response_class = make_response  # type: ignore[assignment]  # what makes one is as good as the class
-        given_up = threading.Event()
+            connection.close()  # PagerDuty may have closed it, or sent something unasked.
+        exchange = _Exchange(connection, deadline)
         try:
-            content = run_with_deadline(_send_and_receive, deadline, connection, path, body, deadline, given_up)
+            status, reply = run_with_deadline(exchange.post, deadline, path, body)
         except Exception:
-            given_up.set()
-            sock, response = answers[-1] if answers else (connection.sock, None)
-            # http.client sets it once it has read the line of a final status; to cut that off would end it too.
-            status: int | None = getattr(response, "code", None)
-            _abort(connection, sock)
-            if status is None:
+            exchange.abort()
+            if exchange.status is None:
                 raise
-            return status, None
+            return exchange.status, None
         self._connection, self._used_at = connection, self._clock()
-        return answers[-1][1].status, content
+        return status, reply
 
     def _new_connection(self) -> HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
         connection = (
             HTTPConnection(host, port) if self._tls is None else HTTPSConnection(host, port, ssl_context=self._tls)
         )
-        connection.auto_open = 0  # One that was cut off is not opened again, to post what was given up.
+        connection.auto_open = 0  # An aborted one must not connect again to post what was given up.
         return connection
 
 
-def _send_and_receive(
-    connection: HTTPConnection, path: str, body: bytes, deadline: float, given_up: threading.Event
-) -> bytes:
-    """Post once over the connection, and return the reply."""
-    if connection.is_closed:
-        _connect(connection)
-    # To connect may have taken longer than anybody waits for it. The event is then sent again by its sender, and
-    # must not be sent from here as well: a trigger that comes after its resolve opens the incident again.
-    if given_up.is_set():
-        _abort(connection, connection.sock)
-        raise TimeoutError("given up while connecting")
-    # The response takes the socket away from a connection that is not to be kept alive.
-    sock = connection.sock
-    connection.timeout = max(MIN_CALL, deadline - time.monotonic())
-    connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
-    with connection.getresponse() as response:
-        sock.settimeout(REPLY_TIMEOUT)
-        return _read(response, sock, time.monotonic() + REPLY_TIMEOUT)
+class _Exchange:
+    """One request over a connection and its response: made in one thread, and aborted from another."""
+
+    def __init__(self, connection: HTTPConnection, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        self._is_aborted = False
+        self._socket: socket.socket | None = None
+        self._response: http.client.HTTPResponse | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The status, None until its line has been read."""
+        status: object = self._response and self._response.status  # A text until then.
+        return status if isinstance(status, int) else None
+
+    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Post the body, and return the status and the reply. Raises TimeoutError and _CONNECTION_ERRORS."""
+        connection = self._connection
+        if connection.is_closed:
+            _connect(connection)
+        if self._is_aborted:  # While connecting. By now the event may have been sent from the queue.
+            self.abort()
+            raise TimeoutError("aborted while connecting")
+        # Kept, since the response takes it from a connection that is not kept alive.
+        self._socket = connection.sock
+        connection.timeout = max(MIN_CALL, self._deadline - time.monotonic())
+        connection.response_class = self._new_response  # type: ignore[assignment]  # called like the class
+        connection.request("POST", path, body=body, headers=_HEADERS, preload_content=False, decode_content=False)
+        with connection.getresponse() as response:
+            self._socket.settimeout(REPLY_TIMEOUT)
+            return response.status, _read(response, self._socket)
+
+    def abort(self) -> None:
+        """Close the connection. A thread that waits for it is woken, and fails."""
+        self._is_aborted = True
+        with suppress(OSError):
+            if sock := self._socket or self._connection.sock:
+                sock.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def _new_response(self, sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
+        self._response = http.client.HTTPResponse(sock, **options)
+        return self._response
 
 
 def _connect(connection: HTTPConnection) -> None:
-    """Connect, with TLS where it is due. Raises ConnectionError, for a time-out too: PagerDuty was not asked yet."""
+    """Connect, with TLS if needed. Raises ConnectionError, also for a timeout: nothing was sent yet."""
     connection.timeout = CONNECT_TIMEOUT
     try:
         connection.connect()
-    except (HTTPError, OSError) as problem:
-        raise ConnectionError(type(problem).__name__) from problem
+    except (HTTPError, OSError) as error:
+        raise ConnectionError(type(error).__name__) from error
 
 
-def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket, end: float) -> bytes:
-    """Read the reply. Raises ValueError when the connection must not be used again."""
+def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket) -> bytes:
+    """Read the reply. Raises ValueError if the connection must not be reused."""
+    end = time.monotonic() + REPLY_TIMEOUT
     if response.status not in range(200, 600):
-        raise ValueError("not a final answer")
+        raise ValueError("not a final response")
     content = b""
     while part := response.read1(_READ_SIZE, decode_content=False):
         content += part
         if len(content) > MAX_REPLY or time.monotonic() > end:
             raise ValueError("a longer reply than PagerDuty's")
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        raise ValueError("more than a reply")
+        raise ValueError("more than one reply")
     return content
 
 
-def _abort(connection: HTTPConnection, sock: socket.socket | None) -> None:
-    """Close the connection, also when a thread waits for it: that one is woken, and fails."""
-    with suppress(OSError):
-        if sock is not None:
-            sock.shutdown(socket.SHUT_RDWR)
-    connection.close()
-
-
-# -- how an answer is judged -----------------------------------------------------------------------------------------
-
-
-def _unreachable(problem: Exception) -> Outcome:
-    name = str(problem) if type(problem) is ConnectionError else type(problem).__name__
-    return Outcome("pagerduty_unreachable", f"PagerDuty could not be reached ({name}); it will be tried again")
-
-
 def _outcome_of(status: int, reply: bytes | None, routing_key: str) -> Outcome:
-    """Tell what a status means; the reply matters to a 400 and a 413 only, and only when it is PagerDuty's own."""
+    """Return the outcome for a response. The reply matters to a 400 and a 413 only, and only if it is PagerDuty's."""
     if status in OK:
         return Outcome("delivered", "PagerDuty accepted the event")
     if status == TOO_MANY_REQUESTS:
-        return Outcome(
-            "pagerduty_rate_limited", "PagerDuty limits the rate of this routing key; it will be tried again"
-        )
+        message = "PagerDuty limits the rate of this routing key; it will be tried again"
+        return Outcome("pagerduty_rate_limited", message)
     if status == REQUEST_TIMEOUT or status in SERVER_ERRORS:
         return Outcome("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
-    said = _parse_refusal(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
-    if said is None:
+    errors = _parse_refusal(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
+    if errors is None:
         return Outcome(
             "pagerduty_unexpected",
             f"PagerDuty answered {status}, and not as its Events API documents it: check PAGERDUTY_URL, and proxies "
             "in between; it will be tried again",
         )
-    reasons = _redact(said, routing_key)
-    if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(said)):
+    reasons = _redact(errors[:-1] or errors, routing_key)
+    if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(errors)):
         return Outcome(
             "routing_key_refused",
             f"PagerDuty refused the routing key in SSM: {reasons}. Correct the parameter; it will be tried again",
@@ -233,29 +233,24 @@ def _outcome_of(status: int, reply: bytes | None, routing_key: str) -> Outcome:
 
 
 def _parse_refusal(reply: bytes | None) -> list[str] | None:
-    """Read a refusal, `{"status": …, "message": …, "errors": [...]}`; None when it is none of PagerDuty's.
+    """Return the errors of `{"status": …, "message": …, "errors": [...]}`, and its message; None if it is not that.
 
-    Its errors come first and its message last. https://developer.pagerduty.com/docs/events-api-v2-overview
+    https://developer.pagerduty.com/docs/events-api-v2-overview
     """
     try:
         content = json.loads(reply or b"")
     except (ValueError, RecursionError):
         return None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not isinstance(content.get("status"), str):
         return None
     errors = content.get("errors", [])
-    if not isinstance(errors, list) or not all(isinstance(error, str) for error in errors):
-        return None
-    if not isinstance(content.get("status"), str) or not isinstance(content.get("message"), str):
-        return None
-    return [*errors, content["message"]]
+    texts: list[Any] = [*errors, content.get("message")] if isinstance(errors, list) else [None]
+    return texts if all(isinstance(text, str) for text in texts) else None
 
 
-def _redact(said: list[str], routing_key: str) -> str:
-    """Pass on what PagerDuty says is wrong, in bounds, and never the routing key, should it quote it."""
-    reasons = said[:-1] or said
+def _redact(errors: list[str], routing_key: str) -> str:
+    """Return PagerDuty's errors, shortened, and without the routing key, should one contain it."""
     redacted = [
-        re.sub(re.escape(routing_key), "[routing key]", reason, flags=re.IGNORECASE)
-        for reason in reasons[:_MAX_REASONS]
+        re.sub(re.escape(routing_key), "[routing key]", error, flags=re.IGNORECASE) for error in errors[:_MAX_REASONS]
     ]
-    return "; ".join(reason[:_MAX_REASON_LENGTH] for reason in redacted)
+    return "; ".join(error[:_MAX_REASON_LENGTH] for error in redacted)
