@@ -1,4 +1,4 @@
-"""Entry point of the API: authenticate, read, map, deliver, answer. Each step has its own module; here they meet."""
+"""Entry point of the API function: authenticate, read, map, deliver, answer. Each step has a module of its own."""
 
 import contextlib
 import gc
@@ -16,8 +16,8 @@ from delivery import choose_routing_key, deliver, post
 from dependencies import Dependencies
 from event import Event
 from limits import ValueLimit, fit_to_limits
-from mapping import map_event
-from outcome import Outcome, ProcessingError
+from mapping import Context, map_event
+from outcome import Code, Outcome, ProcessingError
 from settings import Rules, SettingsError
 from webhook import Request
 
@@ -26,27 +26,19 @@ if TYPE_CHECKING:
 
 # Seconds from the handler's entry; RudderStack waits ten in all, cold start included.
 DEADLINE: Final = 8.0
-# Seconds of them for a direct call to PagerDuty, and half of what is left at most: the rest is the queue's.
+# Seconds for a direct call to PagerDuty, and at most half of what is left: the rest is for the queue.
 DIRECT_LIMIT: Final = 3.0
 # PagerDuty services that the events of one request may name, besides the URL's: SSM reads ten in a call.
 MAX_SERVICES: Final = 100
 # Seconds kept for the answer if the function's own time limit is nearer than the deadline.
 _TIME_TO_ANSWER: Final = 0.5
-# What PagerDuty does not accept now, or was not asked, goes into the queue. What our configuration prevents does not:
-# answered, it is seen in RudderStack.
-_TO_BE_QUEUED: Final = frozenset(
-    {
-        "pagerduty_rate_limited",
-        "pagerduty_unavailable",
-        "pagerduty_unreachable",
-        "pagerduty_timeout",
-        "pagerduty_unexpected",
-        "deadline_exceeded",
-        "rate_limit_delay",
-        "earlier_events_queued",
-        "flow_control_unavailable",
-    }
-)
+# What PagerDuty does not accept now, or was not asked about, is enqueued. What our configuration prevents is answered,
+# so that RudderStack shows it.
+_TO_BE_QUEUED: Final[frozenset[Code]] = frozenset({
+    "pagerduty_rate_limited", "pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_timeout",
+    "pagerduty_unexpected", "deadline_exceeded",
+    "rate_limit_delay", "earlier_events_queued", "flow_control_unavailable",
+})  # fmt: skip
 
 
 def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies | SettingsError) -> dict[str, Any]:
@@ -62,7 +54,7 @@ def handle(event: dict[str, Any], context: "LambdaContext", deps: Dependencies |
         outcome = Outcome("settings_invalid", f"Settings of the function: {deps}")
     except ProcessingError as error:
         outcome = error.outcome
-    except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
+    except Exception as error:  # noqa: BLE001 -- a bug is answered, so that RudderStack sends the event again
         outcome = telemetry.log_exception(error)
     telemetry.log_request(outcome, is_preview=request is not None and request.is_preview)
     return webhook.refusal(outcome)
@@ -77,8 +69,7 @@ def _answer(request: Request, gateway_event: dict[str, Any], deps: Dependencies,
     # 2 read
     raw_events, is_batch = webhook.read_events(gateway_event, is_track_route=request.is_track_route)
     # 3 map
-    value_limit = ValueLimit()
-    mapped = [_map(raw, request.service, request, deps.settings.rules, value_limit) for raw in raw_events]
+    mapped = _map(raw_events, request, request.service, deps.settings.rules)
     del raw_events
     mapped = _with_known_services(mapped, request.service, deps, deadline)
     events = [item for item in mapped if isinstance(item, Event)]
@@ -109,40 +100,34 @@ def _gc_disabled() -> Iterator[None]:
 
 
 def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None:
-    """Raise ProcessingError unless the caller knows a token; an unknown one may be new, so they are then read again."""
+    """Raise ProcessingError unless the caller has a token. An unknown one may be new, so they are then read again."""
     if webhook.is_authorized(request.headers, deps.credentials.webhook_secrets(deadline, request.service)):
         return
     if webhook.is_authorized(request.headers, deps.credentials.refresh_webhook_secrets(deadline)):
         return
-    raise ProcessingError(
-        "unauthorized",
-        "Expected the token as Authorization: Bearer, as Basic user or password, or as X-Api-Key",
-    )
+    expected = "Expected the token as Authorization: Bearer, as Basic user or password, or as X-Api-Key"
+    raise ProcessingError("unauthorized", expected)
 
 
-def _map(raw: object, service: str, request: Request, rules: Rules, value_limit: ValueLimit) -> Event | Outcome:
-    """Return the PagerDuty event, fitted to the limits, or why there is none; no event affects the others."""
-    value_limit.begin_event()
-    try:
-        mapped = map_event(
-            raw,
-            service,
-            rules,
-            datetime.now(UTC),
-            fallback_key=str(uuid.uuid4()),
-            is_filtered=request.is_filtered,
-            is_preview=request.is_preview,
-            value_limit=value_limit,
-        )
-        return fit_to_limits(mapped) if isinstance(mapped, Event) else mapped
-    except Exception as error:  # noqa: BLE001 -- our mistake has to be answered so that the event is sent again
-        return telemetry.log_exception(error)
+def _map(raw_events: list[Any], request: Request, service: str, rules: Rules) -> list[Event | Outcome]:
+    """Return for each event the PagerDuty event, fitted to the limits, or why there is none."""
+    value_limit = ValueLimit()
+    mapped: list[Event | Outcome] = []
+    for raw in raw_events:
+        value_limit.begin_event()
+        context = Context(service, datetime.now(UTC), str(uuid.uuid4()), request.is_filtered, request.is_preview)
+        try:
+            item = map_event(raw, rules, context, value_limit)
+            mapped.append(fit_to_limits(item) if isinstance(item, Event) else item)
+        except Exception as error:  # noqa: BLE001 -- a bug in one event must not affect the others
+            mapped.append(telemetry.log_exception(error))
+    return mapped
 
 
 def _with_known_services(
     mapped: list[Event | Outcome], fallback: str, deps: Dependencies, deadline: float
 ) -> list[Event | Outcome]:
-    """Send events that name a PagerDuty service without a routing key to the URL's: somebody has to be paged."""
+    """Return the events, those that name a PagerDuty service without a routing key for the URL's service instead."""
     named = dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != fallback)
     if not named:
         return mapped
@@ -151,19 +136,14 @@ def _with_known_services(
     for service in deps.credentials.services_without_key(services[:MAX_SERVICES], deadline):
         reasons[service] = "not set up here"
     field = ".".join(deps.settings.rules.service_field)
-    return [
-        replace(
-            item,
-            service=fallback,
-            warnings=(
-                *item.warnings,
-                f"{field}: PagerDuty service {item.service} is {reasons[item.service]}; sent to {fallback}",
-            ),
-        )
-        if isinstance(item, Event) and item.service in reasons
-        else item
-        for item in mapped
-    ]
+
+    def with_known_service(item: Event | Outcome) -> Event | Outcome:
+        if isinstance(item, Outcome) or item.service not in reasons:
+            return item
+        warning = f"{field}: PagerDuty service {item.service} is {reasons[item.service]}; sent to {fallback}"
+        return replace(item, service=fallback, warnings=(*item.warnings, warning))
+
+    return [with_known_service(item) for item in mapped]
 
 
 def _preview(event: Event) -> Outcome:
@@ -172,7 +152,7 @@ def _preview(event: Event) -> Outcome:
 
 
 def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
-    """Post one event at once; enqueue what flow control does not admit, or PagerDuty does not accept now."""
+    """Post one event at once, or enqueue it if flow control does not admit it or PagerDuty does not accept it now."""
     limit = min(DIRECT_LIMIT, (deadline - time.monotonic()) / 2)
     outcome = deliver(event, deps, deadline, limit=limit)
     if outcome.code not in _TO_BE_QUEUED:
@@ -180,7 +160,7 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
     [queued] = _enqueue([event], deps, deadline, reason=outcome)
     if queued.status == "queued" or outcome.call or not outcome.is_urgent:
         return queued
-    # The queue does not accept a page about which PagerDuty was not asked. Out of order beats not at all.
+    # The queue failed, and PagerDuty was not asked: a page out of order is better than no page.
     routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
     return replace(post(event, routing_key, deps, deadline, limit=limit), reason=queued.code, is_urgent=True)
 
@@ -188,7 +168,7 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
 def _enqueue_batch(events: Sequence[Event], deps: Dependencies, deadline: float) -> list[Outcome]:
     """Enqueue the events of one request, unless none of their PagerDuty services has a routing key.
 
-    If one of several has none, its events wait in the queue too: a failure would have the whole batch repeated.
+    If only some have none, their events wait in the queue too: a failure would make RudderStack repeat the batch.
     """
     without_key: dict[str, Outcome] = {}
     services = dict.fromkeys(event.service for event in events)
@@ -205,7 +185,7 @@ def _enqueue_batch(events: Sequence[Event], deps: Dependencies, deadline: float)
 def _enqueue(
     events: Sequence[Event], deps: Dependencies, deadline: float, reason: Outcome | None = None
 ) -> list[Outcome]:
-    """Enqueue events, and have later ones of their services wait; `reason` is why not at once, None in a batch."""
+    """Enqueue events, after their services' leases; `reason` is why they are not posted at once, None in a batch."""
     now = time.time()
     without_lease = deps.flow.extend_leases({event.service: now for event in events}, deadline)
     for event in events:

@@ -8,7 +8,7 @@ what is merely imperfect is repaired and reported as a warning; what leaves open
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -80,60 +80,56 @@ _MAX_WARNINGS: Final = 20
 _NAME_CHARACTERS: Final = 40
 
 
-def map_event(  # noqa: PLR0913 -- all that decides what becomes of an event
-    raw: object,
-    service: str,
-    rules: Rules,
-    now: datetime,
-    fallback_key: str,
-    *,
-    is_filtered: bool = True,
-    is_preview: bool = False,
-    value_limit: limits.ValueLimit | None = None,
-) -> Event | Outcome:
-    """Map one RudderStack event, any JSON whatever, to a PagerDuty event, or return the reason why it is not sent.
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the mapping needs besides the event and the rules.
 
-    `service` is for an event that names none itself. `fallback_key` is the dedup key of a trigger that has neither one
-    nor a `messageId`: any text that no other event has. `is_filtered` means that a data plane has applied
-    `integrations.All`. A preview warns about each path of a setting that finds nothing.
-    `value_limit` is what the events of one request share.
+    `service` is the PagerDuty service of an event that names none. `fallback_key`, any unique text, is the dedup key of
+    a trigger with neither one nor a `messageId`. `is_filtered` means that a data plane has applied `integrations.All`.
+    In a preview, paths of settings that find nothing cause a warning.
     """
-    reader = EventReader(raw, value_limit, is_preview=is_preview)
+
+    service: str
+    now: datetime
+    fallback_key: str
+    is_filtered: bool = True
+    is_preview: bool = False
+
+
+def map_event(
+    raw: object, rules: Rules, context: Context, value_limit: limits.ValueLimit | None = None
+) -> Event | Outcome:
+    """Return the PagerDuty event for a RudderStack event, any JSON, or the reason why it is not sent.
+
+    `value_limit` is shared by the events of a request.
+    """
+    reader = EventReader(raw, value_limit, is_preview=context.is_preview)
     event = reader.get(raw, _OF_EVENT) if isinstance(raw, dict) else {}
     try:
-        kind = _kind(reader, event, is_filtered=is_filtered)
-        return _map(reader, event, kind, service, rules, now, fallback_key)
+        kind = _kind(reader, event, is_filtered=context.is_filtered)
+        return _map(reader, event, kind, rules, context)
     except ProcessingError as error:
-        # Its line in the log is the only trace of what is refused out of a batch: it has to say which event it was.
+        # For an event refused in a batch the log is the only trace.
         dedup_key, _ = _dedup_key(reader, rules.dedup_key_field)
         return replace(error.outcome, message_id=_to_key(event.get("messageId")), dedup_key=dedup_key)
 
 
-def _map(  # noqa: PLR0913, PLR0917 -- the same
-    reader: EventReader, event: Object, kind: Kind, service: str, rules: Rules, now: datetime, fallback_key: str
-) -> Event:
+def _map(reader: EventReader, event: Object, kind: Kind, rules: Rules, context: Context) -> Event:
     raw = _properties(reader, event.get("properties"), kind)
     properties = reader.get(raw, _OF_ALERT if kind == "alert" else _OF_CHANGE, "properties")
-    if rules.service_field:
-        service = _service(reader, rules.service_field, service)
-    content: Object = {}
+    service = _service(reader, rules.service_field, context.service) if rules.service_field else context.service
     message_id, action, dedup_key, timestamp = _to_key(event.get("messageId")), None, None, None
+    content: Object = {}
     if kind == "alert":
         action = _action(reader, raw)
-        dedup_key, problem = _dedup_key(reader, rules.dedup_key_field)
-        if dedup_key is None and action != "trigger":
-            raise ProcessingError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
-        if dedup_key is None:
-            reader.warnings.append(f"{problem}; no later event can resolve this incident")
-            dedup_key = message_id or limits.fit_dedup_key(fallback_key)
+        dedup_key = _dedup_key_for(reader, action, rules.dedup_key_field, message_id or context.fallback_key)
         content = {"event_action": action, "dedup_key": dedup_key}
-    # An acknowledge or a resolve is judged by its dedup key alone, and has nothing else.
+    # An acknowledge or a resolve has nothing else, and is refused for nothing else.
     if action in {None, "trigger"}:
-        timestamp = _timestamp(event, now, reader.warnings)
-        payload = {"summary": _summary(reader, event.get("event"), rules.summary_template)}
-        if timestamp:
-            payload["timestamp"] = timestamp.text
-        content["payload"] = payload | _payload_properties(reader, properties, raw, kind, rules)
+        timestamp = _timestamp(event, context.now, reader.warnings)
+        summary = {"summary": _summary(reader, event.get("event"), rules.summary_template)}
+        moment = {"timestamp": timestamp.text} if timestamp else {}
+        content["payload"] = summary | moment | _payload_properties(reader, properties, raw, kind, rules)
         content |= _links_and_images(reader, properties)
         if kind == "alert":
             content |= _texts(properties, {"client": "client", "clientUrl": "client_url"}, reader.warnings)
@@ -312,6 +308,16 @@ def _unclear_action(properties: Object, names: list[str]) -> ProcessingError:
     got = " and ".join(describe(properties[it]) + (f" as {_short(it)}" if it != "action" else "") for it in names[:2])
     problem = f"expected trigger, acknowledge or resolve, got {got}; not sent, since a misspelt resolve must not page"
     return ProcessingError("action_unknown", f"properties.action: {problem}")
+
+
+def _dedup_key_for(reader: EventReader, action: Action, field: Path | Template, fallback: str) -> str:
+    """Return the dedup key; a trigger without one has the fallback, an acknowledge or a resolve is refused."""
+    dedup_key, problem = _dedup_key(reader, field)
+    if dedup_key is None and action != "trigger":
+        raise ProcessingError("dedup_key_missing", f"{problem}; {action} needs the dedup key of its alert")
+    if dedup_key is None:
+        reader.warnings.append(f"{problem}; no later event can resolve this incident")
+    return dedup_key or limits.fit_dedup_key(fallback)
 
 
 def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None, str]:

@@ -1,4 +1,4 @@
-"""The queue: events become messages of an SQS FIFO queue, and messages become events again.
+"""The SQS FIFO queues: events become messages, and messages become events again.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
@@ -27,27 +27,26 @@ if TYPE_CHECKING:
         SendMessageBatchRequestEntryTypeDef,
     )
 
-# The format of a message's body; a message of the first format need not say so.
+# The format of a message's body, 1 if it does not say.
 FORMAT_VERSION: Final = 1
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_BATCH_ENTRIES: Final = 10
 MAX_BATCH_BYTES: Final = 1_048_576
 # Leaves room for the attributes that a message gets on its way to the dead-letter queue.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
-# Seconds for which the number of messages in flight is not asked for again.
+# Seconds for which the number of messages in flight is kept.
 COUNT_TTL: Final = 10.0
 _MAX_REASON_CHARACTERS: Final = 1000
 _ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "change": (None,)}
 
 
 def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
-    """Turn an event into a message, an entry of a batch with its number as id. The body is ASCII JSON.
+    """Return an event as an entry of SendMessageBatch with the number as id. The body is ASCII JSON.
 
-    Messages of one group, those of one incident, are delivered in order; a change event waits for no other. A message
-    with the deduplication id of another in the last five minutes is not delivered again: RudderStack's retry is the
-    same event for the same service with the same `messageId`, while a resolve differs from its trigger even if it
-    reuses the id. Without a `messageId` nothing tells a retry from a second event that says the same, so the id is
-    random.
+    A message group is an incident, or one change event. SQS drops a message with the deduplication id of another one
+    in the last five minutes: a retry by RudderStack has the same service, `messageId` and event, while a resolve
+    differs from its trigger even if it reuses the `messageId`. Without one the id is random, since a retry cannot be
+    distinguished from a second event.
     """
     content = {
         "version": FORMAT_VERSION,
@@ -60,7 +59,7 @@ def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
     }
     body = json.dumps({**content, "event": event.content})
     if len(body) > MAX_MESSAGE_BYTES:
-        # ASCII takes up to three times the bytes of UTF-8, base64 only a third more, which always fits.
+        # ASCII takes up to three times the bytes of UTF-8; base64 takes a third more, which always fits.
         body = json.dumps({**content, "event_base64": base64.b64encode(event.body).decode()})
     waits_for = event.dedup_key or event.message_id or str(uuid.uuid4())
     identity = str(uuid.uuid4()) if event.message_id is None else f"{event.service}\n{event.message_id}\n"
@@ -73,33 +72,37 @@ def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
 
 
 def read(body: str) -> Event:
-    """Return the event of a message's body. Raises ProcessingError if the API function cannot have written it."""
+    """Return the event in a message's body. Raises ProcessingError if `write` cannot have written it."""
     try:
         message = json.loads(body)
         packed = message.get("event_base64")
         content = json.loads(base64.b64decode(packed, validate=True)) if packed else message["event"]
         occurred_at = message["occurred_at"] and datetime.fromisoformat(message["occurred_at"]).astimezone(UTC)
-        ids = (message["dedup_key"], message["message_id"])
-        event = Event(message["service"], message["kind"], content, message["action"], *ids, occurred_at)
+        event = Event(
+            service=message["service"],
+            kind=message["kind"],
+            content=content,
+            action=message["action"],
+            dedup_key=message["dedup_key"],
+            message_id=message["message_id"],
+            occurred_at=occurred_at,
+        )
         if (
             message.get("version", FORMAT_VERSION) == FORMAT_VERSION
             and SERVICE.fullmatch(event.service)
             and event.action in _ACTIONS[event.kind]
-            and all(value is None or isinstance(value, str) for value in ids)
+            and all(value is None or isinstance(value, str) for value in (event.dedup_key, event.message_id))
             and isinstance(content, dict)
-            and event.body  # What cannot be encoded, such as NaN, can never be posted.
+            and event.body  # Raises ValueError for NaN, which cannot be posted.
         ):
             return event
     except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # Whatever it is, it is not what `write` writes.
+        pass  # Not a message of this format.
     raise ProcessingError("message_unreadable", "This message is not one that the API function writes")
 
 
 class Queue:
-    """The queue at `url`, to which `client` returns the client.
-
-    All deadlines are in seconds of the monotonic clock; past them SQS's answer is not known.
-    """
+    """The queue at `url`; `client` returns the boto3 client. Deadlines are in seconds of the monotonic clock."""
 
     def __init__(self, client: "Callable[[], SQSClient]", url: str) -> None:
         self._client = client
@@ -108,10 +111,10 @@ class Queue:
         self._counted_at = float("-inf")
 
     def enqueue(self, events: Sequence[Event], deadline: float) -> list[Outcome]:
-        """Enqueue all events and return what became of each, in their order.
+        """Enqueue all events, and return their outcomes in the same order.
 
         Entries of one call fail one by one, and a resolve must not overtake its trigger. So a call has at most one
-        message of a group, and after one that SQS did not accept, the later ones of its group are not sent.
+        message of each group, and if SQS does not accept one, the later ones of its group are not sent.
         """
         messages = [write(event, number) for number, event in enumerate(events)]
         outcomes: dict[int, Outcome] = {}
@@ -124,7 +127,7 @@ class Queue:
                 outcomes[number] = outcome
                 groups[group].popleft()
                 if outcome.status != "queued":
-                    outcomes |= dict.fromkeys(groups[group], _held_back(outcome))
+                    outcomes |= dict.fromkeys(groups[group], _behind(outcome))
                 if outcome.status != "queued" or not groups[group]:
                     del groups[group]
         return [outcomes[number] for number in range(len(events))]
@@ -132,8 +135,8 @@ class Queue:
     def dead_letter(self, record: "SQSRecord", outcome: Outcome, deadline: float) -> None:
         """Put a message into this queue, the dead-letter queue, with the reason as attributes. Raises ProcessingError.
 
-        As when SQS moves a message itself, its deduplication id there is its message id. Under its original one it
-        could be swallowed: the same event for another service, or the second refusal after a redrive.
+        As when SQS moves a message, its deduplication id there is its message id. With the original one SQS could drop
+        it: the same event for another service, or a second refusal after a redrive.
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
         """
         reason = "".join(character if character.isprintable() else " " for character in outcome.message)
@@ -150,24 +153,23 @@ class Queue:
                     "reason": {"DataType": "String", "StringValue": reason[:_MAX_REASON_CHARACTERS]},
                 },
             )
-        except aws.AWS_ERRORS as problem:
-            raise _failed("put the event into the dead-letter queue", problem) from None
+        except aws.AWS_ERRORS as error:
+            raise _failed("put the event into the dead-letter queue", error) from None
 
     def delete(self, record: "SQSRecord", deadline: float) -> None:
-        """Delete a message that was received from this queue. Raises ProcessingError."""
+        """Delete a message from this queue. Raises ProcessingError."""
         try:
             aws.call_with_deadline(
                 self._client().delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle
             )
-        except aws.AWS_ERRORS as problem:
-            raise _failed("delete the event", problem) from None
+        except aws.AWS_ERRORS as error:
+            raise _failed("delete the event", error) from None
 
     def delay(self, delays: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
-        """Make messages, ten at most, invisible for so many seconds each. Raises ProcessingError.
+        """Make messages, at most ten, invisible for so many seconds each. Raises ProcessingError.
 
-        Those for which SQS fails become visible after the queue's visibility timeout. All messages of a group belong
-        in one call: the group is locked until the last of them is visible.
-        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+        If SQS fails, they become visible after the queue's visibility timeout. A group is locked until all of its
+        messages in flight are visible.
         """
         entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
             {"Id": str(number), "ReceiptHandle": record.receipt_handle, "VisibilityTimeout": seconds}
@@ -177,15 +179,15 @@ class Queue:
             answer = aws.call_with_deadline(
                 self._client().change_message_visibility_batch, deadline, QueueUrl=self._url, Entries=entries
             )
-        except aws.AWS_ERRORS as problem:
-            raise _failed("delay the events", problem) from None
+        except aws.AWS_ERRORS as error:
+            raise _failed("delay the events", error) from None
         if failed := answer.get("Failed"):
             raise _failed("delay an event", failed[0]["Code"])
 
     def in_flight(self, deadline: float) -> int:
-        """Return how many messages were received and not deleted, delayed ones included; asks SQS every ten seconds.
+        """Return the number of messages in flight, delayed ones included, as SQS last said within ten seconds.
 
-        While SQS does not answer, it is the last number, at first 0.
+        If SQS does not answer, return the number before, at first 0.
         """
         if not 0 <= time.time() - self._counted_at < COUNT_TTL:
             self._counted_at = time.time()
@@ -202,30 +204,25 @@ class Queue:
     def _send(
         self, entries: "Sequence[SendMessageBatchRequestEntryTypeDef]", deadline: float
     ) -> Iterator[tuple[int, Outcome]]:
-        """Send at most ten messages of different groups in one call; yield the number of each and what became of it."""
-        refused: dict[str, str] = {}
-        accepted: set[str] = set()
-        reason = "no answer"
+        """Send at most ten messages of different groups in one call; yield the number and the outcome of each."""
+        numbers = [int(entry["Id"]) for entry in entries]
         if deadline - time.monotonic() < MIN_CALL:
-            outcome = Outcome("deadline_exceeded", "No time was left to enqueue it; it will be tried again")
-            yield from ((int(entry["Id"]), outcome) for entry in entries)
+            late = Outcome("deadline_exceeded", "No time was left to enqueue it; it will be tried again")
+            yield from ((number, late) for number in numbers)
             return
+        # What SQS does not mention, it has not accepted.
+        outcomes = dict.fromkeys(numbers, _failed("accept the event", "no answer").outcome)
         try:
             answer = aws.call_with_deadline(
                 self._client().send_message_batch, deadline, QueueUrl=self._url, Entries=entries
             )
-            accepted = {entry["Id"] for entry in answer.get("Successful", [])}
-            refused = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
-        except aws.AWS_ERRORS as problem:
-            reason = aws.error_code(problem)
-        for entry in entries:
-            if entry["Id"] in accepted:
-                yield (
-                    int(entry["Id"]),
-                    Outcome("queued", "The queue has accepted the event and delivers it to PagerDuty"),
-                )
-            else:
-                yield int(entry["Id"]), _failed("accept the event", refused.get(entry["Id"], reason)).outcome
+            queued = Outcome("queued", "The queue has accepted the event and delivers it to PagerDuty")
+            outcomes |= {int(entry["Id"]): queued for entry in answer.get("Successful", [])}
+            for entry in answer.get("Failed", []):
+                outcomes[int(entry["Id"])] = _failed("accept the event", entry["Code"]).outcome
+        except aws.AWS_ERRORS as error:
+            outcomes = dict.fromkeys(numbers, _failed("accept the event", error).outcome)
+        yield from outcomes.items()
 
 
 def _next_chunk(
@@ -243,15 +240,13 @@ def _next_chunk(
     return chunk
 
 
-def _held_back(outcome: Outcome) -> Outcome:
-    return Outcome(
-        "earlier_event_deferred",
-        f"An earlier event with this dedup key was deferred ({outcome.code}); it will be tried again after it",
-    )
+def _behind(outcome: Outcome) -> Outcome:
+    message = f"An earlier event with this dedup key was deferred ({outcome.code}); it will be tried again after it"
+    return Outcome("earlier_event_deferred", message)
 
 
-def _failed(what: str, problem: Exception | str) -> ProcessingError:
-    reason = problem if isinstance(problem, str) else aws.error_code(problem)
+def _failed(what: str, error: Exception | str) -> ProcessingError:
+    reason = error if isinstance(error, str) else aws.error_code(error)
     return ProcessingError("queue_unavailable", f"SQS did not {what} ({reason}); it will be tried again")
 
 

@@ -1,4 +1,4 @@
-"""The HTTP edge: an API Gateway event (payload format 2.0) in, events out; outcomes in, an answer out.
+"""The HTTP edge: from an API Gateway event (payload format 2.0) to events, and from outcomes to the response.
 
 Pure. https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
@@ -16,26 +16,25 @@ from typing import Any, Final
 from event import SERVICE, decode, encode
 from outcome import Outcome, ProcessingError
 
-# Limits of this product. Of JSON however it arrives, since a small body may unfold into a large one: RudderStack sends
-# 4 MB at most.
+# Of JSON, after decompression. RudderStack sends 4 MB at most.
 MAX_JSON_BYTES: Final = 5 * 1024 * 1024
-# What can be enqueued before the deadline if all are of one incident, a call to SQS each. RudderStack sends 100.
+# These can be enqueued before the deadline if all are of one incident, a call to SQS each. RudderStack sends 100.
 MAX_EVENTS: Final = 200
-# Lambda answers at most 6 MB, of JSON in which our JSON is a text with each quotation mark escaped:
+# Lambda's response has at most 6 MB, in which this JSON is a string with its quotation marks escaped:
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 
 _TRACK_ROUTE: Final = "POST /v1/track"
 _DATA_PLANE_ROUTES: Final = "POST /v1/"
 _GZIP: Final = b"\x1f\x8b"
-# For zlib: with the header and the checksum of gzip.
+# zlib's value for gzip's header and checksum.
 _GZIP_WBITS: Final = 31
-# Members that one gzip body may have, since even empty ones take time; SDKs send one.
+# Members of a gzip body, since even empty ones take time; SDKs send one.
 _MAX_GZIP_MEMBERS: Final = 100
-# The same two bytes when somebody on the way took gzip for text: read as Latin-1, and read as broken UTF-8.
+# The start of gzip that was decoded as text on the way: as Latin-1, and as UTF-8, which damages it.
 _GZIP_AS_LATIN1: Final = "\x1f\x8b"
 _GZIP_AS_BROKEN_UTF8: Final = "\x1f\ufffd"
-# From the worst to the best: what one status has to say about many events.
+# The statuses of a batch, in order of precedence.
 _AGAIN: Final = (503, 504, 500)
 _DONE: Final = ("delivered", "queued", "preview", "ignored", "rejected")
 
@@ -44,10 +43,10 @@ Names = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the path, the query and the headers say, before anything of the body is read.
+    """The path, the query and the headers of a request.
 
-    `service` is the PagerDuty service, None when the path names none that could exist. The names in `headers` and in
-    `query` are lower case. `is_filtered` tells that a data plane has applied `integrations.All`, which SDKs only send.
+    `service` is the PagerDuty service, None if its name is invalid. The names in `headers` and `query` are lower case.
+    `is_filtered` means that a data plane has applied `integrations.All`, which SDKs only send.
     """
 
     headers: Names
@@ -58,7 +57,7 @@ class Request:
 
     @property
     def preview(self) -> str:
-        """What the query says of a preview, in lower case; "false" when it says nothing."""
+        """The value of `preview` in the query, in lower case; "false" if it is missing."""
         return self.query.get("preview", "false").strip().lower()
 
     @property
@@ -75,7 +74,7 @@ def open_request(gateway_event: dict[str, Any]) -> Request:
     path = gateway_event.get("pathParameters") or {}
     query: Names = {}
     for name, value in (gateway_event.get("queryStringParameters") or {}).items():
-        # As API Gateway joins the values of one name in the same case.
+        # API Gateway joins the values of names in the same case like this.
         query[name.lower()] = f"{query[name.lower()]},{value}" if name.lower() in query else value
     service = path.get("service", "default")
     return Request(
@@ -87,41 +86,39 @@ def open_request(gateway_event: dict[str, Any]) -> Request:
     )
 
 
-def is_authorized(headers: Names, secrets: Sequence[bytes]) -> bool:
-    """Tell whether the caller knows one of the secrets; whatever is wrong with the headers, the answer is no.
+def is_authorized(headers: Names, tokens: Sequence[bytes]) -> bool:
+    """Return whether the headers have one of the tokens; False if anything is wrong with them.
 
-    Every candidate is compared with every secret, as bytes and in constant time, so that the time taken tells nothing.
+    Each candidate is compared with each token, as bytes and in constant time, so that the time reveals nothing.
     """
-    matches = [
-        hmac.compare_digest(candidate, secret) for candidate in _presented_secrets(headers) for secret in secrets
-    ]
+    matches = [hmac.compare_digest(candidate, token) for candidate in _candidates(headers) for token in tokens]
     return any(matches)
 
 
-def _presented_secrets(headers: Names) -> list[bytes]:
-    """Collect what the caller offers as secret: an API key, a bearer token, a Basic user name or password.
+def _candidates(headers: Names) -> list[bytes]:
+    """Return the API key, the bearer token, or the Basic user name and password.
 
-    RudderStack's SDKs send the write key as the user name of Basic authentication.
+    RudderStack's SDKs send the write key as user name.
     """
-    presented = []
+    candidates = []
     if "x-api-key" in headers:
-        presented.append(headers["x-api-key"].strip().encode("utf-8", "surrogatepass"))
+        candidates.append(headers["x-api-key"].strip().encode("utf-8", "surrogatepass"))
     scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
     value = credentials.strip().encode("utf-8", "surrogatepass")
     if scheme.lower() == "bearer":
-        presented.append(value)
+        candidates.append(value)
     elif scheme.lower() == "basic":
         try:
             user, _, password = base64.b64decode(value, validate=True).partition(b":")
         except binascii.Error:
-            pass  # Nothing presented, then: the same 401 as for a wrong secret.
+            pass  # The same 401 as for a wrong token.
         else:
-            presented += [user, password]
-    return presented
+            candidates += [user, password]
+    return candidates
 
 
 def wants_preview(request: Request) -> bool:
-    """Read the query; what it says and nobody understands is refused, since it may be meant to page nobody."""
+    """Return whether a preview is wanted. Unknown parameters are refused: they may be a misspelt `preview`."""
     if request.query.keys() - {"preview"}:
         raise ProcessingError("query_unknown", "query: preview is the only parameter; remove the others from the URL")
     if request.preview not in {"true", "false"}:
@@ -133,10 +130,9 @@ def wants_preview(request: Request) -> bool:
 
 
 def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) -> tuple[list[Any], bool]:
-    """Undo base64 and gzip, parse the JSON, and find the events in it: one, an array, or `{"batch": [...]}`.
+    """Return the events in the body, each any JSON, and whether they are in an array or `{"batch": [...]}`.
 
-    Returns them, each any JSON whatever, and whether they came in an array or a batch, also of one. On `/v1/track` the
-    path is the events' type, as at a RudderStack data plane. Raises ProcessingError.
+    On `/v1/track` the path is the event's type, as at a RudderStack data plane. Raises ProcessingError.
     """
     events, is_batch = _find_events(_parse(_body_text(gateway_event)))
     if is_track_route:
@@ -149,9 +145,8 @@ def _body_text(gateway_event: dict[str, Any]) -> str:
     if raw.startswith(_GZIP):
         raw = _gunzip(raw)
     if len(raw) > MAX_JSON_BYTES:
-        raise ProcessingError(
-            "body_too_large", f"body: more than the {MAX_JSON_BYTES:,} bytes of JSON that are taken; send fewer events"
-        )
+        message = f"body: more than {MAX_JSON_BYTES:,} bytes of JSON are not accepted; send fewer events"
+        raise ProcessingError("body_too_large", message)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -162,7 +157,7 @@ def _body_text(gateway_event: dict[str, Any]) -> str:
 
 
 def _body(gateway_event: dict[str, Any]) -> bytes:
-    """Return the body as the sender sent it; of gzip that somebody on the way took for text, what can be had back."""
+    """Return the body as the sender sent it. Gzip that was decoded as Latin-1 on the way is restored."""
     body = gateway_event.get("body") or ""
     if gateway_event.get("isBase64Encoded"):
         try:
@@ -175,7 +170,7 @@ def _body(gateway_event: dict[str, Any]) -> bytes:
 
 
 def _gunzip(raw: bytes) -> bytes:
-    """Decompress a body, and no more of it than tells that it is too large."""
+    """Return the decompressed body, or so much of it that it is too large."""
     unpacked = b""
     for _ in range(_MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(_GZIP_WBITS)
@@ -187,7 +182,7 @@ def _gunzip(raw: bytes) -> bytes:
             return unpacked
         if not member.eof:
             raise _damaged_gzip()
-        # As gzip itself does, skip the zeros that fill up a block.
+        # Like gzip, skip padding.
         raw = member.unused_data.lstrip(b"\0")
         if not raw:
             return unpacked
@@ -195,19 +190,16 @@ def _gunzip(raw: bytes) -> bytes:
 
 
 def _damaged_gzip() -> ProcessingError:
-    return ProcessingError(
-        "gzip_damaged",
-        "body: gzip that was damaged on the way; switch gzip off in the SDK (in Python: gzip=False)",
-    )
+    message = "body: gzip that was damaged on the way; switch gzip off in the SDK (in Python: gzip=False)"
+    return ProcessingError("gzip_damaged", message)
 
 
 def _parse(text: str) -> object:
     try:
         return decode(text)
     except json.JSONDecodeError as error:
-        raise ProcessingError(
-            "body_not_json", f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
+        message = f"body: not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
+        raise ProcessingError("body_not_json", message) from None
     except RecursionError:
         raise ProcessingError("body_too_deep", "body: nested too deeply to be read") from None
 
@@ -217,25 +209,21 @@ def _find_events(value: object) -> tuple[list[Any], bool]:
         return [value], False
     events = value.get("batch") if isinstance(value, dict) else value
     if isinstance(events, list) and len(events) > MAX_EVENTS:
-        raise ProcessingError(
-            "too_many_events", f"body: {len(events):,} events, at most {MAX_EVENTS:,} are taken at once; send fewer"
-        )
+        message = f"body: {len(events):,} events, at most {MAX_EVENTS:,} are accepted at once; send fewer"
+        raise ProcessingError("too_many_events", message)
     if isinstance(events, list) and events:
         return events, True
-    raise ProcessingError(
-        "body_without_events",
-        'body: expected an event, an array of events or {"batch": [...]}, and at least one event',
-    )
+    expected = 'expected an event, an array of events or {"batch": [...]}, and at least one event'
+    raise ProcessingError("body_without_events", f"body: {expected}")
 
 
 # -- 5 answer --------------------------------------------------------------------------------------------------------
 
 
 def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return the outcomes of a batch, of which none may depend on its event and ask for the batch to be sent again.
+    """Return the outcomes of a batch. An event on which our code failed is refused if another one was queued.
 
-    Repeated, what was queued would take effect again after SQS's five minutes. So an event on which our code failed is
-    refused if another one was queued.
+    If RudderStack repeated the batch, the queued events would take effect again after SQS's five minutes.
     """
     if not any(outcome.status == "queued" for outcome in outcomes):
         return list(outcomes)
@@ -248,7 +236,7 @@ def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def answer(outcomes: Sequence[Outcome], *, is_batch: bool) -> dict[str, Any]:
-    """Build the response that tells RudderStack the truth about all events in one status."""
+    """Return the response with one HTTP status for all events."""
     if not is_batch:
         return _response(outcomes[0].http_status, _row(outcomes[0]))
     decisive = min(outcomes, key=_rank)
@@ -262,13 +250,13 @@ def answer(outcomes: Sequence[Outcome], *, is_batch: bool) -> dict[str, Any]:
 
 
 def refusal(outcome: Outcome) -> dict[str, Any]:
-    """Build the response to a request of which no event was looked at."""
+    """Return the response to a request that was refused as a whole."""
     content = {"status": outcome.status, "code": outcome.code, "message": outcome.message}
     return _response(outcome.http_status, content)
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
-    """Build an event's part of the answer."""
+    """Return an event's part of the answer."""
     row: dict[str, Any] = {
         "status": outcome.status,
         "code": outcome.code,
@@ -282,7 +270,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _rank(outcome: Outcome) -> int:
-    """Order outcomes by whose status all share: anything to try again first, then anything done, then a refusal."""
+    """Return the precedence of an outcome in a batch: first any to be repeated, then any done, then a refusal."""
     if outcome.http_status in _AGAIN:
         return _AGAIN.index(outcome.http_status)
     return len(_AGAIN) + _DONE.index(outcome.status)
@@ -291,7 +279,7 @@ def _rank(outcome: Outcome) -> int:
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
     body = encode(content)
     if len(body) > MAX_ANSWER_BYTES:
-        # Lambda would refuse it, and RudderStack would send again what has been delivered.
+        # Lambda would refuse it, and RudderStack repeat events that were delivered.
         short = {name: content[name] for name in ("status", "code", "message")}
         short["message"] += " (the rest of this answer was too long)"
         body = encode(short)

@@ -1,11 +1,10 @@
-"""Entry point of the queue: delivers what the API function enqueued, in order per incident.
+"""Entry point of the worker function: delivers the events in the queue, in order per incident.
 
-What PagerDuty does not accept now stays in the queue for as long as `pacing` says, and holds up only its own message
-group. What PagerDuty refuses for good goes to the dead-letter queue with the reason, and holds up nothing.
+An event that PagerDuty does not accept now stays in the queue, and delays only its message group. One that PagerDuty
+refuses for good goes to the dead-letter queue with the reason.
 
-A batch is answered as a whole, at its end; if the process dies before, all of it is received again. So a message that
-has a later one of its group behind it in the batch is deleted before that one is posted: a trigger that was repeated
-after its resolve would open the incident again.
+Lambda deletes a batch at its end; if the process dies before, all of it is received again. So a message is deleted
+before a later one of its group is posted: a trigger repeated after its resolve would open the incident again.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Seconds for one event, from SSM to what follows from PagerDuty's answer; and of them for the call to PagerDuty.
+# Seconds for one event, and of them for the call to PagerDuty.
 DEADLINE: Final = 9.0
 CALL_LIMIT: Final = 5.0
-# Seconds. With less than this left of the function's time, no event is started: it stays in the queue.
+# Seconds. With less time left, an event is not started and stays in the queue.
 MIN_TIME_PER_EVENT: Final = 10.0
 # Seconds kept for the answer.
 _TIME_TO_ANSWER: Final = 0.5
@@ -50,7 +49,7 @@ def handle(
         raise deps
     batch = _Batch([SQSRecord(record) for record in event["Records"]], deps, context)
     processor = SqsFifoPartialProcessor(skip_group_on_error=True)
-    # A batch that failed as a whole is an answer like any other, not an error of the function.
+    # All events of a batch may have to stay, which is not an error of the function.
     processor.raise_on_entire_batch_failure = False
     answer = process_partial_response(event=event, record_handler=batch.handle, processor=processor, context=context)
     batch.delay({str(item["itemIdentifier"]) for item in answer["batchItemFailures"]})
@@ -65,12 +64,12 @@ class _Batch:
         self._deps = deps
         self._context = context
         self._events = {record.message_id: _read(record) for record in records}
-        # By message group: its last message in this batch, and the outcome for which what stays of it is delayed.
+        # By message group: its last message in this batch, and the deferred one with its outcome.
         self._last = {_group(record): record.message_id for record in records}
-        self._delayed: dict[str, tuple[SQSRecord, Outcome]] = {}
+        self._deferred: dict[str, tuple[SQSRecord, Outcome]] = {}
         self._superseded = self._find_superseded() if deps.settings.merge_repeated_triggers else set()
-        # The PagerDuty services of which a call was not answered: one call of the batch hangs, not ten.
-        self._silent: dict[str, Outcome] = {}
+        # By PagerDuty service: a call that timed out. Only one of the batch has to wait for that.
+        self._timeouts: dict[str, Outcome] = {}
 
     def handle(self, record: SQSRecord) -> None:
         """Handle one message. Raises ProcessingError if it has to stay in the queue."""
@@ -84,17 +83,17 @@ class _Batch:
             outcome = outcome.for_event(event)
         self._log(record, outcome)
         if outcome.status == "deferred":
-            self._delayed[_group(record)] = record, outcome
+            self._deferred[_group(record)] = record, outcome
             raise ProcessingError(outcome.code, outcome.message)
 
     def delay(self, stayed: set[str]) -> None:
-        """Make the messages that stay invisible, each as long as the one of its group that was handled last.
+        """Make the messages that stay invisible, all of a group for the same time, after extending the leases.
 
-        Before, the leases are extended beyond the time at which they come back. While that fails the delays are short.
+        The delay is short if a lease could not be written.
         """
-        seconds = {group: self._retry_delay(*delayed) for group, delayed in self._delayed.items()}
+        seconds = {group: self._retry_delay(*deferred) for group, deferred in self._deferred.items()}
         leases: dict[str, float] = {}
-        for group, (record, _) in self._delayed.items():
+        for group, (record, _) in self._deferred.items():
             event = self._events[record.message_id]
             if isinstance(event, Event):
                 leases[event.service] = max(leases.get(event.service, 0.0), time.time() + seconds[group])
@@ -105,17 +104,15 @@ class _Batch:
             for record in self._records
             if record.message_id in stayed and _group(record) in seconds
         ]
-        if not delays:
-            return
         try:
-            self._deps.queue.delay(delays, self._end())
+            if delays:
+                self._deps.queue.delay(delays, self._end())
         except ProcessingError as error:
-            telemetry.logger.warning(
-                "Delayed events stay invisible for the queue's visibility timeout", extra={"reason": str(error)}
-            )
+            message = "Delayed events stay invisible for the queue's visibility timeout"
+            telemetry.logger.warning(message, extra={"reason": str(error)})
 
     def _outcome_of(self, record: SQSRecord) -> Outcome:
-        """Deliver a message's event unless there is a reason not to, and return its outcome."""
+        """Deliver a message's event, unless there is a reason not to, and return the outcome."""
         event = self._events[record.message_id]
         if isinstance(event, Outcome):
             return event
@@ -123,15 +120,15 @@ class _Batch:
             return Outcome("merged", "Superseded by a later trigger of the same incident")
         if self._remaining() < MIN_TIME_PER_EVENT:
             return Outcome("deadline_exceeded", "No time was left to call PagerDuty; it stays in the queue")
-        if event.service in self._silent:
-            return replace(self._silent[event.service], call=None)
+        if event.service in self._timeouts:
+            return replace(self._timeouts[event.service], call=None)
         try:
             deadline = time.monotonic() + DEADLINE
             outcome = deliver(event, self._deps, deadline, limit=CALL_LIMIT, waited=_waiting(record).waited)
-        except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
+        except Exception as error:  # noqa: BLE001 -- a bug must not cost the event
             return telemetry.log_exception(error)
         if outcome.code == "pagerduty_timeout":
-            self._silent[event.service] = outcome
+            self._timeouts[event.service] = outcome
         return outcome
 
     def _remove(self, record: SQSRecord, outcome: Outcome) -> None:
@@ -139,14 +136,14 @@ class _Batch:
         if outcome.status == "deferred":
             return
         if outcome.status == "rejected":
-            # PagerDuty shows nothing of it, so it supersedes nothing.
+            # PagerDuty does not show it, so it supersedes nothing.
             self._superseded -= {each.message_id for each in self._records if _group(each) == _group(record)}
             self._deps.dead_letters.dead_letter(record, outcome, self._end())
         if record.message_id != self._last[_group(record)]:
             self._deps.queue.delete(record, self._end())
 
     def _retry_delay(self, record: SQSRecord, outcome: Outcome) -> int:
-        """Return for how many seconds a message, and the rest of its group, is delayed."""
+        """Return the delay of a message and the rest of its group in seconds."""
         event = self._events[record.message_id]
         seconds_to_drain = 0.0
         if outcome.code in pacing.RATE_LIMITED and isinstance(event, Event):
@@ -184,7 +181,7 @@ class _Batch:
         return self._context.get_remaining_time_in_millis() / 1000
 
     def _end(self) -> float:
-        """Return when this invocation has to have answered (seconds of the monotonic clock)."""
+        """Return the deadline of this invocation (seconds of the monotonic clock)."""
         return time.monotonic() + self._remaining() - _TIME_TO_ANSWER
 
 
@@ -193,7 +190,7 @@ def _read(record: SQSRecord) -> Event | Outcome:
         return sqs.read(record.body)
     except ProcessingError as error:
         return error.outcome
-    except Exception as error:  # noqa: BLE001 -- our mistake must not cost the event
+    except Exception as error:  # noqa: BLE001 -- a bug must not cost the event
         return telemetry.log_exception(error)
 
 
