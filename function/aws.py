@@ -16,26 +16,25 @@ from deadline import run_with_deadline
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A throttled call is answered at once, so that four attempts with their pauses are over within seconds; how long all
-# of them may take is for the caller of `call_with_deadline` to say.
+# Four attempts of a throttled call take seconds; `call_with_deadline` limits all of them together.
 CLIENT_CONFIG: Final = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 4})
-# DynamoDB has a second in all. In this mode it is retried after 50, 100 and 200 ms (`botocore/data/_retry.json`); in
-# the other one, after up to a second.
+# DynamoDB has one second in all. The legacy mode retries it after 50, 100 and 200 ms (`botocore/data/_retry.json`), the
+# standard mode after up to a second.
 DYNAMODB_CONFIG: Final = CLIENT_CONFIG.merge(Config(retries={"mode": "legacy", "total_max_attempts": 4}))
-# What `call_with_deadline` may raise.
+# The errors of `call_with_deadline`.
 AWS_ERRORS: Final = (BotoCoreError, ClientError, TimeoutError)
 
-# At DEBUG botocore logs whole responses, including the secrets.
+# At DEBUG botocore logs responses, including secrets.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 _this_thread = threading.local()
 
 
 def call_with_deadline(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a client's method and return its answer; raise TimeoutError at the deadline.
+    """Call a method of a boto3 client and return its answer. Raises AWS_ERRORS, TimeoutError at the deadline.
 
-    An abandoned call sends nothing more. Lambda freezes the process after its answer, and what is sent when it goes on,
-    an hour later, SQS would take for new.
+    An abandoned call sends nothing more. Lambda freezes the process after the response; SQS would accept what was sent
+    on its return, an hour later, as new.
     """
 
     def run() -> T:
@@ -46,7 +45,7 @@ def call_with_deadline(function: Callable[P, T], deadline: float, *args: P.args,
 
 
 def error_code(error: Exception) -> str:
-    """Return a short name for an error, without its text, which could hold anything."""
+    """Return a short name for an error, without its text, which could contain anything."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "unknown"))
     return type(error).__name__
@@ -55,8 +54,8 @@ def error_code(error: Exception) -> str:
 def _refuse_after_deadline(connection_class: Any) -> Any:
     """Return a class of connections that send nothing after the deadline of their thread's call.
 
-    They look once the name is resolved, the connection open and the TLS handshake done, however long that took: urllib3
-    calls `send` then, and for plain HTTP, http.client would connect within it.
+    urllib3 calls `send` after the look-up of the name, the connect and the TLS handshake; for plain HTTP, http.client
+    would connect within it.
     """
 
     class Connection(connection_class):  # type: ignore[misc]  # botocore has no types
@@ -70,6 +69,6 @@ def _refuse_after_deadline(connection_class: Any) -> Any:
     return Connection
 
 
-# urllib3's way to choose the class of a pool's connections. In threads without a deadline nothing changes.
+# urllib3 reads the class of a pool's connections there. Threads without a deadline are not affected.
 for _pool in (AWSHTTPConnectionPool, AWSHTTPSConnectionPool):
     _pool.ConnectionCls = _refuse_after_deadline(_pool.ConnectionCls)

@@ -67,9 +67,8 @@ class Credentials:
 
     def webhook_secrets(self, deadline: float, service: str | None = None) -> tuple[bytes, ...]:
         """Return the tokens. If they have to be read, the routing keys of `service` are read in the same call."""
-        also = [] if service is None else [self._name_of(service)]
         try:
-            value = self._read(self._token_name, deadline, also)
+            value = self._read(self._token_name, deadline, [self._name_of(service)] if service else [])
         except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
         return self._usable_secrets(value)
@@ -98,18 +97,13 @@ class Credentials:
         try:
             value = self._read(name, deadline)
         except aws.AWS_ERRORS as error:
-            raise ProcessingError(
-                "secrets_unavailable",
-                f"SSM parameter {name}: could not be read ({aws.error_code(error)}); it will be tried again",
-            ) from None
-        keys = tuple(_words(value))
-        if not keys:
-            raise ProcessingError(
-                "routing_key_missing",
-                f"SSM parameter {name}: missing, so nothing can be sent to PagerDuty service {service}; "
-                "put its integration key there, or correct the name at the end of the URL",
-            )
-        return keys
+            problem = f"SSM parameter {name}: could not be read ({aws.error_code(error)}); it will be tried again"
+            raise ProcessingError("secrets_unavailable", problem) from None
+        if keys := tuple(_words(value)):
+            return keys
+        problem = f"SSM parameter {name}: missing, so nothing can be sent to PagerDuty service {service}"
+        advice = "put its integration key there, or correct the name at the end of the URL"
+        raise ProcessingError("routing_key_missing", f"{problem}; {advice}")
 
     def services_without_key(self, services: Sequence[str], deadline: float) -> set[str]:
         """Return the PagerDuty services that have no routing key, as far as SSM answers now. Raises nothing."""
@@ -149,10 +143,8 @@ class Credentials:
                 self._fetch([name, *also], deadline, REFRESH_LIMIT if has_value else READ_LIMIT)
             except aws.AWS_ERRORS as error:
                 if has_value:
-                    logger.warning(
-                        "SSM could not be read; the last good value is served",
-                        extra={"parameter": name, "reason": aws.error_code(error)},
-                    )
+                    extra = {"parameter": name, "reason": aws.error_code(error)}
+                    logger.warning("SSM could not be read; the last good value is served", extra=extra)
         if parameter.error and not has_value:
             raise parameter.error
         return parameter.value
@@ -162,11 +154,8 @@ class Credentials:
         parameter = self._parameters.get(name, _Parameter())
         if parameter.value is None:
             return self._is_past(parameter.asked_at, MISSING_TTL)
-        return (
-            self._is_past(parameter.read_at, TTL)
-            and self._is_past(parameter.asked_at, MISSING_TTL)
-            and self._is_past(self._failed_at, RETRY_AFTER)
-        )
+        ages = ((parameter.read_at, TTL), (parameter.asked_at, MISSING_TTL), (self._failed_at, RETRY_AFTER))
+        return all(self._is_past(moment, seconds) for moment, seconds in ages)
 
     def _is_past(self, moment: float, seconds: float) -> bool:
         """Return whether so many seconds have passed. If the clock was set back, assume that they have."""
@@ -200,22 +189,16 @@ class Credentials:
 
     def _cannot_check(self, error: Exception) -> ProcessingError:
         """Return the error for a token that cannot be checked; a stranger learns nothing about the parameters."""
-        return ProcessingError(
-            "secrets_unavailable",
-            "The token cannot be checked at the moment; the event will be tried again",
-            detail=f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})",
-        )
+        message = "The token cannot be checked at the moment; the event will be tried again"
+        detail = f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})"
+        return ProcessingError("secrets_unavailable", message, detail=detail)
 
     def _usable_secrets(self, value: str | None) -> tuple[bytes, ...]:
-        secrets = _secrets(value or "")
-        if not secrets:
-            raise ProcessingError(
-                "webhook_token_missing",
-                "No token is configured, so every request is refused; the event will be tried again",
-                detail=f"SSM parameter {self._token_name}: no usable token; "
-                f"put one of at least {MIN_SECRET_LENGTH} characters there",
-            )
-        return secrets
+        if tokens := _tokens(value or ""):
+            return tokens
+        message = "No token is configured, so every request is refused; the event will be tried again"
+        detail = f"SSM parameter {self._token_name}: missing, or shorter than {MIN_SECRET_LENGTH} characters"
+        raise ProcessingError("webhook_token_missing", message, detail=detail)
 
 
 def _words(value: str | None) -> list[str]:
@@ -224,13 +207,11 @@ def _words(value: str | None) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _secrets(value: str) -> tuple[bytes, ...]:
+def _tokens(value: str) -> tuple[bytes, ...]:
     """Return the tokens of a parameter; log an error, once, if some are too short to be accepted."""
     words = _words(value)
     usable = tuple(word.encode() for word in words if len(word) >= MIN_SECRET_LENGTH)
-    if len(usable) < len(words):
-        logger.error(
-            "A token in webhook-token is too short and not accepted",
-            extra={"too_short": len(words) - len(usable), "minimum_characters": MIN_SECRET_LENGTH},
-        )
+    if too_short := len(words) - len(usable):
+        extra = {"too_short": too_short, "minimum_characters": MIN_SECRET_LENGTH}
+        logger.error("A token in webhook-token is too short and not accepted", extra=extra)
     return usable

@@ -1,7 +1,6 @@
-"""Calls that may hang: each runs in a thread, and its caller stops waiting at the deadline.
+"""Calls that may hang run in a thread, and the caller stops waiting at the deadline (seconds of the monotonic clock).
 
-Neither the look-up of a name nor an answer that trickles in has a timeout. Deadlines are in seconds of the monotonic
-clock.
+Timeouts do not bound the look-up of a name, or an answer that trickles in.
 """
 
 import time
@@ -17,7 +16,7 @@ T = TypeVar("T")
 # Seconds. With less than this left, no call is started.
 MIN_CALL: Final = 0.25
 
-# Not a ThreadPoolExecutor: Python would wait at its exit for a thread of it that hangs.
+# Not a ThreadPoolExecutor: at exit Python would wait for its threads.
 _calls: Final[SimpleQueue[Callable[[], None]]] = SimpleQueue()
 _idle_threads: Final = Semaphore(0)
 
@@ -42,7 +41,7 @@ def run_with_deadline(function: Callable[P, T], deadline: float, *args: P.args, 
 
 
 def _make_calls() -> None:
-    """Make one call after the other, as long as the process lives."""
+    """Make one call after the other until the process ends."""
     while True:
         _calls.get()()
         _idle_threads.release()

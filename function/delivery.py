@@ -1,4 +1,4 @@
-"""Posts one event to PagerDuty, if flow control admits it; the API function and the worker both do it this way."""
+"""Posts one event to PagerDuty if flow control admits it, for the API function and the worker alike."""
 
 import hashlib
 import time
@@ -11,7 +11,7 @@ from event import Event
 from flow import Admission
 from outcome import Outcome, ProcessingError
 
-# Somebody else uses the routing key, the limit is lower, or PagerDuty is down: the next call would be in vain as well.
+# After these the next call would fail too: the routing key has another client or a lower limit, or PagerDuty is down.
 CLOSING: Final = frozenset({"pagerduty_rate_limited", "pagerduty_timeout", "pagerduty_unreachable"})
 
 _NOT_ADMITTED: Final[dict[Admission, Outcome]] = {
@@ -24,9 +24,8 @@ _NOT_ADMITTED: Final[dict[Admission, Outcome]] = {
 def deliver(event: Event, deps: Dependencies, deadline: float, *, limit: float, waited: float | None = None) -> Outcome:
     """Post the event if flow control admits it, and return the outcome by `deadline` (seconds of the monotonic clock).
 
-    The call to PagerDuty takes `limit` seconds at most. `waited` is how long the event has been in the queue, None if
-    it comes from RudderStack directly. Directly, nothing overtakes what the queue holds; from the queue, nothing waits
-    for DynamoDB.
+    The call to PagerDuty takes at most `limit` seconds. `waited` is the event's time in the queue, None if it comes
+    directly from RudderStack. Without an answer from DynamoDB it is then not posted, from the queue it is.
     """
     try:
         routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
@@ -43,7 +42,7 @@ def deliver(event: Event, deps: Dependencies, deadline: float, *, limit: float, 
 
 
 def post(event: Event, routing_key: str, deps: Dependencies, deadline: float, *, limit: float) -> Outcome:
-    """Post the event with the routing key, and act on what PagerDuty's answer says of the key and its rate."""
+    """Post the event, and act on what PagerDuty's answer means for the routing key and its budget."""
     outcome = deps.pagerduty.post(event, routing_key, min(deadline, time.monotonic() + limit))
     if outcome.code == "delivered":
         deps.flow.note_posted(event)
@@ -55,11 +54,11 @@ def post(event: Event, routing_key: str, deps: Dependencies, deadline: float, *,
 
 
 def choose_routing_key(routing_keys: Sequence[str], event: Event) -> str:
-    """Return one of a service's routing keys, always the same for an incident, so that its events stay together.
+    """Return one of a service's routing keys, always the same one for an incident.
 
-    PagerDuty knows a dedup key per integration only (https://support.pagerduty.com/main/docs/event-management). A
+    PagerDuty knows a dedup key per integration only (https://support.pagerduty.com/main/docs/event-management). The
     rendezvous hash (https://en.wikipedia.org/wiki/Rendezvous_hashing) spreads incidents evenly, and one more key takes
-    over no more of them than its share. The order of the keys does not matter.
+    over only its share of them. The order of the keys does not matter.
     """
     identity = event.dedup_key or event.message_id or ""
     return max(routing_keys, key=lambda key: hashlib.sha256(f"{key}\n{identity}".encode("utf-8", "replace")).digest())

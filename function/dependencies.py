@@ -1,4 +1,4 @@
-"""What lives as long as the process: the settings and the clients, made from the environment. Reads no secret yet."""
+"""The settings and the clients of a process, made once, from the environment. No secret is read here."""
 
 import functools
 import os
@@ -31,7 +31,7 @@ class Dependencies:
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Make everything from environment variables. Raises SettingsError if they are invalid."""
         settings = Settings.from_environment(environment)
-        # Made when it is first used: most invocations of the API function never enqueue.
+        # Made when first used: most instances of the API function never enqueue.
         make_sqs = functools.cache(lambda: boto3.client("sqs", config=aws.CLIENT_CONFIG))
         return cls(
             settings,
@@ -47,7 +47,7 @@ class Dependencies:
 
 
 def load() -> Dependencies | SettingsError:
-    """Make the dependencies of this process, or return what is wrong with its environment.
+    """Return the dependencies of this process, or what is wrong with its environment.
 
     Invalid settings are reported on every request instead of crashing INIT.
     """

@@ -1,4 +1,4 @@
-"""The PagerDuty event, in the one form that it has from the mapping to PagerDuty."""
+"""The PagerDuty event, from the mapping to the call, and how JSON is read and written."""
 
 import functools
 import json
@@ -16,19 +16,19 @@ Severity = Literal["critical", "error", "warning", "info"]
 ACTIONS: Final[tuple[Action, ...]] = ("trigger", "acknowledge", "resolve")
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "error", "warning", "info")
 
-# The names that a PagerDuty service can have here: they are the ends of paths and of SSM parameters.
+# The names of PagerDuty services, with which paths and SSM parameters end.
 SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
 def encode(value: object) -> bytes:
-    """Encode finite JSON as UTF-8; half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    """Return finite JSON as UTF-8. Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
     return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 class NonFinite(str):
-    """`NaN`, `Infinity` or `-Infinity`, which JSON does not have and Python writes: a text that counts as blank."""
+    """`NaN`, `Infinity` or `-Infinity`, which Python writes and JSON does not have: a text that counts as blank."""
 
     __slots__ = ()
 
@@ -38,23 +38,23 @@ class NonFinite(str):
 
 
 def decode(text: str) -> Any:
-    """Parse JSON into values that can be encoded again. Raises json.JSONDecodeError and RecursionError."""
+    """Parse JSON to values that can be encoded. Raises json.JSONDecodeError and RecursionError."""
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # An integer of thousands of digits, which Python refuses to read.
+    except ValueError:  # An integer of more than 4,300 digits.
         return _DECODER_OF_LONG_INTEGERS.decode(text)
 
 
 def _finite(digits: str) -> float | str:
-    """Read a number; one that is too large for a float stays as its digits rather than become infinite."""
+    """Parse a number; one that is too large for a float stays a text."""
     number = float(digits)
     return number if math.isfinite(number) else digits
 
 
 def _integer(digits: str) -> int | str:
-    """Read an integer; one that is too long for Python stays as its digits."""
+    """Parse an integer; one that is too long for Python stays a text."""
     try:
         return int(digits)
     except ValueError:
@@ -67,11 +67,11 @@ _DECODER_OF_LONG_INTEGERS: Final = json.JSONDecoder(parse_int=_integer, parse_fl
 
 @dataclass(frozen=True)
 class Event:
-    """An event for a PagerDuty service, ready to be sent but for the service's routing key.
+    """An event for a PagerDuty service.
 
-    `content` is what PagerDuty gets, without the routing key. `action` is None for a change event, and so is
-    `dedup_key`. `message_id` is RudderStack's, and `occurred_at` the event's own time; both are None when it has none.
-    `warnings` say what was repaired on the way.
+    `content` is what PagerDuty receives, without the routing key. `action` and `dedup_key` are None for a change event.
+    `message_id` is RudderStack's, and `occurred_at` the event's own time, None if it has none. `warnings` say what was
+    repaired.
     """
 
     service: str
@@ -90,10 +90,10 @@ class Event:
 
     @property
     def type_name(self) -> str:
-        """The event in a word, for metrics and log: its action, or `change`."""
+        """The event's action, or `change`: its type in metrics and the log."""
         return self.action or self.kind
 
     @property
     def description(self) -> str:
-        """The event in words, for people."""
+        """The event in words, for messages."""
         return "change event" if self.kind == "change" else f"alert event ({self.action})"

@@ -1,14 +1,13 @@
-"""Flow control: whether an event is posted at once or goes through the queue, decided by what all instances share.
+"""Flow control: decides whether an event is posted now or goes through the queue, by state that all instances share.
 
-One DynamoDB item per PagerDuty service holds its lease, until when all of its events go through the queue, and the
-budget of each routing key. An incident has an item of its own for two minutes after a page of it was posted beyond the
-budget. Nothing here knows how an event is posted, or how long a delayed one waits.
+A DynamoDB item per PagerDuty service holds its lease, until when all of its events go through the queue, and the budget
+of each routing key. An incident has an item for two minutes after a page was posted beyond the budget. This module
+neither posts nor delays anything.
 """
 
 import hashlib
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -24,99 +23,97 @@ from event import Event
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# Of what PagerDuty grants a routing key (https://developer.pagerduty.com/docs/rate-limits), the part that is used up
-# evenly, and the part that is saved up. A quarter is left for urgent events.
+# Of the calls that PagerDuty grants a routing key (https://developer.pagerduty.com/docs/rate-limits), the part that
+# refills the budget evenly, and the part that it can save up. A quarter is left for urgent events.
 REFILL: Final = 0.75
 BURST: Final = 1 / 12
-# Seconds for which a budget is closed after PagerDuty limited the rate, or did not answer.
+# Seconds for which a budget is closed after PagerDuty limited the rate or did not answer.
 CLOSED: Final = 5.0
-# Seconds that a lease lasts when it is written, and that it has to last at least before an event is enqueued.
+# Seconds that a lease lasts when written, and that it must last before an event is enqueued.
 LEASE: Final = 3600.0
 MIN_LEASE: Final = 3300.0
-# Seconds for DynamoDB's answer, all attempts included; and seconds after a failure in which it is not asked.
+# Seconds for DynamoDB's answer, all attempts included, and seconds after a failure in which it is not called.
 CALL_LIMIT: Final = 1.0
 RETRY_AFTER: Final = 5.0
-# Calls for one event: each tells what other instances changed just before. Of 150 at the same moment none needs four.
+# Calls for one event, since other instances may change the item before each. Of 150 at the same moment none needs four.
 MAX_UPDATES: Final = 5
-# Seconds for which a critical trigger that was posted makes the next one of its incident a repeat.
+# Seconds after a critical trigger in which the next one of its incident is a repeat.
 REPEATED: Final = 120.0
-# Incidents that an instance remembers for that.
+# Incidents that an instance remembers.
 MAX_INCIDENTS: Final = 10_000
 
+# Attributes. Neither is one of DynamoDB's reserved words.
 _LEASE: Final = "lease"
-_NUMBER: Final = "number"
+_NUMBER: Final = "event_number"
 
 # post: now. wait: the budget has no call left. queue: an earlier event of the service may be waiting. unknown: DynamoDB
 # did not answer.
 Admission = Literal["post", "wait", "queue", "unknown"]
-# urgent: posted whatever the budget. page: a critical trigger after its first minute. answer: somebody's acknowledge or
+# urgent: posted whatever the budget. page: a critical trigger after its first minute. answer: an acknowledge or a
 # resolve. none: everything else, and repeats.
 Priority = Literal["urgent", "page", "answer", "none"]
-# Seconds by which the budget may be spent ahead: an incident that nobody seems to have acknowledged escalates. Urgent
-# events are charged as far ahead as pages, so that the others make room; were it further, after an outage they would
-# keep out those that have just ceased to be urgent.
+# Seconds by which the budget may be spent ahead. Urgent events are charged as far ahead as pages, so that others make
+# room; further ahead, after an outage they would keep out those that have just ceased to be urgent.
 _AHEAD: Final[dict[Priority, float]] = {"urgent": 0.0, "page": 10.0, "answer": 5.0, "none": 0.0}
-# The attributes of an item. Those of a service only grow.
+# The attributes of an item. A service's only grow.
 Item = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One conditional change of a service's item.
+    """A conditional change of an item.
 
-    Each attribute in `ranges` has to be above the first number (None: it may be missing) and at most the second.
-    `add` is added to attributes, `set` replaces them.
+    Each attribute in `ranges` has to be above the first number (None: or missing) and at most the second. `add` is
+    added to attributes, `set` replaces them.
     """
 
     ranges: Mapping[str, tuple[float | None, float]]
     add: Mapping[str, float]
     set: Mapping[str, float]
 
-
-class Table:
-    """The DynamoDB table, of which UpdateItem is the only call."""
-
-    def __init__(self, client: "DynamoDBClient", name: str) -> None:
-        self._client = client
-        self._name = name
-
-    def update(self, service: str, update: Update, deadline: float) -> tuple[bool, Item]:
-        """Apply the update if the item is within its ranges; return whether it was, and the item as it is now.
-
-        A condition that fails returns the item at no extra cost. Raises AWS_ERRORS.
-        https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html
-        """
-        names: dict[str, str] = {}
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of UpdateItem for the change."""
         values: dict[str, Any] = {}
-
-        def name(attribute: str) -> str:
-            return names.setdefault(attribute, f"#n{len(names)}")
 
         def value(number: float) -> str:
             values[placeholder := f":v{len(values)}"] = {"N": repr(number)}
             return placeholder
 
         conditions = []
-        for attribute, (above, limit) in update.ranges.items():
-            at_most = f"{name(attribute)} <= {value(limit)}"
-            if above is None:
-                conditions.append(f"(attribute_not_exists({name(attribute)}) OR {at_most})")
-            else:
-                conditions.append(f"{name(attribute)} > {value(above)} AND {at_most}")
-        changes = [f"{name(each)} = {name(each)} + {value(number)}" for each, number in update.add.items()]
-        changes += [f"{name(each)} = {value(number)}" for each, number in update.set.items()]
+        for attribute, (above, limit) in self.ranges.items():
+            at_least = f"attribute_not_exists({attribute}) OR" if above is None else f"{attribute} > {value(above)} AND"
+            conditions.append(f"({at_least} {attribute} <= {value(limit)})")
+        changes = [f"{attribute} = {attribute} + {value(number)}" for attribute, number in self.add.items()]
+        changes += [f"{attribute} = {value(number)}" for attribute, number in self.set.items()]
+        return {
+            "ConditionExpression": " AND ".join(conditions),
+            "UpdateExpression": f"SET {', '.join(changes)}",
+            "ExpressionAttributeValues": values,
+        }
+
+
+class Table:
+    """The DynamoDB table; UpdateItem is the only call."""
+
+    def __init__(self, client: "DynamoDBClient", name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def update(self, service: str, update: Update, deadline: float) -> tuple[bool, Item]:
+        """Update the item if it is within the ranges; return whether it was, and the item as it is now.
+
+        If the condition fails, DynamoDB returns the item at no extra cost. Raises AWS_ERRORS.
+        https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html
+        """
         try:
             answer = aws.call_with_deadline(
                 self._client.update_item,
                 deadline,
                 TableName=self._name,
                 Key={"service": {"S": service}},
-                ConditionExpression=" AND ".join(conditions),
-                ExpressionAttributeNames={placeholder: each for each, placeholder in names.items()},
-                ExpressionAttributeValues=values,
-                UpdateExpression=f"SET {', '.join(changes)}",
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **update.parameters(),
             )
         except ClientError as error:
             if aws.error_code(error) != "ConditionalCheckFailedException":
@@ -128,9 +125,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The calls that a routing key may make: a token bucket, of which one number is kept, the time until it is spent.
+    """The calls that a routing key may make: a token bucket, kept as the time until which it is spent.
 
-    A call takes `cost` seconds of it, and at most `room` seconds more than that are saved up.
+    A call costs `cost` seconds, and at most `room` seconds more are saved up.
     https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
     """
 
@@ -141,13 +138,13 @@ class Budget:
     def for_rate(cls, calls_per_minute: float) -> Self:
         """Return the budget of a routing key that PagerDuty grants so many calls in any 60 seconds."""
         cost = 60 / (REFILL * calls_per_minute)
-        # A millisecond more than the calls need, since sums of floats are rounded.
+        # A millisecond for the rounding of sums.
         return cls(cost, (max(1.0, BURST * calls_per_minute) - 1) * cost + 0.001)
 
     def charge(self, attribute: str, spent_until: float | None, limit: float, now: float) -> Update | None:
-        """Return the update that takes one call, given what was last seen; None if it is spent for longer than `limit`.
+        """Return the update that takes one call; None if the budget was last seen spent beyond `limit`.
 
-        An UpdateExpression knows no maximum, so a budget that was idle and one in use are charged differently.
+        Idle budgets and others are charged differently, since an UpdateExpression has no maximum.
         """
         idle = now - self.room
         if spent_until is None or spent_until <= idle:
@@ -158,26 +155,26 @@ class Budget:
 
 
 class Flow:
-    """Admits events, keeps leases, and remembers what this instance last saw of either.
+    """Admits events, extends leases, and remembers the items that it last saw.
 
-    `clock` is the wall clock, which all instances share; deadlines are in seconds of the monotonic clock. No method
-    raises when DynamoDB fails: that is logged, counted and answered.
+    `clock` is the wall clock, which all instances share; deadlines are in seconds of the monotonic clock. If DynamoDB
+    fails, that is logged and counted, and no method raises.
     """
 
     def __init__(self, table: Table, calls_per_minute: float, clock: Callable[[], float] = time.time) -> None:
         self._table = table
         self._budget = Budget.for_rate(calls_per_minute)
         self._clock = clock
-        # By service, as DynamoDB last answered. Since its numbers only grow, "queue" and "wait" need no call.
+        # By service. Since its numbers only grow, "queue" and "wait" need no call.
         self._items: dict[str, Item] = {}
         self._failed_at = float("-inf")
-        self._posted: OrderedDict[tuple[str, str | None], float] = OrderedDict()
+        self._posted: dict[tuple[str, str | None], float] = {}
 
     def priority(self, event: Event, waited: float) -> Priority:
-        """Return how far the event may spend the budget.
+        """Return how far ahead the event may spend the budget.
 
-        A critical trigger is urgent in its first minute, unless this instance has posted one of the same incident
-        within two minutes: a check that fires every second must not use up what another page needs.
+        A critical trigger is urgent in its first minute, unless this instance posted one of the same incident within
+        two minutes: a check that fires every second must not use up the calls that another page needs.
         """
         if not pacing.has_priority(event):
             return "none"
@@ -190,21 +187,20 @@ class Flow:
     def note_posted(self, event: Event) -> None:
         """Remember a critical trigger that PagerDuty accepted; a resolve ends its incident."""
         incident = (event.service, event.dedup_key)
-        if event.action == "resolve":
+        if event.action == "resolve" or pacing.is_critical(event):
             self._posted.pop(incident, None)
-        elif pacing.is_critical(event):
+        if pacing.is_critical(event):
             self._posted[incident] = self._clock()
-            self._posted.move_to_end(incident)
             if len(self._posted) > MAX_INCIDENTS:
-                self._posted.popitem(last=False)
+                del self._posted[next(iter(self._posted))]
 
     def admit(
         self, event: Event, routing_key: str, deadline: float, *, priority: Priority, is_direct: bool
     ) -> Admission:
-        """Take a call of the routing key's budget for the event; return whether it may be posted.
+        """Charge the routing key's budget for the event, and return whether it may be posted.
 
-        Directly, nothing is posted while the service's lease lasts. What is urgent is charged, and posted also if the
-        budget is spent or closed, unless another instance has posted a page of the same incident.
+        Nothing is posted directly while the service's lease lasts. An urgent event is posted even if the budget is
+        spent or closed, unless another instance posted a page of the same incident.
         """
         attribute = _attribute(routing_key)
         for _ in range(MAX_UPDATES):
@@ -216,7 +212,7 @@ class Flow:
             if update is None and priority == "urgent" and not self._is_claimed(event, deadline):
                 limit = now + _AHEAD["page"] - self._budget.cost
                 update = self._budget.charge(attribute, known.get(attribute), limit, now)
-                # Charged as far ahead as may be, a page costs no more; directly, the lease still has to be looked at.
+                # Nothing is charged beyond that; directly, the lease is still checked.
                 update = update or Update({}, {attribute: 0.0}, {})
             if update is None:
                 return "wait"
@@ -228,16 +224,15 @@ class Flow:
         return "post" if priority == "urgent" and not is_direct else "wait"
 
     def close(self, service: str, routing_key: str, deadline: float) -> None:
-        """Let nothing be posted with the routing key for five seconds but what has priority."""
+        """Close the budget of the routing key for five seconds, for all events without priority."""
         attribute, until = _attribute(routing_key), self._clock() + CLOSED
         if self._items.get(service, {}).get(attribute, 0.0) < until:
             self._update(service, Update({attribute: (None, until)}, {}, {attribute: until}), deadline)
 
     def extend_leases(self, services: Mapping[str, float], deadline: float) -> set[str]:
-        """Send the events of services through the queue until an hour after the times given.
+        """Extend the leases of services to an hour after the given times; return those that could not be written.
 
-        A lease that lasts for 55 minutes after them is left as it is, so that a storm costs a write in five minutes.
-        Returns the services for which it could not be written.
+        A lease that lasts 55 minutes after its time is left alone, so that a storm costs one write in five minutes.
         """
         deadline = min(deadline, time.monotonic() + CALL_LIMIT)
         failed = set()
@@ -250,10 +245,10 @@ class Flow:
         return failed
 
     def _is_claimed(self, event: Event, deadline: float) -> bool:
-        """Return whether another page of the incident was posted beyond the budget within two minutes; if not, this is.
+        """Return whether another page of the incident was posted beyond the budget within two minutes.
 
-        Ten workers would otherwise post ten of each. The incident's item has the number of the event that was posted,
-        since the same one is tried again if PagerDuty limits the rate.
+        If not, claim the incident for this event: otherwise ten workers would post ten pages of it. The claim has the
+        event's number, since the same event is tried again if PagerDuty limits the rate.
         """
         now, number = self._clock(), float(int(_hash(event.message_id or "")[:12], 16))
         incident = f"{event.service} {_hash(event.dedup_key or '')}"
@@ -262,9 +257,9 @@ class Flow:
         return self._items.pop(incident, {}).get(_NUMBER) != number and was_updated is False
 
     def _update(self, service: str, update: Update, deadline: float) -> bool | None:
-        """Update a service's item, remember it, and return whether it was within the ranges.
+        """Update an item, remember it, and return whether it was within the ranges.
 
-        None if DynamoDB did not answer, or was not asked since it just failed or no time was left.
+        None if DynamoDB did not answer, or was not called since it just failed or no time was left.
         """
         has_just_failed = 0 <= self._clock() - self._failed_at < RETRY_AFTER
         if has_just_failed or deadline - time.monotonic() < MIN_CALL:
@@ -280,7 +275,7 @@ class Flow:
 
 
 def _attribute(routing_key: str) -> str:
-    """Return the name of the budget of a routing key, which does not reveal it."""
+    """Return the attribute of a routing key's budget, which does not reveal the key."""
     return f"spent_{_hash(routing_key)[:32]}"
 
 

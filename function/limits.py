@@ -1,4 +1,4 @@
-"""What PagerDuty's Events API v2 accepts, and how an event is cut to fit: a page that is too long still goes out.
+"""The limits of PagerDuty's Events API v2. An event that exceeds them is cut, and still sent.
 
 https://developer.pagerduty.com/docs/events-api-v2-overview and
 https://developer.pagerduty.com/docs/send-alert-event unless a constant says otherwise.
@@ -15,16 +15,16 @@ MAX_SUMMARY: Final = 1024
 MAX_DEDUP_KEY: Final = 255
 # "512 KB" of encoded JSON; whether it is decimal is not documented, so the smaller reading.
 MAX_EVENT_BYTES: Final = 512_000
-# Ours: what a person could still read in an incident, and what every JSON library can encode.
+# This product's: every JSON library can encode that, and people cannot read more.
 MAX_DETAILS_DEPTH: Final = 100
-# Values in the objects and arrays of one request. An event that fits has no more, since each takes two bytes at least,
-# as in `0,`; in batches that people send, values have names and take more.
+# Values in the objects and arrays of one request. An event that fits has no more, since each has at least two bytes,
+# such as `0,`.
 MAX_VALUES: Final = MAX_EVENT_BYTES // 2
 # Values that each event may have, however many the events before it had.
 _MIN_VALUES: Final = 1_000
-# Ours: of links, and of images; PagerDuty documents no limit, and nobody reads more.
+# This product's: of links, and of images. PagerDuty documents no limit.
 MAX_ITEMS: Final = 100
-# Ours: to this many characters texts are cut if leaving out everything else is not enough.
+# This product's: the characters of a text, if leaving out everything else is not enough.
 _MAX_CUT_TEXT: Final = 1024
 # What `"routing_key":"…",` adds when the event is posted.
 _ROUTING_KEY_BYTES: Final = 64
@@ -32,19 +32,19 @@ _MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
 # Entries of an object that could fit: each has at least five bytes, `"":0,`.
 MAX_ENTRIES: Final = _MAX_BODY_BYTES // 5
 _CONTAINERS: Final = (dict, list)
-# Where images and links come from, and in which order they are dropped.
+# The properties that images and links come from.
 _SOURCES: Final = {"images": "properties.imageURLs", "links": "properties.linkURLs"}
 _TOO_LARGE: Final = f"the event exceeded PagerDuty's {MAX_EVENT_BYTES:,} bytes"
 _DROPPED_IN_TURN: Final[tuple[tuple[str, ...], ...]] = (("images",), ("links",), ("images", "links"))
 
 
 def fit_dedup_key(key: str) -> str:
-    """Replace a dedup key over 255 characters by its SHA-256 in hex: the same for trigger, acknowledge and resolve."""
+    """Return the dedup key; over 255 characters its SHA-256 in hex, the same for trigger, acknowledge and resolve."""
     return key if len(key) <= MAX_DEDUP_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 class ValueLimit:
-    """How many values inside objects and arrays may still be looked at for the events of one request."""
+    """How many more values in objects and arrays are visited for the events of one request."""
 
     __slots__ = ("left",)
 
@@ -52,17 +52,17 @@ class ValueLimit:
         self.left = values
 
     def begin_event(self) -> None:
-        """Let the next event have some, also if one before it has used up all."""
+        """Let the next event have some, even if those before it have used up all."""
         self.left = max(self.left, _MIN_VALUES)
 
     def problem(self, value: object, levels: int = MAX_DETAILS_DEPTH) -> str | None:
-        """Return why JSON is too much to be sent, None if it is not; no more of it is looked at than tells."""
+        """Return why JSON is too deep or too much, None if it is neither. Stops at the limit."""
         if not isinstance(value, _CONTAINERS) or not self._exceeded(value, levels):
             return None
         return f"nested deeper than {levels} levels" if self.left >= 0 else "more values than are taken"
 
     def _exceeded(self, value: Any, levels: int) -> bool:
-        """Go depth first, since memory is read faster in the order in which it was written."""
+        """Visit depth first, since memory is read faster in the order in which it was written."""
         self.left -= len(value)
         if not levels or self.left < 0:
             return True
@@ -73,7 +73,7 @@ class ValueLimit:
 
 
 def fit_to_limits(event: Event) -> Event:
-    """Leave out as little of the event as it takes to stay within PagerDuty's 512,000 bytes, routing key included.
+    """Return the event, with as little left out as PagerDuty's 512,000 bytes require, routing key included.
 
     The largest custom details are replaced by a note, unless images, links or texts alone are the cause.
     """
@@ -82,7 +82,6 @@ def fit_to_limits(event: Event) -> Event:
         return event
 
     warnings: list[str] = []
-    # What is in the event is the sender's own data: it is copied as deep as it is changed.
     content = {**event.content, "payload": dict(event.content["payload"])}
     payload = content["payload"]
     details = payload.get("custom_details") or {}
@@ -121,9 +120,9 @@ def _all_left_out(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
-    """Replace the largest entries by a note, largest first, until `excess` bytes are saved; if need be all of them.
+    """Return the details with the largest entries replaced by a note until `excess` bytes are saved, if need be all.
 
-    If the keys alone exceed the limit, the entries are not looked at one by one.
+    If the keys alone exceed the limit, the entries are not visited.
     """
     if len(details) > MAX_ENTRIES:
         return _all_left_out(details)

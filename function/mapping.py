@@ -1,8 +1,8 @@
-"""The core: a RudderStack track call becomes a PagerDuty event, or is refused with the reason.
+"""The core: maps a RudderStack track call to a PagerDuty event, or refuses it with the reason.
 
 Pure: the time and the rules are passed in. The property tables are RudderStack's
-(https://www.rudderstack.com/docs/destinations/streaming-destinations/pagerduty/). The page goes out whenever it can:
-what is merely imperfect is repaired and reported as a warning; what leaves open *whether or whom* to page is refused.
+(https://www.rudderstack.com/docs/destinations/streaming-destinations/pagerduty/). An imperfect event is repaired with a
+warning; only an event that does not say clearly whether or whom to page is refused.
 """
 
 import contextlib
@@ -36,23 +36,23 @@ T = TypeVar("T")
 
 # rudder-transformer, `src/constants/destinationCanonicalNames.js`, in its order.
 INTEGRATION_NAMES: Final = ("pagerduty", "PAGERDUTY", "PagerDuty", "Pagerduty", "pagerDuty")
-# https://www.rudderstack.com/docs/event-spec/standard-events/ and what rudder-transformer knows besides.
+# https://www.rudderstack.com/docs/event-spec/standard-events/, and others that rudder-transformer accepts.
 OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
 _CHANGE_EVENT: Final = re.compile(rb'"change[^a-z0-9"]*event"', re.IGNORECASE)
-# How many letters of a name under `integrations` may be wrong for it to look like PagerDuty's.
-_WRONG_LETTERS: Final = 2
-# How many names of an event are compared letter by letter, which takes 10 µs each: no real event has as many.
+# Letters that may be wrong in a misspelt name of PagerDuty's entry.
+_MAX_EDITS: Final = 2
+# Names of an event that are compared letter by letter, which takes 10 µs each: no real event has as many.
 _MAX_COMPARED: Final = 10
 _ACTIONS: Final[dict[str, Action]] = {action: action for action in ACTIONS}
 # Values that ask not to page, and names, by their letters, that may mean the action.
 _NO_TRIGGERS: Final = frozenset({"acknowledge", "acknowledged", "ack", "acked", "resolve", "resolved"})
 _WORDS: Final = "(?:event|alert|incident|pagerduty|pd|type|name)*"
 _ACTION_NAME: Final = re.compile(f"{_WORDS}actions?{_WORDS}")
-# What is read of an event, its properties and their parts. RudderStack's page writes `originalTimeStamp`; `links` and
-# `images` are PagerDuty's own names.
+# The names that are read in an event, its properties and their items. RudderStack writes `originalTimeStamp`; `links`
+# and `images` are PagerDuty's own names.
 _TIMESTAMPS: Final = ("originalTimestamp", "originalTimeStamp", "timestamp")
 _OF_EVENT: Final = by_letters(*_TIMESTAMPS, "integrations", "type", "properties", "event", "messageId", "receivedAt")
 _OF_CHANGE: Final = by_letters(
@@ -60,7 +60,7 @@ _OF_CHANGE: Final = by_letters(
 )
 _OF_ALERT: Final = _OF_CHANGE | by_letters("action", "group", "class", "component", "client", "clientUrl")
 _OF_LINK, _OF_IMAGE = by_letters("href", "text"), by_letters("src", "href", "alt")
-# What others call PagerDuty's four severities, by letters and digits alone; syslog's are in
+# Other names of PagerDuty's severities, by their letters and digits; syslog's are in
 # https://www.rfc-editor.org/rfc/rfc5424#section-6.2.1.
 OTHER_SEVERITIES: Final[dict[str, Severity]] = {
     **dict.fromkeys(("fatal", "emergency", "emerg", "panic", "alert", "crit", "disaster", "blocker"), "critical"),
@@ -71,11 +71,11 @@ OTHER_SEVERITIES: Final[dict[str, Severity]] = {
     **dict.fromkeys(("verbose", "debug", "ok", "success", "p4", "p5", "sev4", "sev5"), "info"),
 }
 _SEVERITIES: Final[dict[str, Severity]] = OTHER_SEVERITIES | {severity: severity for severity in SEVERITIES}
-# PagerDuty keeps change events, and shows them, for 90 days; RudderStack's own destination refuses older events.
+# PagerDuty keeps change events for 90 days; RudderStack's own destination refuses older events.
 MAX_AGE: Final = timedelta(days=90)
-# Clocks differ; a time further ahead means nothing.
+# Clocks differ; a time further ahead is not used.
 _MAX_AHEAD: Final = timedelta(days=1)
-# RudderStack shows its users 10 KB of our answer.
+# RudderStack shows 10 KB of the answer.
 _MAX_WARNINGS: Final = 20
 _NAME_CHARACTERS: Final = 40
 
@@ -149,7 +149,7 @@ def _map(reader: EventReader, event: Object, kind: Kind, rules: Rules, context: 
 
 
 def _kind(reader: EventReader, event: Object, *, is_filtered: bool) -> Kind:
-    """Return whether it is an alert or a change event; raise if it is not for PagerDuty, or leaves open what it is."""
+    """Return whether it is an alert or a change event. Raises ProcessingError if it is neither, or may be either."""
     if not isinstance(reader.event, dict):
         raise ProcessingError("event_not_an_object", f"event: expected an object, got {describe(reader.event)}")
     place, entry = _entry(reader, event.get("integrations"), is_filtered=is_filtered)
@@ -167,22 +167,22 @@ def _kind(reader: EventReader, event: Object, *, is_filtered: bool) -> Kind:
 
 
 def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tuple[str, Any]:
-    """Find PagerDuty's entry in `integrations`, as RudderStack does: the first that is not falsy; None if all are.
+    """Return the place and the value of PagerDuty's entry in `integrations`: as at RudderStack the first one not falsy.
 
-    A misspelt name may ask for an alert; raise if it asks for anything else.
+    A misspelt name may ask for an alert; raises ProcessingError if it asks for anything else.
     """
     if not isinstance(integrations, dict):
         return "integrations", integrations
     right = INTEGRATION_NAMES[0]
-    says = {name: it for name, it in integrations.items() if it is False or not (is_missing(it) or it == 0)}
-    says.pop("All", None)
-    exact = [name for name in INTEGRATION_NAMES if name in says]
-    if names := exact or [name for name in says if normalize(name) == right]:
-        name = max(names, key=lambda name: says[name] is not False)
+    entries = {name: it for name, it in integrations.items() if it is False or not (is_missing(it) or it == 0)}
+    entries.pop("All", None)
+    exact = [name for name in INTEGRATION_NAMES if name in entries]
+    if names := exact or [name for name in entries if normalize(name) == right]:
+        name = max(names, key=lambda name: entries[name] is not False)
         if not exact:
             reader.warn_of_spelling("integrations", right, name)
-        return f"integrations.{name if exact else right}", says[name]
-    if misspelt := _misspelt_name(reader, says, right):
+        return f"integrations.{name if exact else right}", entries[name]
+    if misspelt := _misspelt_name(reader, entries, right):
         place = f"integrations.{_short(misspelt)}"
         if _requested_kind(reader, place, integrations[misspelt]) != "alert":
             raise _invalid(place, f"which looks like a misspelt {right}")
@@ -194,22 +194,22 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
 
 def _misspelt_name(reader: EventReader, entries: Object, right: str) -> str | None:
     """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
-    letters = {name: its for name in entries if len(right) - _WRONG_LETTERS <= len(its := normalize(name))}
-    likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _WRONG_LETTERS)
-    asking = (name for name in likely if _may_ask(reader, entries[name]))
-    for name in islice(asking, _MAX_COMPARED):
-        if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _WRONG_LETTERS:
+    letters = {name: its for name in entries if len(right) - _MAX_EDITS <= len(its := normalize(name))}
+    likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _MAX_EDITS)
+    requests = (name for name in likely if entries[name] is True or _may_request(reader, entries[name]))
+    for name in islice(requests, _MAX_COMPARED):
+        if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _MAX_EDITS:
             return name
     return None
 
 
-def _may_ask(reader: EventReader, entry: object) -> bool:
-    return entry is True or isinstance(entry, dict) or _mentions_change_event(reader, entry)
+def _may_request(reader: EventReader, entry: object) -> bool:
+    return isinstance(entry, dict) or _mentions_change_event(reader, entry)
 
 
 def _letters_in_common(letters: str, right: str) -> int:
-    """Count the letters in common, in the same order; none if the name is much too long."""
-    from difflib import SequenceMatcher  # noqa: PLC0415 -- hardly any event needs it, and each cold start would wait
+    """Return the number of letters in common, in the same order; 0 if the name is much too long."""
+    from difflib import SequenceMatcher  # noqa: PLC0415 -- few events need it, and it would slow down the cold start
 
     if len(letters) > 2 * len(right):
         return 0
@@ -217,7 +217,7 @@ def _letters_in_common(letters: str, right: str) -> int:
 
 
 def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
-    """Return the kind of event that PagerDuty's entry asks for."""
+    """Return the kind of event that PagerDuty's entry requests."""
     if entry is None or entry is True:
         return "alert"
     if isinstance(entry, dict):
@@ -236,7 +236,7 @@ def _mentions_change_event(reader: EventReader, entry: object) -> bool:
 
 
 def _short(name: str) -> str:
-    """Return a name that the sender chose, or the beginning of it."""
+    """Return the beginning of a name that the sender chose."""
     return scalar_to_text(name[:_NAME_CHARACTERS]) or ""
 
 
@@ -268,9 +268,9 @@ def _service(reader: EventReader, field: Path, fallback_service: str) -> str:
 
 
 def _action(reader: EventReader, properties: Object) -> Action:
-    """Return the action under its name, else under a similar one or PagerDuty's own; a trigger without any.
+    """Return the action: of `action`, else of a similar name or PagerDuty's own, else trigger.
 
-    Raise if it is unknown, if two names disagree, or if another property is likely to mean an action.
+    Raises ProcessingError if it is unknown, if two names disagree, or if another property is likely to mean an action.
     """
     names = ["action"]
     if is_missing(properties.get("action")):
@@ -289,7 +289,7 @@ def _action(reader: EventReader, properties: Object) -> Action:
 
 
 def _likely_actions(properties: Object) -> list[str]:
-    """List the names of properties that ask not to page under a name like `action`."""
+    """Return the names like `action` whose values ask not to page."""
     words = {name: strip(it).lower() for name, it in properties.items() if isinstance(it, str)}
     likely = [name for name, word in words.items() if word in _NO_TRIGGERS][:_MAX_COMPARED]
     return [name for name in likely if _is_like_action(normalize(name), words[name])]
@@ -298,7 +298,7 @@ def _likely_actions(properties: Object) -> list[str]:
 def _is_like_action(letters: str, word: str) -> bool:
     if letters == "eventtype":  # The action in version 1 of PagerDuty's API.
         return word in ACTIONS
-    # By the ratio that difflib has, 0.8 at least.
+    # difflib's ratio is at least 0.8.
     is_close = 5 * _letters_in_common(letters, "action") >= 2 * (len(letters) + len("action"))
     is_close = is_close and letters[:1] == "a" and letters[-1:] == "n" and letters != "auction"
     return is_close or _ACTION_NAME.fullmatch(letters) is not None
@@ -321,7 +321,7 @@ def _dedup_key_for(reader: EventReader, action: Action, field: Path | Template, 
 
 
 def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None, str]:
-    """Return the dedup key; without one, what is wrong. On its own only a string or a number is a key."""
+    """Return the dedup key, and why there is none. Without a template only a string or a number is a key."""
     if isinstance(field, Template):
         values = reader.find_texts(field)
         if None in values:
@@ -335,13 +335,13 @@ def _dedup_key(reader: EventReader, field: Path | Template) -> tuple[str | None,
 
 
 def _to_key(value: object) -> str | None:
-    """Return a string or a number as a key that fits; None for anything else, and for what is missing."""
+    """Return a string or a number as a key of at most 255 characters; None for anything else."""
     text = None if isinstance(value, bool) or is_missing(value) else scalar_to_text(value)
     return None if text is None else limits.fit_dedup_key(strip(text))
 
 
 def _payload_properties(reader: EventReader, properties: Object, raw: Object, kind: Kind, rules: Rules) -> Object:
-    """Return what the payload of a trigger or a change event has of the properties; `raw` are all that there are."""
+    """Return what `properties`, and of all of them, `raw`, the details, add to the payload."""
     is_alert = kind == "alert"
     payload: Object = {}
     if severity := _severity(properties.get("severity"), rules.default_severity if is_alert else None, reader.warnings):
@@ -355,7 +355,7 @@ def _payload_properties(reader: EventReader, properties: Object, raw: Object, ki
 
 
 def _summary(reader: EventReader, name: object, template: Template | None) -> str:
-    """Write the summary by the template; without one, or if none of its values is there, it is the event's name."""
+    """Return the summary by the template; without one, or if none of its values exists, the event's name."""
     if template and any(values := reader.find_texts(template)):
         # Collapse the spaces left by missing values.
         field, text = "SUMMARY_TEMPLATE", " ".join(template.fill([value or "" for value in values]).split())
@@ -369,12 +369,12 @@ def _summary(reader: EventReader, name: object, template: Template | None) -> st
 
 
 def _choose(value: object, choices: Mapping[str, T]) -> T | None:
-    """Return what the value stands for, whatever its case and the white space around it."""
+    """Return the choice for a text, whatever its case and outer white space."""
     return choices.get(strip(value).lower()) if isinstance(value, str) else None
 
 
 def _severity(value: object, default: Severity | None, warnings: list[str]) -> Severity | None:
-    """Return the severity in PagerDuty's words, or in those of others with a warning."""
+    """Return the severity in PagerDuty's words, with a warning if it was in others."""
     if value is None:
         return default
     word = strip(value).lower() if isinstance(value, str) else ""
@@ -398,10 +398,10 @@ def _source(value: object, default: str, warnings: list[str]) -> str:
 
 
 def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.Timestamp | None:
-    """Return the first timestamp that means a moment and is at most 90 days old; raise if all that do are older.
+    """Return the first valid timestamp of the last 90 days. Raises ProcessingError if all valid ones are older.
 
-    An `originalTimestamp` that means the same moment as `receivedAt` is rudder-server's own, filled in on arrival; the
-    sender's time is then in `timestamp` (rudder-server, `processor/processor.go`).
+    An `originalTimestamp` that equals `receivedAt` was added by rudder-server (`processor/processor.go`); the sender's
+    time is then in `timestamp`.
     """
     original = timestamps.read(event.get("originalTimestamp"))
     received = original and "timestamp" in event and timestamps.read(event.get("receivedAt"))
@@ -421,23 +421,21 @@ def _timestamp(event: Object, now: datetime, warnings: list[str]) -> timestamps.
 
 
 def _texts(values: Object, fields: Mapping[str, str], warnings: list[str], place: str = "properties") -> dict[str, str]:
-    """Return optional texts among the values at `place`; `fields` maps their names to PagerDuty's."""
+    """Return the texts among the values at `place`; `fields` maps their names to PagerDuty's."""
     texts = {}
     for name, field in fields.items():
-        if (value := values.get(name)) is not None:
-            if (text := scalar_to_text(value)) is not None:
-                texts[field] = text
-            else:
-                warnings.append(f"{place}.{name}: expected a text, got {describe(value)}; left out")
+        if (text := scalar_to_text(values.get(name))) is not None:
+            texts[field] = text
+        elif name in values:
+            warnings.append(f"{place}.{name}: expected a text, got {describe(values[name])}; left out")
     return texts
 
 
 def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind, extra: tuple[Path, ...]) -> Any:
-    """Return the custom details with what EXTRA_DETAILS adds, None without any; of values with one name, the first."""
+    """Return the custom details with those of EXTRA_DETAILS, None without any. The first value of a name counts."""
     parsed = _from_json(value)
     details = _limit_details(reader, parsed if isinstance(parsed, dict) else value, "properties.customDetails")
-    if details is not None and not isinstance(details, dict):
-        details = {"customDetails": details}
+    details = details if details is None or isinstance(details, dict) else {"customDetails": details}
     added: Object = {}
     for path in extra:
         found = {path[-1]: reader.explain(path, reader.find(path))}
@@ -456,7 +454,7 @@ def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind,
 
 
 def _limit_details(reader: EventReader, details: Any, place: str, levels: int = limits.MAX_DETAILS_DEPTH) -> Any:
-    """Return the details; if they are too deep or too many, a note instead of those that are objects and arrays."""
+    """Return the details; if they are too deep or too many, a note instead of the objects and arrays among them."""
     problem = reader.value_limit.problem(details, levels)
     if problem is None:
         return details
@@ -481,7 +479,7 @@ def _links_and_images(reader: EventReader, properties: Object) -> Object:
 
 
 def _items(reader: EventReader, properties: Object, name: str, names: Object) -> Iterator[tuple[str, Object]]:
-    """Yield the usable items of a URL, an object, or an array of either: the place of each, and its values."""
+    """Yield the place and the values of each valid item of a URL, an object, or an array of either."""
     required = next(iter(names))
     value = _from_json(properties.get(name))
     items = value if isinstance(value, list) else [] if value is None else [value]
@@ -498,7 +496,7 @@ def _items(reader: EventReader, properties: Object, name: str, names: Object) ->
 
 
 def _from_json(value: object) -> object:
-    """Return what a JSON text holds, as columns of a warehouse do; anything else as it is."""
+    """Return the value of a JSON text, such as a warehouse's column; anything else as it is."""
     if isinstance(value, str) and strip(value).startswith(("[", "{", '"')):
         with contextlib.suppress(ValueError, RecursionError):
             return decode(strip(value))

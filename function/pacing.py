@@ -1,7 +1,7 @@
-"""How long a delayed message waits, which events are urgent, and which triggers need not be posted at all.
+"""How long a delayed message waits, which events are urgent, and which triggers need not be posted.
 
-Pure: times, randomness and what the queue knows are passed in. Whether an event is posted now is for `flow` to decide.
-Times are in seconds; `waited` is the time since SQS accepted the message.
+Pure: times, randomness and the queue's figures are passed in. Times are in seconds; `waited` is the time since SQS
+accepted the message. Whether an event is posted now is decided in `flow`.
 """
 
 from collections.abc import Sequence
@@ -10,47 +10,46 @@ from typing import Final
 
 from event import SEVERITIES, Event
 
-# For so long a critical trigger is urgent: its first minute, and a moment of PagerDuty's next. If everything is
-# critical, nothing is.
+# A critical trigger is urgent for its first minute and the start of PagerDuty's next one.
 URGENT_FOR: Final = 62.0
-# Before the end of that time an urgent event is tried once more.
+# An urgent event is tried once more before that time ends.
 LAST_TRY: Final = 1.0
-# From then on repeated triggers are merged; until then, each is news.
+# Repeated triggers are merged from then on; until then, each is news.
 MERGED_AFTER: Final = 60.0
 
 MIN_DELAY: Final = 4.0
 MIN_RATE_LIMIT_DELAY: Final = 20.0
 MAX_RATE_LIMIT_DELAY: Final = 11 * 3600.0
-# The end of an outage is noticed within this time. 1,000 receives, the most that SQS counts, then last for a day.
+# With this the 1,000 receives that SQS counts last for a day.
 MAX_OUTAGE_DELAY: Final = 120.0
-# What has priority keeps it for its first hour. It is tried again after this part of the time that it has waited.
+# Events with priority are tried again after this fraction of the time that they have waited, for their first hour.
 PRIORITY_FOR: Final = 3600.0
 PRIORITY_FRACTION: Final = 1 / 16
-# In an outage, between these, if it is a critical trigger.
+# The bounds of that for a critical trigger in an outage.
 MIN_CRITICAL_DELAY: Final = 2.0
 MAX_CRITICAL_DELAY: Final = 30.0
-# Rate limited and no longer urgent, after ten seconds at most, unless a fiftieth of the others' delay is longer:
-# of 20,000 in flight, the worker would do nothing but receive.
+# Its maximum if the rate is limited, unless a fiftieth of the others' delay is longer: with 20,000 messages in flight,
+# the worker would do nothing but receive.
 MAX_PRIORITY_DELAY: Final = 10.0
 PRIORITY_FACTOR: Final = 50
-# A routing key that was corrected is used within this time.
+# A corrected routing key is used within this time.
 CONFIGURATION_DELAY: Final = 120.0
-# While no lease can be written: it is then written soon after DynamoDB is back.
+# While no lease can be written, so that it is written soon after DynamoDB is back.
 MAX_DELAY_WITHOUT_LEASE: Final = 20.0
-# A message can be invisible for 12 hours from when it was received, here less what the worker has used up of them:
+# A message can be invisible for 12 hours after it was received, of which the worker uses some:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 MAX_DELAY: Final = 12 * 3600 - 120
-# Delays are multiplied by a random number between these, so that what was delayed together does not come back together.
+# Delays are multiplied by a random number between these, so that messages do not all return together.
 JITTER: Final = (0.75, 1.25)
 
-# PagerDuty accepts the event later, or was not asked, since its budget is spent.
+# The codes of events that PagerDuty accepts later, or was not asked about since the budget is spent.
 RATE_LIMITED: Final = frozenset({"pagerduty_rate_limited", "rate_limit_delay"})
 _CONFIGURATION: Final = frozenset({"routing_key_missing", "routing_key_refused"})
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the queue knows of a message: how often it was received, this time included, and how long it has waited."""
+    """What the queue knows of a message; `receive_count` includes the current receive."""
 
     receive_count: int
     waited: float
@@ -74,38 +73,34 @@ def has_priority(event: Event) -> bool:
 def seconds_to_drain(in_flight: int, calls_per_minute: float) -> float:
     """Return the seconds needed to post every message in flight once, between 20 s and 11 h.
 
-    They were received and not deleted, so nearly all of them are delayed. What was never received does not count: of a
-    thousand messages of one incident ten come back together, and the others wait behind them.
+    Messages that were never received do not count: they wait behind others of their group.
     """
     return min(max(60 * in_flight / calls_per_minute, MIN_RATE_LIMIT_DELAY), MAX_RATE_LIMIT_DELAY)
 
 
 def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_drain: float, jitter: float) -> int:
-    """Return the whole seconds for which a message stays invisible that was delayed with this code.
+    """Return for how many whole seconds a message stays invisible after this code.
 
-    `event` is None if the message could not be read, and `jitter` is drawn from JITTER.
+    `event` is None if the message could not be read; `jitter` is drawn from JITTER.
     """
     if code == "deadline_exceeded":
         seconds = 0.0  # Only this invocation is over.
     elif code in RATE_LIMITED:
-        # In proportion to the time waited: recent messages are tried often, and old ones do not crowd them out. Longer
-        # than until all had their turn would leave PagerDuty idle.
+        # In proportion to the time waited, so that old messages do not crowd out recent ones; not longer than until all
+        # had their turn, which would leave PagerDuty idle.
         if event and has_priority(event) and URGENT_FOR <= waiting.waited < PRIORITY_FOR:
             shortest = min(PRIORITY_FRACTION * waiting.waited, MAX_PRIORITY_DELAY)
             seconds_to_drain = max(seconds_to_drain / PRIORITY_FACTOR, shortest)
         seconds = max(min(waiting.waited / 2, seconds_to_drain), MIN_DELAY) * jitter
-        # Without another try in PagerDuty's next minute, an urgent event would end up among all the others.
         last_try = URGENT_FOR - LAST_TRY - waiting.waited
         if event and is_urgent(event, waiting.waited) and last_try >= MIN_DELAY:
             seconds = min(seconds, last_try)
     elif code in _CONFIGURATION:
         seconds = CONFIGURATION_DELAY * jitter
     elif event and is_critical(event) and waiting.waited < PRIORITY_FOR:
-        # After an outage of a minute a page is seconds late, and in a longer one failing calls leave some budget unused
-        # for its end.
+        # A page is seconds late after an outage of a minute; in a longer one, failing calls leave budget for its end.
         seconds = min(max(PRIORITY_FRACTION * waiting.waited, MIN_CRITICAL_DELAY), MAX_CRITICAL_DELAY) * jitter
     else:
-        # After a brief failure an event is seconds late, and an outage of a day does not use up the receives.
         seconds = min(MIN_DELAY * 2.0 ** min(waiting.receive_count - 1, 10), MAX_OUTAGE_DELAY) * jitter
     return min(round(seconds), MAX_DELAY)
 
@@ -113,11 +108,9 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
 def superseded_triggers(batch: Sequence[tuple[Event, float]]) -> set[int]:
     """Return the positions of the triggers in a batch, each with the time that it has waited, that need not be posted.
 
-    PagerDuty keeps the title that the first trigger of an incident gave, the highest severity of all, and the summary
-    and details of the last (https://support.pagerduty.com/main/docs/dynamic-notifications). So of consecutive triggers
-    that waited together, these leave the same incident as all of them: the first, each that is more severe than all
-    before it, and the last. A resolve, an acknowledge and a trigger that is still news are always posted, and end the
-    run.
+    PagerDuty keeps the title of an incident's first trigger, the highest severity, and the summary and details of the
+    last trigger (https://support.pagerduty.com/main/docs/dynamic-notifications). So of consecutive triggers that waited
+    together only these are posted: the first, each that is more severe than all before it, and the last.
     """
     superseded = set()
     for run in _runs(batch):
@@ -131,7 +124,7 @@ def superseded_triggers(batch: Sequence[tuple[Event, float]]) -> set[int]:
 
 
 def _runs(batch: Sequence[tuple[Event, float]]) -> list[list[int]]:
-    """Return the runs of consecutive triggers of one incident that waited together, each as positions in the batch."""
+    """Return the runs of consecutive triggers of one incident that waited together, as positions in the batch."""
     runs: list[list[int]] = []
     current: dict[tuple[str, str | None], list[int]] = {}
     for number, (event, waited) in enumerate(batch):
@@ -147,7 +140,7 @@ def _runs(batch: Sequence[tuple[Event, float]]) -> list[list[int]]:
 
 
 def _rank(event: Event) -> int:
-    """Return the position of the event's severity, the most severe first, and none at all last."""
+    """Return the position of the event's severity, the most severe first; without one, the last."""
     payload = event.content.get("payload")
     severity = payload.get("severity") if isinstance(payload, dict) else None
     return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)

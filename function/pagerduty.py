@@ -130,9 +130,7 @@ class Client:
 
     def _new_connection(self) -> HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
-        connection = (
-            HTTPConnection(host, port) if self._tls is None else HTTPSConnection(host, port, ssl_context=self._tls)
-        )
+        connection = HTTPSConnection(host, port, ssl_context=self._tls) if self._tls else HTTPConnection(host, port)
         connection.auto_open = 0  # An aborted one must not connect again to post what was given up.
         return connection
 
@@ -218,17 +216,13 @@ def _outcome_of(status: int, reply: bytes | None, routing_key: str) -> Outcome:
         return Outcome("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
     errors = _parse_refusal(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
     if errors is None:
-        return Outcome(
-            "pagerduty_unexpected",
-            f"PagerDuty answered {status}, and not as its Events API documents it: check PAGERDUTY_URL, and proxies "
-            "in between; it will be tried again",
-        )
+        advice = "check PAGERDUTY_URL, and proxies in between; it will be tried again"
+        message = f"PagerDuty answered {status}, and not as its Events API documents it: {advice}"
+        return Outcome("pagerduty_unexpected", message)
     reasons = _redact(errors[:-1] or errors, routing_key)
     if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(errors)):
-        return Outcome(
-            "routing_key_refused",
-            f"PagerDuty refused the routing key in SSM: {reasons}. Correct the parameter; it will be tried again",
-        )
+        message = f"PagerDuty refused the routing key in SSM: {reasons}. Correct the parameter; it will be tried again"
+        return Outcome("routing_key_refused", message)
     return Outcome("pagerduty_rejected", f"PagerDuty refused the event for good with {status}: {reasons}")
 
 
@@ -250,7 +244,5 @@ def _parse_refusal(reply: bytes | None) -> list[str] | None:
 
 def _redact(errors: list[str], routing_key: str) -> str:
     """Return PagerDuty's errors, shortened, and without the routing key, should one contain it."""
-    redacted = [
-        re.sub(re.escape(routing_key), "[routing key]", error, flags=re.IGNORECASE) for error in errors[:_MAX_REASONS]
-    ]
-    return "; ".join(error[:_MAX_REASON_LENGTH] for error in redacted)
+    key = re.compile(re.escape(routing_key), re.IGNORECASE)
+    return "; ".join(key.sub("[routing key]", error)[:_MAX_REASON_LENGTH] for error in errors[:_MAX_REASONS])

@@ -22,10 +22,8 @@ from outcome import Outcome, ProcessingError
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import (
-        ChangeMessageVisibilityBatchRequestEntryTypeDef,
-        SendMessageBatchRequestEntryTypeDef,
-    )
+    from mypy_boto3_sqs.type_defs import ChangeMessageVisibilityBatchRequestEntryTypeDef as Delay
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef as Message
 
 # The format of a message's body, 1 if it does not say.
 FORMAT_VERSION: Final = 1
@@ -36,11 +34,12 @@ MAX_BATCH_BYTES: Final = 1_048_576
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES - 8 * 1024
 # Seconds for which the number of messages in flight is kept.
 COUNT_TTL: Final = 10.0
+_IN_FLIGHT: Final = "ApproximateNumberOfMessagesNotVisible"
 _MAX_REASON_CHARACTERS: Final = 1000
 _ACTIONS: Final[dict[Kind, tuple[Action | None, ...]]] = {"alert": ACTIONS, "change": (None,)}
 
 
-def write(event: Event, number: int) -> "SendMessageBatchRequestEntryTypeDef":
+def write(event: Event, number: int) -> "Message":
     """Return an event as an entry of SendMessageBatch with the number as id. The body is ASCII JSON.
 
     A message group is an incident, or one change event. SQS drops a message with the deduplication id of another one
@@ -159,9 +158,8 @@ class Queue:
     def delete(self, record: "SQSRecord", deadline: float) -> None:
         """Delete a message from this queue. Raises ProcessingError."""
         try:
-            aws.call_with_deadline(
-                self._client().delete_message, deadline, QueueUrl=self._url, ReceiptHandle=record.receipt_handle
-            )
+            delete, handle = self._client().delete_message, record.receipt_handle
+            aws.call_with_deadline(delete, deadline, QueueUrl=self._url, ReceiptHandle=handle)
         except aws.AWS_ERRORS as error:
             raise _failed("delete the event", error) from None
 
@@ -171,14 +169,13 @@ class Queue:
         If SQS fails, they become visible after the queue's visibility timeout. A group is locked until all of its
         messages in flight are visible.
         """
-        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
+        entries: list[Delay] = [
             {"Id": str(number), "ReceiptHandle": record.receipt_handle, "VisibilityTimeout": seconds}
             for number, (record, seconds) in enumerate(delays)
         ]
         try:
-            answer = aws.call_with_deadline(
-                self._client().change_message_visibility_batch, deadline, QueueUrl=self._url, Entries=entries
-            )
+            change = self._client().change_message_visibility_batch
+            answer = aws.call_with_deadline(change, deadline, QueueUrl=self._url, Entries=entries)
         except aws.AWS_ERRORS as error:
             raise _failed("delay the events", error) from None
         if failed := answer.get("Failed"):
@@ -192,18 +189,12 @@ class Queue:
         if not 0 <= time.time() - self._counted_at < COUNT_TTL:
             self._counted_at = time.time()
             with suppress(*aws.AWS_ERRORS):
-                answer = aws.call_with_deadline(
-                    self._client().get_queue_attributes,
-                    deadline,
-                    QueueUrl=self._url,
-                    AttributeNames=["ApproximateNumberOfMessagesNotVisible"],
-                )
-                self._in_flight = int(answer["Attributes"]["ApproximateNumberOfMessagesNotVisible"])
+                ask = self._client().get_queue_attributes
+                answer = aws.call_with_deadline(ask, deadline, QueueUrl=self._url, AttributeNames=[_IN_FLIGHT])
+                self._in_flight = int(answer["Attributes"][_IN_FLIGHT])
         return self._in_flight
 
-    def _send(
-        self, entries: "Sequence[SendMessageBatchRequestEntryTypeDef]", deadline: float
-    ) -> Iterator[tuple[int, Outcome]]:
+    def _send(self, entries: "Sequence[Message]", deadline: float) -> Iterator[tuple[int, Outcome]]:
         """Send at most ten messages of different groups in one call; yield the number and the outcome of each."""
         numbers = [int(entry["Id"]) for entry in entries]
         if deadline - time.monotonic() < MIN_CALL:
@@ -213,9 +204,8 @@ class Queue:
         # What SQS does not mention, it has not accepted.
         outcomes = dict.fromkeys(numbers, _failed("accept the event", "no answer").outcome)
         try:
-            answer = aws.call_with_deadline(
-                self._client().send_message_batch, deadline, QueueUrl=self._url, Entries=entries
-            )
+            send = self._client().send_message_batch
+            answer = aws.call_with_deadline(send, deadline, QueueUrl=self._url, Entries=entries)
             queued = Outcome("queued", "The queue has accepted the event and delivers it to PagerDuty")
             outcomes |= {int(entry["Id"]): queued for entry in answer.get("Successful", [])}
             for entry in answer.get("Failed", []):
@@ -225,11 +215,9 @@ class Queue:
         yield from outcomes.items()
 
 
-def _next_chunk(
-    groups: dict[str, deque[int]], messages: "Sequence[SendMessageBatchRequestEntryTypeDef]"
-) -> "list[SendMessageBatchRequestEntryTypeDef]":
+def _next_chunk(groups: dict[str, deque[int]], messages: "Sequence[Message]") -> "list[Message]":
     """Return the first waiting message of each group, as many as fit one call."""
-    chunk: list[SendMessageBatchRequestEntryTypeDef] = []
+    chunk: list[Message] = []
     size = 0
     for waiting in groups.values():
         message = messages[waiting[0]]

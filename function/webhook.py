@@ -66,9 +66,6 @@ class Request:
         return self.preview == "true"
 
 
-# -- 1 authenticate --------------------------------------------------------------------------------------------------
-
-
 def open_request(gateway_event: dict[str, Any]) -> Request:
     """Read everything of the request but its body."""
     path = gateway_event.get("pathParameters") or {}
@@ -124,9 +121,6 @@ def wants_preview(request: Request) -> bool:
     if request.preview not in {"true", "false"}:
         raise ProcessingError("preview_invalid", "query: preview must be true or false, once")
     return request.is_preview
-
-
-# -- 2 read ----------------------------------------------------------------------------------------------------------
 
 
 def read_events(gateway_event: dict[str, Any], *, is_track_route: bool = False) -> tuple[list[Any], bool]:
@@ -217,9 +211,6 @@ def _find_events(value: object) -> tuple[list[Any], bool]:
     raise ProcessingError("body_without_events", f"body: {expected}")
 
 
-# -- 5 answer --------------------------------------------------------------------------------------------------------
-
-
 def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes of a batch. An event on which our code failed is refused if another one was queued.
 
@@ -241,32 +232,26 @@ def answer(outcomes: Sequence[Outcome], *, is_batch: bool) -> dict[str, Any]:
         return _response(outcomes[0].http_status, _row(outcomes[0]))
     decisive = min(outcomes, key=_rank)
     counts = Counter(outcome.status for outcome in outcomes)
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-    message = f"{len(outcomes)} events: {summary}"
+    message = f"{len(outcomes)} events: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     if decisive.http_status != 200:  # noqa: PLR2004 -- the one status that needs no explanation
         message += f". {decisive.message}"
-    content = {"status": decisive.status, "code": decisive.code, "message": message}
-    return _response(decisive.http_status, content | {"results": [_row(outcome) for outcome in outcomes]})
+    results = [_row(outcome) for outcome in outcomes]
+    return _response(decisive.http_status, _head(decisive) | {"message": message, "results": results})
 
 
 def refusal(outcome: Outcome) -> dict[str, Any]:
     """Return the response to a request that was refused as a whole."""
-    content = {"status": outcome.status, "code": outcome.code, "message": outcome.message}
-    return _response(outcome.http_status, content)
+    return _response(outcome.http_status, _head(outcome))
+
+
+def _head(outcome: Outcome) -> dict[str, Any]:
+    return {"status": outcome.status, "code": outcome.code, "message": outcome.message}
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
     """Return an event's part of the answer."""
-    row: dict[str, Any] = {
-        "status": outcome.status,
-        "code": outcome.code,
-        "message": outcome.message,
-        "dedup_key": outcome.dedup_key,
-        "warnings": outcome.warnings,
-    }
-    if outcome.content is not None:
-        row["event"] = outcome.content
-    return row
+    event = {} if outcome.content is None else {"event": outcome.content}
+    return _head(outcome) | {"dedup_key": outcome.dedup_key, "warnings": outcome.warnings} | event
 
 
 def _rank(outcome: Outcome) -> int:
@@ -280,7 +265,6 @@ def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
     body = encode(content)
     if len(body) > MAX_ANSWER_BYTES:
         # Lambda would refuse it, and RudderStack repeat events that were delivered.
-        short = {name: content[name] for name in ("status", "code", "message")}
-        short["message"] += " (the rest of this answer was too long)"
-        body = encode(short)
+        message = f"{content['message']} (the rest of this answer was too long)"
+        body = encode({"status": content["status"], "code": content["code"], "message": message})
     return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body.decode()}

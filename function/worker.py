@@ -160,22 +160,16 @@ class _Batch:
 
     def _find_superseded(self) -> set[str]:
         """Return the ids of the messages that need not be posted."""
-        known = [
-            (record, event) for record in self._records if isinstance(event := self._events[record.message_id], Event)
-        ]
+        events = [(record, self._events[record.message_id]) for record in self._records]
+        known = [(record, event) for record, event in events if isinstance(event, Event)]
         positions = pacing.superseded_triggers([(event, _waiting(record).waited) for record, event in known])
         return {known[position][0].message_id for position in positions}
 
     def _log(self, record: SQSRecord, outcome: Outcome) -> None:
-        event = self._events[record.message_id]
-        known = event if isinstance(event, Event) else None
-        telemetry.log_event(
-            outcome,
-            known.service if known else None,
-            known,
-            is_known=known is not None and self._deps.credentials.has_routing_key(known.service),
-            waiting=_waiting(record),
-        )
+        item = self._events[record.message_id]
+        event, service = (item, item.service) if isinstance(item, Event) else (None, None)
+        is_known = service is not None and self._deps.credentials.has_routing_key(service)
+        telemetry.log_event(outcome, service, event, is_known=is_known, waiting=_waiting(record))
 
     def _remaining(self) -> float:
         return self._context.get_remaining_time_in_millis() / 1000
