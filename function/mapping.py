@@ -14,21 +14,11 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 import limits
+import paths
 import timestamps
 from event import ACTIONS, SERVICE, SEVERITIES, Action, Event, Kind, Severity, decode, encode
 from outcome import Outcome, ProcessingError
-from paths import (
-    EventReader,
-    Path,
-    Template,
-    by_letters,
-    describe,
-    is_missing,
-    may_be_compared,
-    normalize,
-    scalar_to_text,
-    strip,
-)
+from paths import EventReader, Path, Template, by_letters, describe, is_missing, normalize, scalar_to_text, strip
 from settings import Rules
 
 Object = dict[str, Any]
@@ -196,7 +186,7 @@ def _misspelt_name(reader: EventReader, entries: Object, right: str) -> str | No
     """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
     letters = {name: its for name in entries if len(right) - _MAX_EDITS <= len(its := normalize(name))}
     likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _MAX_EDITS)
-    requests = (name for name in likely if entries[name] is True or _may_request(reader, entries[name]))
+    requests = (name for name in likely if _may_request(reader, entries[name]))
     for name in islice(requests, _MAX_COMPARED):
         if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _MAX_EDITS:
             return name
@@ -204,7 +194,7 @@ def _misspelt_name(reader: EventReader, entries: Object, right: str) -> str | No
 
 
 def _may_request(reader: EventReader, entry: object) -> bool:
-    return isinstance(entry, dict) or _mentions_change_event(reader, entry)
+    return entry is True or isinstance(entry, dict) or _mentions_change_event(reader, entry)
 
 
 def _letters_in_common(letters: str, right: str) -> int:
@@ -442,7 +432,7 @@ def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind,
         if path == ("properties",):
             used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
             found = {"properties": f"[left out: {len(raw):,} properties, more than PagerDuty takes]"}
-            if may_be_compared(raw):
+            if len(raw) <= paths.MAX_COMPARED_NAMES:
                 found = {name: it for name, it in raw.items() if normalize(name) not in used}
         for name, it in found.items():
             if isinstance(it, dict | list) and name not in added:

@@ -23,7 +23,7 @@ _BRACE: Final = re.compile(r"[{}]")
 _MAX_DIGITS: Final = 9
 _MAX_STEPS_OF_NAME: Final = 20
 # Names of an object among which similar ones are looked for: no real object has as many.
-_MAX_COMPARED_NAMES: Final = 100_000
+MAX_COMPARED_NAMES: Final = 100_000
 _MAX_DESCRIBED_CHARACTERS: Final = 40
 # The white space of `str.isspace`, and the zero-width characters that come with copied texts and files.
 _BLANKS: Final = (
@@ -89,7 +89,7 @@ class EventReader:
             # `is_missing` written out: a call for each name would take longer than all the rest.
             elif value is not None and not (isinstance(value, str) and not value.strip(_BLANKS)):
                 found[name] = value
-        for other in others if may_be_compared(holder) else ():
+        for other in others if len(holder) <= MAX_COMPARED_NAMES else ():
             right = names.get(normalize(other))
             if right is not None and right not in found and not is_missing(holder[other]):
                 found[right] = holder[other]
@@ -101,7 +101,7 @@ class EventReader:
         known = self._names.get(id(holder))
         if known is None:
             known = self._names[id(holder)] = {}
-            for name in holder if may_be_compared(holder) else ():
+            for name in holder if len(holder) <= MAX_COMPARED_NAMES else ():
                 known.setdefault(normalize(name), []).append(name)
         return [name for name in known.get(letters, ()) if letters and not is_missing(holder[name])]
 
@@ -153,11 +153,6 @@ def by_letters(*names: str, **others: str) -> dict[str, str]:
 def normalize(name: str) -> str:
     """Return the letters and digits of a name, in lower case."""
     return name.translate(_LETTERS) if name.isascii() else "".join(filter(str.isalnum, name)).lower()
-
-
-def may_be_compared(holder: dict[str, Any]) -> bool:
-    """Return whether an object has so few names that similar ones are looked for."""
-    return len(holder) <= _MAX_COMPARED_NAMES
 
 
 def is_missing(value: object) -> bool:
