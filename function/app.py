@@ -128,12 +128,10 @@ def _with_known_services(
     mapped: list[Event | Outcome], fallback: str, deps: Dependencies, deadline: float
 ) -> list[Event | Outcome]:
     """Return the events, those that name a PagerDuty service without a routing key for the URL's service instead."""
-    named = dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != fallback)
-    if not named:
-        return mapped
-    services = list(named)
-    reasons = dict.fromkeys(services[MAX_SERVICES:], f"one of more than {MAX_SERVICES} in one request")
-    for service in deps.credentials.services_without_key(services[:MAX_SERVICES], deadline):
+    services = list(dict.fromkeys(item.service for item in mapped if isinstance(item, Event)))
+    named = [service for service in services if service != fallback]
+    reasons = dict.fromkeys(named[MAX_SERVICES:], f"one of more than {MAX_SERVICES} in one request")
+    for service in deps.credentials.services_without_key(named[:MAX_SERVICES], deadline):
         reasons[service] = "not set up here"
     field = ".".join(deps.settings.rules.service_field)
 

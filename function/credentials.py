@@ -39,10 +39,7 @@ _NEVER: Final = float("-inf")
 
 @dataclass(slots=True)
 class _Parameter:
-    """A parameter's last known value, None if it is missing, blank or was never read.
-
-    `read_at` is when that value was asked for, `asked_at` when the last read ended, and `error` why it failed.
-    """
+    """A value, None if missing, blank or never read; when it and when anything was last asked for; why that failed."""
 
     value: str | None = None
     read_at: float = _NEVER
@@ -74,10 +71,7 @@ class Credentials:
         return self._usable_secrets(value)
 
     def refresh_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
-        """Return the tokens, read within the last second.
-
-        Raises ProcessingError if they cannot be read: an unknown token may be new.
-        """
+        """Return the tokens, read within the last second: one may be new. Raises ProcessingError if they cannot be."""
         received_at = self._clock()
         parameter = self._parameters.setdefault(self._token_name, _Parameter())
         try:

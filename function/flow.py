@@ -142,11 +142,8 @@ class Budget:
         return cls(cost, (max(1.0, BURST * calls_per_minute) - 1) * cost + 0.001)
 
     def charge(self, attribute: str, spent_until: float | None, limit: float, now: float) -> Update | None:
-        """Return the update that takes one call; None if the budget was last seen spent beyond `limit`.
-
-        Idle budgets and others are charged differently, since an UpdateExpression has no maximum.
-        """
-        idle = now - self.room
+        """Return the update that takes one call; None if the budget was last seen spent beyond `limit`."""
+        idle = now - self.room  # Charged differently, since an UpdateExpression has no maximum.
         if spent_until is None or spent_until <= idle:
             return Update({attribute: (None, idle)}, {}, {attribute: idle + self.cost})
         if spent_until <= limit:
@@ -257,10 +254,7 @@ class Flow:
         return self._items.pop(incident, {}).get(_NUMBER) != number and was_updated is False
 
     def _update(self, service: str, update: Update, deadline: float) -> bool | None:
-        """Update an item, remember it, and return whether it was within the ranges.
-
-        None if DynamoDB did not answer, or was not called since it just failed or no time was left.
-        """
+        """Update an item, remember it, and return whether it was within the ranges; None if DynamoDB did not answer."""
         has_just_failed = 0 <= self._clock() - self._failed_at < RETRY_AFTER
         if has_just_failed or deadline - time.monotonic() < MIN_CALL:
             return None

@@ -120,11 +120,8 @@ def _all_left_out(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
-    """Return the details with the largest entries replaced by a note until `excess` bytes are saved, if need be all.
-
-    If the keys alone exceed the limit, the entries are not visited.
-    """
-    if len(details) > MAX_ENTRIES:
+    """Return the details with the largest entries replaced by a note until `excess` bytes are saved, if need be all."""
+    if len(details) > MAX_ENTRIES:  # The keys alone are too much.
         return _all_left_out(details)
     reduced = dict(details)
     sizes = {key: len(encode(value)) for key, value in details.items()}

@@ -89,10 +89,7 @@ class Context:
 def map_event(
     raw: object, rules: Rules, context: Context, value_limit: limits.ValueLimit | None = None
 ) -> Event | Outcome:
-    """Return the PagerDuty event for a RudderStack event, any JSON, or the reason why it is not sent.
-
-    `value_limit` is shared by the events of a request.
-    """
+    """Return the event for PagerDuty, or why it is not sent. The events of a batch share `value_limit`."""
     reader = EventReader(raw, value_limit, is_preview=context.is_preview)
     event = reader.get(raw, _OF_EVENT) if isinstance(raw, dict) else {}
     try:
@@ -159,7 +156,7 @@ def _kind(reader: EventReader, event: Object, *, is_filtered: bool) -> Kind:
 def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tuple[str, Any]:
     """Return the place and the value of PagerDuty's entry in `integrations`: as at RudderStack the first one not falsy.
 
-    A misspelt name may ask for an alert; raises ProcessingError if it asks for anything else.
+    A misspelt name may ask for an alert. Raises ProcessingError if it asks for anything else.
     """
     if not isinstance(integrations, dict):
         return "integrations", integrations

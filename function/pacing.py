@@ -71,18 +71,12 @@ def has_priority(event: Event) -> bool:
 
 
 def seconds_to_drain(in_flight: int, calls_per_minute: float) -> float:
-    """Return the seconds needed to post every message in flight once, between 20 s and 11 h.
-
-    Messages that were never received do not count: they wait behind others of their group.
-    """
+    """Return the seconds needed to post every message in flight once, 20 s to 11 h. Others wait behind them."""
     return min(max(60 * in_flight / calls_per_minute, MIN_RATE_LIMIT_DELAY), MAX_RATE_LIMIT_DELAY)
 
 
 def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_drain: float, jitter: float) -> int:
-    """Return for how many whole seconds a message stays invisible after this code.
-
-    `event` is None if the message could not be read; `jitter` is drawn from JITTER.
-    """
+    """Return for how many whole seconds a message stays invisible after this code; `event` is None if unreadable."""
     if code == "deadline_exceeded":
         seconds = 0.0  # Only this invocation is over.
     elif code in RATE_LIMITED:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Final
 
 import urllib3
@@ -43,13 +44,6 @@ _MAX_REASON_LENGTH: Final = 300
 VERSION: Final = "2.0.0"
 _HEADERS: Final = {"content-type": "application/json", "user-agent": f"rudderstack-pagerduty/{VERSION}"}
 _ABOUT_ROUTING_KEY: Final = re.compile("routing.?key", re.IGNORECASE | re.DOTALL)
-
-OK: Final = range(200, 300)
-BAD_REQUEST: Final = 400
-REQUEST_TIMEOUT: Final = 408
-TOO_LARGE: Final = 413
-TOO_MANY_REQUESTS: Final = 429
-SERVER_ERRORS: Final = range(500, 600)
 
 # What a broken connection, or an answer that is not HTTP, can raise.
 _CONNECTION_ERRORS: Final = (HTTPError, http.client.HTTPException, OSError, ValueError)
@@ -96,7 +90,7 @@ class Client:
                 message = f"PagerDuty could not be reached ({name}); it will be tried again"
                 outcome = Outcome("pagerduty_unreachable", message)
             outcome = replace(outcome, call=Call(status, time.monotonic() - began, attempt))
-            may_succeed_soon = status in SERVER_ERRORS or outcome.code == "pagerduty_unreachable"
+            may_succeed_soon = status in range(500, 600) or outcome.code == "pagerduty_unreachable"
             if not may_succeed_soon or attempt == ATTEMPTS:
                 break
             self._pause(random.uniform(*_RETRY_PAUSE) * attempt)  # noqa: S311 -- jitter, not a secret
@@ -207,20 +201,20 @@ def _read(response: urllib3.BaseHTTPResponse, sock: socket.socket) -> bytes:
 
 def _outcome_of(status: int, reply: bytes | None, routing_key: str) -> Outcome:
     """Return the outcome for a response. The reply matters to a 400 and a 413 only, and only if it is PagerDuty's."""
-    if status in OK:
+    if status in range(200, 300):
         return Outcome("delivered", "PagerDuty accepted the event")
-    if status == TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         message = "PagerDuty limits the rate of this routing key; it will be tried again"
         return Outcome("pagerduty_rate_limited", message)
-    if status == REQUEST_TIMEOUT or status in SERVER_ERRORS:
+    if status == HTTPStatus.REQUEST_TIMEOUT or status in range(500, 600):
         return Outcome("pagerduty_unavailable", f"PagerDuty answered {status}; it will be tried again")
-    errors = _parse_refusal(reply) if status in {BAD_REQUEST, TOO_LARGE} else None
+    errors = _parse_refusal(reply) if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE} else None
     if errors is None:
         advice = "check PAGERDUTY_URL, and proxies in between; it will be tried again"
         message = f"PagerDuty answered {status}, and not as its Events API documents it: {advice}"
         return Outcome("pagerduty_unexpected", message)
     reasons = _redact(errors[:-1] or errors, routing_key)
-    if status == BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(errors)):
+    if status == HTTPStatus.BAD_REQUEST and _ABOUT_ROUTING_KEY.search(" ".join(errors)):
         message = f"PagerDuty refused the routing key in SSM: {reasons}. Correct the parameter; it will be tried again"
         return Outcome("routing_key_refused", message)
     return Outcome("pagerduty_rejected", f"PagerDuty refused the event for good with {status}: {reasons}")

@@ -24,19 +24,12 @@ _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
 
 
 class SettingsError(ValueError):
-    """The environment is invalid; `problems` lists everything that is wrong with it."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+    """The environment is invalid; the message has everything that is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings of the mapping: paths into the event, and defaults for an alert.
-
-    `default_source` and `service_field` are empty, and `summary_template` is None, if not set.
-    """
+    """The settings of the mapping: paths into the event, and defaults for an alert. Unset ones are empty or None."""
 
     dedup_key_field: Path | Template = ("properties", "dedupKey")
     default_severity: Severity = DEFAULT_SEVERITY
@@ -48,10 +41,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings; docs/settings.md explains each.
-
-    `parameter_prefix` and `pagerduty_url` have no slash at their end.
-    """
+    """All settings; docs/settings.md explains each. Neither prefix nor URL ends with a slash."""
 
     queue_url: str
     dead_letter_queue_url: str
@@ -64,10 +54,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read the environment variables; one that is missing or blank has its default.
-
-        Raises SettingsError with every problem at once.
-        """
+        """Read the variables; a missing or blank one has its default. Raises SettingsError with every problem."""
         variables = _Variables(environment)
         settings = cls(
             queue_url=variables.required("QUEUE_URL", "the URL of an SQS queue"),
@@ -87,7 +74,7 @@ class Settings:
             ),
         )
         if variables.problems:
-            raise SettingsError(variables.problems)
+            raise SettingsError("; ".join(variables.problems))
         return settings
 
 

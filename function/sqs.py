@@ -166,8 +166,7 @@ class Queue:
     def delay(self, delays: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
         """Make messages, at most ten, invisible for so many seconds each. Raises ProcessingError.
 
-        If SQS fails, they become visible after the queue's visibility timeout. A group is locked until all of its
-        messages in flight are visible.
+        If SQS fails, they return after the visibility timeout. A group is locked while any message of it is.
         """
         entries: list[Delay] = [
             {"Id": str(number), "ReceiptHandle": record.receipt_handle, "VisibilityTimeout": seconds}
@@ -182,10 +181,7 @@ class Queue:
             raise _failed("delay an event", failed[0]["Code"])
 
     def in_flight(self, deadline: float) -> int:
-        """Return the number of messages in flight, delayed ones included, as SQS last said within ten seconds.
-
-        If SQS does not answer, return the number before, at first 0.
-        """
+        """Return the number of messages in flight, delayed ones included, at most 10 s old if SQS answers."""
         if not 0 <= time.time() - self._counted_at < COUNT_TTL:
             self._counted_at = time.time()
             with suppress(*aws.AWS_ERRORS):

@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 from aws_lambda_powertools import Logger
@@ -32,7 +33,6 @@ _METRIC_OF_REASON: Final = {
 MAX_LINES: Final = 100
 # A messageId is a UUID; one that is longer is cut. A dedup key has 255 characters at most.
 _MAX_ID_CHARACTERS: Final = 255
-_TOO_MANY_REQUESTS: Final = 429
 # Every other metric is a count.
 _UNITS: Final = {
     "EventAge": MetricUnit.Seconds,
@@ -94,10 +94,7 @@ def log_events(
     *,
     is_preview: bool,
 ) -> None:
-    """Write the lines of a request's events: one for each that was accepted, and of the others 100 and a count.
-
-    `service` is the request's PagerDuty service.
-    """
+    """Write a line for each accepted event of a request, for 100 others, and one with the number of the rest."""
     refused = 0
     left_out: Counter[Status] = Counter()
     for outcome, item in zip(outcomes, mapped, strict=True):
@@ -116,10 +113,7 @@ def log_events(
 
 
 def log_request(outcome: Outcome, *, is_preview: bool) -> None:
-    """Write the line of a request that was refused as a whole.
-
-    A preview has no metrics, so that testing a wrong token raises no alarm.
-    """
+    """Write the line of a refused request. A preview has no metrics, so that testing a wrong token raises no alarm."""
     metric = "Unauthorized" if outcome.code == "unauthorized" else outcome.status.capitalize()
     fields = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
     _write("request", fields, {} if is_preview else {metric: 1})
@@ -189,8 +183,13 @@ def _metrics(outcome: Outcome, event: Event | None, waiting: Waiting | None) -> 
     if outcome.warnings:
         metrics["Repaired"] = 1
     if call := outcome.call:
-        is_429 = call.status == _TOO_MANY_REQUESTS
-        answer = "429" if is_429 else f"{call.status // 100}xx" if call.status else "NoResponse"
+        answer = (
+            "429"
+            if call.status == HTTPStatus.TOO_MANY_REQUESTS
+            else f"{call.status // 100}xx"
+            if call.status
+            else "NoResponse"
+        )
         metrics |= {f"PagerDuty{answer}": 1, "PagerDutyTime": round(call.seconds * 1000, 1)}
         if call.attempts > 1:
             metrics["Retries"] = call.attempts - 1

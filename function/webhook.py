@@ -35,8 +35,7 @@ _MAX_GZIP_MEMBERS: Final = 100
 _GZIP_AS_LATIN1: Final = "\x1f\x8b"
 _GZIP_AS_BROKEN_UTF8: Final = "\x1f\ufffd"
 # The statuses of a batch, in order of precedence.
-_AGAIN: Final = (503, 504, 500)
-_DONE: Final = ("delivered", "queued", "preview", "ignored", "rejected")
+_PRECEDENCE: Final = (503, 504, 500, "delivered", "queued", "preview", "ignored", "rejected")
 
 Names = dict[str, str]
 
@@ -45,7 +44,7 @@ Names = dict[str, str]
 class Request:
     """The path, the query and the headers of a request.
 
-    `service` is the PagerDuty service, None if its name is invalid. The names in `headers` and `query` are lower case.
+    `service` is the PagerDuty service, None if its name is invalid. `query`, and the names in `headers`, are lower case.
     `is_filtered` means that a data plane has applied `integrations.All`, which SDKs only send.
     """
 
@@ -56,14 +55,9 @@ class Request:
     is_filtered: bool
 
     @property
-    def preview(self) -> str:
-        """The value of `preview` in the query, in lower case; "false" if it is missing."""
-        return self.query.get("preview", "false").strip().lower()
-
-    @property
     def is_preview(self) -> bool:
         """Whether nothing is to be sent."""
-        return self.preview == "true"
+        return self.query.get("preview") == "true"
 
 
 def open_request(gateway_event: dict[str, Any]) -> Request:
@@ -72,7 +66,8 @@ def open_request(gateway_event: dict[str, Any]) -> Request:
     query: Names = {}
     for name, value in (gateway_event.get("queryStringParameters") or {}).items():
         # API Gateway joins the values of names in the same case like this.
-        query[name.lower()] = f"{query[name.lower()]},{value}" if name.lower() in query else value
+        lower = value.strip().lower()
+        query[name.lower()] = f"{query[name.lower()]},{lower}" if name.lower() in query else lower
     service = path.get("service", "default")
     return Request(
         headers={name.lower(): value for name, value in (gateway_event.get("headers") or {}).items()},
@@ -93,10 +88,7 @@ def is_authorized(headers: Names, tokens: Sequence[bytes]) -> bool:
 
 
 def _candidates(headers: Names) -> list[bytes]:
-    """Return the API key, the bearer token, or the Basic user name and password.
-
-    RudderStack's SDKs send the write key as user name.
-    """
+    """Return the API key, the bearer token, or the Basic user name (SDKs send the write key in it) and password."""
     candidates = []
     if "x-api-key" in headers:
         candidates.append(headers["x-api-key"].strip().encode("utf-8", "surrogatepass"))
@@ -118,7 +110,7 @@ def wants_preview(request: Request) -> bool:
     """Return whether a preview is wanted. Unknown parameters are refused: they may be a misspelt `preview`."""
     if request.query.keys() - {"preview"}:
         raise ProcessingError("query_unknown", "query: preview is the only parameter; remove the others from the URL")
-    if request.preview not in {"true", "false"}:
+    if request.query.get("preview", "false") not in {"true", "false"}:
         raise ProcessingError("preview_invalid", "query: preview must be true or false, once")
     return request.is_preview
 
@@ -212,7 +204,7 @@ def _find_events(value: object) -> tuple[list[Any], bool]:
 
 
 def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return the outcomes of a batch. An event on which our code failed is refused if another one was queued.
+    """Return the outcomes of a batch, in which a bug in an event is final if another event was queued.
 
     If RudderStack repeated the batch, the queued events would take effect again after SQS's five minutes.
     """
@@ -256,9 +248,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 def _rank(outcome: Outcome) -> int:
     """Return the precedence of an outcome in a batch: first any to be repeated, then any done, then a refusal."""
-    if outcome.http_status in _AGAIN:
-        return _AGAIN.index(outcome.http_status)
-    return len(_AGAIN) + _DONE.index(outcome.status)
+    return min(_PRECEDENCE.index(each) for each in (outcome.http_status, outcome.status) if each in _PRECEDENCE)
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 An event that PagerDuty does not accept now stays in the queue, and delays only its message group. One that PagerDuty
 refuses for good goes to the dead-letter queue with the reason.
-
 Lambda deletes a batch at its end; if the process dies before, all of it is received again. So a message is deleted
 before a later one of its group is posted: a trigger repeated after its resolve would open the incident again.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
@@ -87,10 +86,7 @@ class _Batch:
             raise ProcessingError(outcome.code, outcome.message)
 
     def delay(self, stayed: set[str]) -> None:
-        """Make the messages that stay invisible, all of a group for the same time, after extending the leases.
-
-        The delay is short if a lease could not be written.
-        """
+        """Make the messages that stay invisible, all of a group for the same time; extend their leases before."""
         seconds = {group: self._retry_delay(*deferred) for group, deferred in self._deferred.items()}
         leases: dict[str, float] = {}
         for group, (record, _) in self._deferred.items():
