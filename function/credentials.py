@@ -32,7 +32,7 @@ MAX_NAMES: Final = 10
 # Missing parameters that are remembered: events can make up any name.
 MAX_MISSING: Final = 1000
 # Characters of a token: a shorter one could be guessed.
-MIN_SECRET_LENGTH: Final = 16
+MIN_TOKEN_LENGTH: Final = 16
 
 _NEVER: Final = float("-inf")
 
@@ -68,7 +68,7 @@ class Credentials:
             value = self._read(self._token_name, deadline, [self._name_of(service)] if service else [])
         except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
-        return self._usable_secrets(value)
+        return self._usable_tokens(value)
 
     def refresh_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
         """Return the tokens, read within the last second: one may be new. Raises ProcessingError if they cannot be."""
@@ -83,7 +83,7 @@ class Credentials:
                 raise TimeoutError
         except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
-        return self._usable_secrets(parameter.value)
+        return self._usable_tokens(parameter.value)
 
     def routing_keys(self, service: str, deadline: float) -> tuple[str, ...]:
         """Return the routing keys of the PagerDuty service, at least one. Raises ProcessingError if it has none."""
@@ -187,11 +187,11 @@ class Credentials:
         detail = f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})"
         return ProcessingError("secrets_unavailable", message, detail=detail)
 
-    def _usable_secrets(self, value: str | None) -> tuple[bytes, ...]:
+    def _usable_tokens(self, value: str | None) -> tuple[bytes, ...]:
         if tokens := _tokens(value or ""):
             return tokens
         message = "No token is configured, so every request is refused; the event will be tried again"
-        detail = f"SSM parameter {self._token_name}: missing, or shorter than {MIN_SECRET_LENGTH} characters"
+        detail = f"SSM parameter {self._token_name}: missing, or shorter than {MIN_TOKEN_LENGTH} characters"
         raise ProcessingError("webhook_token_missing", message, detail=detail)
 
 
@@ -204,8 +204,8 @@ def _words(value: str | None) -> list[str]:
 def _tokens(value: str) -> tuple[bytes, ...]:
     """Return the tokens of a parameter; log an error, once, if some are too short to be accepted."""
     words = _words(value)
-    usable = tuple(word.encode() for word in words if len(word) >= MIN_SECRET_LENGTH)
+    usable = tuple(word.encode() for word in words if len(word) >= MIN_TOKEN_LENGTH)
     if too_short := len(words) - len(usable):
-        extra = {"too_short": too_short, "minimum_characters": MIN_SECRET_LENGTH}
+        extra = {"too_short": too_short, "minimum_characters": MIN_TOKEN_LENGTH}
         logger.error("A token in webhook-token is too short and not accepted", extra=extra)
     return usable

@@ -17,7 +17,7 @@ from sqs import Queue
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The settings, the secrets, the connection to PagerDuty, flow control, and both queues."""
+    """The settings, the credentials, the connection to PagerDuty, flow control, and both queues."""
 
     settings: Settings
     credentials: Credentials

@@ -59,7 +59,7 @@ class ValueLimit:
         """Return why JSON is too deep or too much, None if it is neither. Stops at the limit."""
         if not isinstance(value, _CONTAINERS) or not self._exceeded(value, levels):
             return None
-        return f"nested deeper than {levels} levels" if self.left >= 0 else "more values than are taken"
+        return f"nested deeper than {levels} levels" if self.left >= 0 else "more values than are accepted"
 
     def _exceeded(self, value: Any, levels: int) -> bool:
         """Visit depth first, since memory is read faster in the order in which it was written."""

@@ -1,4 +1,4 @@
-"""What became of an event, or of a whole request: each outcome has a stable code, and the code decides the status.
+"""The outcome of an event, or of a whole request: each has a stable code, and the code decides the status.
 
 RudderStack gives an event up after any 4xx but 408 and 429, and sends it again after 408, 429 and 5xx (rudder-server,
 `router/misc.go`), so a careless 4xx is a lost page.
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an event, or of a request; `message` is for the sender, `detail` for the log alone.
+    """The outcome of an event, or of a request; `message` is for the sender, `detail` for the log alone.
 
     `message_id`, `dedup_key` and `warnings` are the event's. `call` is None unless PagerDuty was called. `content` is
     the PagerDuty event, in a preview only. `reason` says why an event was enqueued, or why a page was posted although

@@ -64,7 +64,7 @@ def log_event(  # noqa: PLR0913 -- two of them have defaults
     """Write the line of one event, with its metrics unless it is a preview.
 
     `event` is None if it was refused before it was mapped, `service` if it is not known. `is_known` means that the
-    PagerDuty service has a routing key: for a name that somebody made up there are no dimensions, which cost money.
+    PagerDuty service has a routing key: there are no dimensions, which cost money, for made-up names.
     `waiting` is what the queue knows, None at the API.
     """
     event_type = event.type_name if event else "unknown"
@@ -162,7 +162,7 @@ def _write(
         for name, value in present.items():
             _line.add_metadata(name, value)
         _line.flush_metrics()
-    except Exception as error:  # noqa: BLE001 -- the log must not change what becomes of the event
+    except Exception as error:  # noqa: BLE001 -- the log must not change the outcome
         _line.clear_metrics()
         log_exception(error)
 

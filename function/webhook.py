@@ -44,7 +44,7 @@ Names = dict[str, str]
 class Request:
     """The path, the query and the headers of a request.
 
-    `service` is the PagerDuty service, None if its name is invalid. `query`, and the names in `headers`, are lower case.
+    `service` is the PagerDuty service, None if its name is invalid. `query` and the names in `headers` are lower case.
     `is_filtered` means that a data plane has applied `integrations.All`, which SDKs only send.
     """
 
