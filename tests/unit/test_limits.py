@@ -121,66 +121,40 @@ def test_one_note_replaces_details_that_are_too_many_or_have_too_long_names(deta
 
 # -- images, links and texts -----------------------------------------------------------------------------------------
 
-LOG = {"log": "x" * 3000}
-LARGE_LOG = {"log": "x" * 300_000}
+LOG, LARGE_LOG = {"log": "x" * 3000}, {"log": "x" * 300_000}
+IMAGES, LARGE_IMAGES, HUGE_IMAGES = ({"images": images(count, 1000)} for count in (2, 300, 600))
+LINKS, LARGE_LINKS, HUGE_LINKS = ({"links": links(count, 1000)} for count in (2, 300, 600))
+IMAGES_LEFT_OUT, LINKS_LEFT_OUT, DETAILS_LEFT_OUT = (
+    f"properties.{name}" for name in ("imageURLs", "linkURLs", "customDetails")
+)
+NOTE = {"log": "[left out: 300,002 bytes, more than PagerDuty takes]"}
+HUGE_NOTE = {"log": "[left out: 600,002 bytes, more than PagerDuty takes]"}
 
 
 @pytest.mark.parametrize(
     ("event", "fitted", "warnings"),
     [
+        pytest.param(alert(LOG, **HUGE_IMAGES, **LINKS), alert(LOG, **LINKS), [IMAGES_LEFT_OUT], id="images"),
+        pytest.param(alert(LOG, **HUGE_LINKS, **IMAGES), alert(LOG, **IMAGES), [LINKS_LEFT_OUT], id="links"),
+        pytest.param(alert({"a": 1}, **HUGE_IMAGES), alert({"a": 1}), [IMAGES_LEFT_OUT], id="a note saves nothing"),
+        pytest.param(alert(LARGE_LOG, **HUGE_LINKS), alert(LARGE_LOG), [LINKS_LEFT_OUT], id="links, not large details"),
         pytest.param(
-            alert(LOG, images=images(600, 1000), links=links(2, 50)),
-            alert(LOG, links=links(2, 50)),
-            ["properties.imageURLs"],
-            id="images alone are too much",
+            alert(**LARGE_IMAGES, **LARGE_LINKS), alert(**LARGE_LINKS), [IMAGES_LEFT_OUT], id="images before links"
         ),
         pytest.param(
-            alert(LOG, links=links(2, HUGE // 2), images=images(2, 50)),
-            alert(LOG, images=images(2, 50)),
-            ["properties.linkURLs"],
-            id="links alone are too much",
+            alert(**HUGE_IMAGES, **HUGE_LINKS), alert(), [IMAGES_LEFT_OUT, LINKS_LEFT_OUT], id="images and links"
         ),
         pytest.param(
-            alert({"a": 1}, images=images(600, 1000)),
-            alert({"a": 1}),
-            ["properties.imageURLs"],
-            id="a note saves nothing",
-        ),
-        pytest.param(
-            alert(LARGE_LOG, links=links(600, 1000)),
-            alert(LARGE_LOG),
-            ["properties.linkURLs"],
-            id="links alone beside large details",
-        ),
-        pytest.param(
-            alert(images=images(300, 1000), links=links(300, 1000)),
-            alert(links=links(300, 1000)),
-            ["properties.imageURLs"],
-            id="images before links",
-        ),
-        pytest.param(
-            alert(images=images(600, 1000), links=links(600, 1000)),
-            alert(),
-            ["properties.imageURLs", "properties.linkURLs"],
-            id="both are too much",
-        ),
-        pytest.param(
-            alert({"log": "x" * HUGE, "free": "1%"}, links=links(2, 50), images=images(600, 1000)),
-            alert({"log": "[left out: 600,002 bytes, more than PagerDuty takes]", "free": "1%"}, links=links(2, 50)),
-            ["properties.customDetails", "properties.imageURLs"],
+            alert({"log": "x" * HUGE}, **LINKS, **HUGE_IMAGES),
+            alert(HUGE_NOTE, **LINKS),
+            [DETAILS_LEFT_OUT, IMAGES_LEFT_OUT],
             id="details and images",
         ),
         pytest.param(
-            alert(LARGE_LOG, images=images(300, 1000)),
-            alert({"log": "[left out: 300,002 bytes, more than PagerDuty takes]"}, images=images(300, 1000)),
-            ["properties.customDetails"],
-            id="details are enough",
+            alert(LARGE_LOG, **LARGE_IMAGES), alert(NOTE, **LARGE_IMAGES), [DETAILS_LEFT_OUT], id="details are enough"
         ),
         pytest.param(
-            alert(LOG, links=links(2, 50), client="🚨" * HUGE),
-            alert(LOG, links=links(2, 50), client="🚨" * 1024),
-            ["texts"],
-            id="texts alone are too much",
+            alert(LOG, **LINKS, client="🚨" * HUGE), alert(LOG, **LINKS, client="🚨" * 1024), ["texts"], id="texts"
         ),
     ],
 )

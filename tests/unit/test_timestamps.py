@@ -117,7 +117,9 @@ def machine_in_zurich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("machine_in_zurich")
-@pytest.mark.parametrize("value", ["2026-06-30T11:00:00", "2026-06-30T13:00:00+0200", "2026-06-30T11:00:00Z", 1782817200])
+@pytest.mark.parametrize(
+    "value", ["2026-06-30T11:00:00", "2026-06-30T13:00:00+0200", "2026-06-30T11:00:00Z", 1782817200]
+)
 def test_the_time_zone_of_the_machine_does_not_matter(value: object) -> None:
     read = timestamps.read(value)
 
