@@ -25,7 +25,7 @@ RESOURCES = {"QUEUE_URL": "q", "DEAD_LETTER_QUEUE_URL": "d", "FLOW_TABLE": "f"}
 USUAL_CHANGE = {"summary": "Disk full", "source": "db-1"}
 USUAL_ALERT = {**USUAL_CHANGE, "severity": "critical", "event_action": "trigger", "dedup_key": "disk"}
 IN_PAYLOAD = {"summary", "source", "severity", "timestamp", "group", "class", "component", "custom_details"}
-RESULTS = {"alert", "change", "acknowledge", "resolve", "ignored", "refused at"}
+RESULTS = {"alert", "change", "acknowledge", "resolve", "ignored", "refused"}
 ABOUT_THE_CASE = RESULTS | {"raw", "properties", "settings", "preview", "unfiltered", "service", "warnings"}
 
 
@@ -68,7 +68,7 @@ def event_of(case: dict[str, Any]) -> Any:
 
 def expected_of(case: dict[str, Any]) -> dict[str, Any]:
     (result,) = RESULTS & case.keys()
-    if result in {"ignored", "refused at"}:
+    if result in {"ignored", "refused"}:
         return {result: case[result]}
     fields = {"event_action": result, "dedup_key": case[result]}
     if result in {"alert", "change"}:
@@ -84,7 +84,7 @@ def result_of(mapped: Event | Outcome) -> dict[str, Any]:
         return {"sent": mapped.content, "warnings": warnings, "service": mapped.service}
     if mapped.status == "ignored":
         return {"ignored": mapped.code}
-    return {"refused at": f"{mapped.message.partition(':')[0]} ({mapped.code})"}
+    return {"refused": f"{mapped.message.partition(':')[0]} ({mapped.code})"}
 
 
 def as_json(value: Any) -> str:
