@@ -43,15 +43,15 @@ for tag, pattern in {
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), None)
 
 
-def read_cases() -> dict[str, dict[str, Any]]:
-    """Return the cases by their subject and name."""
+def read_cases() -> list[tuple[str, dict[str, Any]]]:
+    """Return the cases, each with its subject and name."""
     subjects = yaml.load(CASES.read_text(encoding="utf-8"), Loader)  # noqa: S506 -- a SafeLoader
-    return {
-        f"{subject}: {name}": case
+    return [
+        (f"{subject}: {name}", case)
         for subject, cases in subjects.items()
         for each in cases
         for name, case in each.items()
-    }
+    ]
 
 
 def event_of(case: dict[str, Any]) -> Any:
@@ -92,7 +92,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in read_cases().items()])
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in read_cases()])
 def test_an_event_becomes_what_its_case_says(case: dict[str, Any]) -> None:
     event = event_of(case)
     before = copy.deepcopy(event)
