@@ -261,7 +261,9 @@ def test_a_rate_limited_message_waits_as_pacing_says(endpoint: Endpoint, delays:
     endpoint.work(queued(endpoint, event(1, severity="critical"), event(2, severity="warning"), waited=50))
     endpoint.work(queued(endpoint, event(3, severity="critical"), waited=3600))
 
-    assert delays == [[11, 20], [20]]
+    (urgent, other), (late,) = delays
+    assert 5 <= urgent <= 11
+    assert (other, late) == (20, 20)
 
 
 def test_the_time_until_all_had_their_turn_counts_messages_and_routing_keys(
