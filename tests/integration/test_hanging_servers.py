@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +13,105 @@ import pytest
 from urllib3.connection import HTTPSConnection
 
 from chaos.faults import Failure, Fault, fail
-from tests.support import Answer, Clock, Endpoint, track
+from event import Event
+from local.sandbox import Sandbox
+from pagerduty import Client
+from tests.support import ROUTING_KEY, Answer, Clock, Endpoint, soon, track
 
-# Seconds. A request that awaits what hangs takes at least twice as long, and one that does not about a second.
+# Seconds. What awaits a server that hangs takes at least twice as long, and what does not about a second.
 IN_TIME = 5.0
 LOOK_UP = socket.getaddrinfo
 
-Make = Callable[..., Endpoint]
+MakeEndpoint = Callable[..., Endpoint]
+MakeClient = Callable[[str], Client]
 CallsEnd = Callable[[], None]
+
+
+# -- a call to PagerDuty -----------------------------------------------------------------------------------------------
+
+
+def assert_timeout(client: Client) -> None:
+    """Post an event, and assert that the call is abandoned at its deadline."""
+    began = time.monotonic()
+    outcome = client.post(Event("default", "alert", {}, "trigger", "k"), ROUTING_KEY, soon(0.5))
+
+    assert outcome.code == "pagerduty_timeout"
+    assert time.monotonic() - began < IN_TIME
+
+
+def test_an_answer_that_trickles_in_is_not_awaited(sandbox: Sandbox, make_client: MakeClient) -> None:
+    sandbox.on_call = lambda _: Fault.trickle(0.2)
+
+    assert_timeout(make_client(sandbox.url))
+
+
+def test_a_call_that_is_answered_forever_ends_at_its_deadline(
+    sandbox: Sandbox, make_client: MakeClient, calls_end: CallsEnd
+) -> None:
+    sandbox.on_call = lambda _: Fault.raw(iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", None), pause=0.001)
+
+    assert_timeout(make_client(sandbox.url))
+    calls_end()
+
+
+def test_addresses_that_do_not_answer_the_connect_are_not_awaited(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A listener whose backlog is full does not answer.
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        first.connect(address)
+        second.settimeout(0)
+        second.connect_ex(address)
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 30
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+
+        assert_timeout(make_client(f"https://pagerduty.test:{address[1]}"))
+
+
+def test_a_tls_handshake_that_hangs_is_not_awaited(make_client: MakeClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert_timeout(make_client(f"https://127.0.0.1:{silent.getsockname()[1]}"))
+
+
+def test_an_event_that_was_abandoned_while_looking_up_the_name_is_not_posted(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd
+) -> None:
+    go_on = threading.Event()
+
+    def getaddrinfo(*name: Any, **more: Any) -> Any:
+        go_on.wait(30)
+        return LOOK_UP(*name, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert_timeout(make_client(sandbox.url.replace("127.0.0.1", "localhost")))
+    go_on.set()
+    calls_end()
+
+    assert sandbox.received == []
+
+
+def test_an_event_that_was_abandoned_once_connected_is_not_posted_over_another_connection(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd
+) -> None:
+    go_on = threading.Event()
+    putrequest = HTTPSConnection.putrequest
+
+    def wait_and_put(*args: Any, **more: Any) -> None:
+        go_on.wait(30)
+        putrequest(*args, **more)
+
+    monkeypatch.setattr(HTTPSConnection, "putrequest", wait_and_put)
+    assert_timeout(make_client(sandbox.url))
+    go_on.set()
+    calls_end()
+
+    assert sandbox.received == []
+
+
+# -- a request ---------------------------------------------------------------------------------------------------------
 
 
 def post_in_time(endpoint: Endpoint, content: object, milliseconds: int = 9000) -> Answer:
@@ -32,113 +123,6 @@ def post_in_time(endpoint: Endpoint, content: object, milliseconds: int = 9000) 
 
 def hang(service: str) -> Callable[[str, object], Failure | None]:
     return lambda target, _: Failure.hang() if target.startswith(service) else None
-
-
-@pytest.fixture
-def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit a direct call to PagerDuty to half a second, instead of three."""
-    monkeypatch.setattr("app.DIRECT_LIMIT", 0.5)
-
-
-@pytest.fixture
-def hang_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Make look-ups of names hang until the event is set; look-ups of addresses are answered."""
-    go_on = threading.Event()
-
-    def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
-        if host == "localhost":
-            go_on.wait(30)
-        return LOOK_UP(host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    yield go_on
-    go_on.set()
-
-
-# -- PagerDuty ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("half_a_second")
-def test_an_answer_that_trickles_in_is_not_awaited(endpoint: Endpoint) -> None:
-    endpoint.sandbox.on_call = lambda _: Fault.trickle(0.2)
-
-    answer = post_in_time(endpoint, track())
-
-    assert (answer.status, answer.content["code"]) == (200, "queued")
-    assert "did not answer in time" in answer.content["message"]
-
-
-@pytest.mark.usefixtures("half_a_second")
-def test_addresses_that_do_not_answer_the_connect_are_not_awaited(
-    make_endpoint: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A listener whose backlog is full does not answer.
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        address = full.getsockname()
-        first.connect(address)
-        second.settimeout(0)
-        second.connect_ex(address)
-
-        def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
-            if host == "pagerduty.test":
-                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 30
-            return LOOK_UP(host, *rest, **more)
-
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        answer = post_in_time(make_endpoint(f"https://pagerduty.test:{address[1]}"), track())
-
-    assert (answer.status, answer.content["code"]) == (200, "queued")
-
-
-@pytest.mark.usefixtures("half_a_second")
-def test_a_tls_handshake_that_hangs_is_not_awaited(make_endpoint: Make) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        answer = post_in_time(make_endpoint(f"https://127.0.0.1:{silent.getsockname()[1]}"), track())
-
-    assert (answer.status, answer.content["code"]) == (200, "queued")
-
-
-@pytest.mark.usefixtures("half_a_second")
-def test_an_event_that_was_abandoned_while_looking_up_the_name_is_not_posted(
-    make_endpoint: Make, sandbox: Any, hang_look_ups: threading.Event, calls_end: CallsEnd
-) -> None:
-    endpoint = make_endpoint(sandbox.url.replace("127.0.0.1", "localhost"))
-    answer = post_in_time(endpoint, track())
-    hang_look_ups.set()
-    calls_end()
-
-    assert (answer.status, answer.content["code"]) == (200, "queued")
-    assert sandbox.received == []
-
-
-@pytest.mark.usefixtures("half_a_second")
-def test_an_event_that_was_abandoned_once_connected_is_not_posted_over_another_connection(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd
-) -> None:
-    go_on = threading.Event()
-    putrequest = HTTPSConnection.putrequest
-
-    def wait_and_put(*args: Any, **more: Any) -> None:
-        go_on.wait(30)
-        putrequest(*args, **more)
-
-    monkeypatch.setattr(HTTPSConnection, "putrequest", wait_and_put)
-    post_in_time(endpoint, track())
-    go_on.set()
-    calls_end()
-
-    assert endpoint.sandbox.received == []
-
-
-@pytest.mark.usefixtures("half_a_second")
-def test_an_abandoned_call_ends_although_the_server_sends_forever(endpoint: Endpoint, calls_end: CallsEnd) -> None:
-    endless = iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", None)
-    endpoint.sandbox.on_call = lambda _: Fault.raw(endless, pause=0.001)
-
-    assert post_in_time(endpoint, track()).content["code"] == "queued"
-    calls_end()
 
 
 def test_a_pagerduty_that_hangs_delays_the_first_event_by_three_seconds_and_later_ones_by_nothing(
@@ -158,9 +142,6 @@ def test_a_pagerduty_that_hangs_delays_the_first_event_by_three_seconds_and_late
     ]
 
 
-# -- AWS ---------------------------------------------------------------------------------------------------------------
-
-
 def test_an_ssm_that_hangs_is_not_awaited(endpoint: Endpoint) -> None:
     fail(endpoint.aws, hang("AmazonSSM"))
 
@@ -170,7 +151,7 @@ def test_an_ssm_that_hangs_is_not_awaited(endpoint: Endpoint) -> None:
 
 
 def test_secrets_that_were_read_before_are_used_while_ssm_hangs(
-    make_endpoint: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    make_endpoint: MakeEndpoint, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("credentials.REFRESH_LIMIT", 0.2)
     endpoint = make_endpoint(clock=clock)
@@ -193,7 +174,7 @@ def test_an_sqs_that_hangs_is_not_awaited(endpoint: Endpoint, content: object) -
     assert (answer.status, answer.content["code"]) == (503, "queue_unavailable")
 
 
-def test_a_dynamodb_that_hangs_delays_only_the_first_event(make_endpoint: Make, clock: Clock) -> None:
+def test_a_dynamodb_that_hangs_delays_only_the_first_event(make_endpoint: MakeEndpoint, clock: Clock) -> None:
     endpoint = make_endpoint(clock=clock)
     calls: list[str] = []
 
