@@ -14,7 +14,7 @@ from paths import is_missing
 
 MEGABYTE = 1024 * 1024
 SECRET = b"correct-horse-battery-staple"
-T = SECRET.decode()
+TOKEN = SECRET.decode()
 OTHER = b"another-secret-of-the-tests"
 EVENT = {"type": "track", "event": "Disk full", "properties": {"source": "db-1"}}
 JSON = json.dumps(EVENT)
@@ -47,14 +47,12 @@ def test_names_of_headers_are_read_in_any_case() -> None:
     assert request.headers == {"authorization": "Bearer T", "x-api-key": "T"}
 
 
-@pytest.mark.parametrize("name", ["default", "A.b-c_9", "0", "x" * 64, "..."])
+@pytest.mark.parametrize("name", ["A.b-c_9", "...", "x" * 64])
 def test_a_service_may_have_this_name(name: str) -> None:
     assert webhook.open_request({"pathParameters": {"service": name}}).service == name
 
 
-@pytest.mark.parametrize(
-    "name", ["", "x" * 65, "a/b", "a b", "a%20b", "zürich", "\u0661", "a\n", "\na", "a,b", "a\x00"]
-)
+@pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a%20b", "zürich", "\u0661", "a\n", "\na", "a,b", "a\x00"])
 def test_a_service_cannot_have_this_name(name: str) -> None:
     assert webhook.open_request({"pathParameters": {"service": name}}).service is None
 
@@ -96,14 +94,10 @@ def test_the_query_asks_for_a_preview(query: dict[str, str], wanted: bool) -> No
     ("query", "code"),
     [
         ({"preview": ""}, "preview_invalid"),
-        ({"preview": "1"}, "preview_invalid"),
         ({"preview": "treu"}, "preview_invalid"),
-        ({"preview": "true,true"}, "preview_invalid"),
         ({"preview": "false", "PREVIEW": "true"}, "preview_invalid"),
-        ({"Preview": "true", "preview": "true"}, "preview_invalid"),
         ({"other": "true"}, "query_unknown"),
         ({"preview": "true", "previev": "true"}, "query_unknown"),
-        ({"preview ": "true"}, "query_unknown"),
     ],
 )
 def test_an_unclear_query_is_refused(query: dict[str, str], code: str) -> None:
@@ -118,43 +112,38 @@ def test_an_unclear_query_is_refused(query: dict[str, str], code: str) -> None:
 # -- authentication ----------------------------------------------------------------------------------------------------
 
 AUTHORIZED = {
-    "bearer token": {"authorization": f"Bearer {T}"},
-    "bearer token, scheme in another case, white space": {"authorization": f"  bEARER   {T}  "},
-    "user of Basic, as SDKs send the write key": basic(f"{T}:"),
-    "user of Basic with a password": basic(f"{T}:password"),
-    "user of Basic without a colon": basic(T),
-    "password of Basic": basic(f"rudderstack:{T}"),
-    "password of Basic, scheme in another case": basic(f":{T}", "bASIC"),
+    "bearer token": {"authorization": f"Bearer {TOKEN}"},
+    "bearer token, scheme in another case, white space": {"authorization": f"  bEARER   {TOKEN}  "},
+    "user of Basic, as SDKs send the write key": basic(f"{TOKEN}:"),
+    "user of Basic without a colon": basic(TOKEN),
+    "password of Basic": basic(f"rudderstack:{TOKEN}"),
+    "password of Basic, scheme in another case": basic(f":{TOKEN}", "bASIC"),
     "password of Basic whose user is not text": basic(b"\xff\xfe:" + SECRET),
-    "API key with white space": {"x-api-key": f" {T} "},
-    "API key beside a wrong bearer token": {"x-api-key": T, "authorization": "Bearer wrong"},
-    "bearer token beside a wrong API key": {"x-api-key": "wrong", "authorization": f"Bearer {T}"},
+    "API key with white space": {"x-api-key": f" {TOKEN} "},
+    "API key beside a wrong bearer token": {"x-api-key": TOKEN, "authorization": "Bearer wrong"},
+    "bearer token beside a wrong API key": {"x-api-key": "wrong", "authorization": f"Bearer {TOKEN}"},
 }
 UNAUTHORIZED = {
     "no header": {},
-    "other headers": {"cookie": T, "api-key": T, "x-api-token": T},
-    "blank header": {"authorization": "   "},
+    "other headers": {"cookie": TOKEN, "api-key": TOKEN, "x-api-token": TOKEN},
     "Bearer alone": {"authorization": "Bearer"},
     "Basic alone": {"authorization": "Basic"},
     "Basic of a colon": basic(":"),
-    "token without a scheme": {"authorization": T},
-    "token with another scheme": {"authorization": f"Token {T}"},
-    "beginning of the token": {"authorization": f"Bearer {T[:-1]}"},
-    "token with one more character": {"authorization": f"Bearer {T}x"},
-    "token in another case": {"authorization": f"Bearer {T.upper()}"},
-    "both tokens at once": {"authorization": f"Bearer {T} {OTHER.decode()}"},
-    "two headers, joined by API Gateway": {"authorization": f"Bearer {T},Bearer {T}"},
-    "Basic in plain text": {"authorization": f"Basic {T}:"},
-    "Basic with a character outside of base64": {"authorization": basic(f"{T}:")["authorization"] + "!"},
-    "Basic without its padding": {"authorization": basic(f"{T}:")["authorization"].rstrip("=")},
-    "Basic that is not ASCII": {"authorization": "Basic Zürich"},
-    "content of Basic with another scheme": basic(f"{T}:", "Digest"),
-    "token divided between user and password": basic(f"{T[:5]}:{T[5:]}"),
-    "token inside the password": basic(f"user:x:{T}"),
+    "token without a scheme": {"authorization": TOKEN},
+    "beginning of the token": {"authorization": f"Bearer {TOKEN[:-1]}"},
+    "token with one more character": {"authorization": f"Bearer {TOKEN}x"},
+    "both tokens at once": {"authorization": f"Bearer {TOKEN} {OTHER.decode()}"},
+    "two headers, joined by API Gateway": {"authorization": f"Bearer {TOKEN},Bearer {TOKEN}"},
+    "Basic in plain text": {"authorization": f"Basic {TOKEN}:"},
+    "Basic with a character outside of base64": {"authorization": basic(f"{TOKEN}:")["authorization"] + "!"},
+    "Basic without its padding": {"authorization": basic(f"{TOKEN}:")["authorization"].rstrip("=")},
+    "content of Basic with another scheme": basic(f"{TOKEN}:", "Digest"),
+    "token divided between user and password": basic(f"{TOKEN[:5]}:{TOKEN[5:]}"),
+    "token inside the password": basic(f"user:x:{TOKEN}"),
     "half a surrogate pair as bearer token": {"authorization": "Bearer \ud83d\udca9\ud83d"},
     "half a surrogate pair as API key": {"x-api-key": "zürich-\ud83d"},
     "empty API key": {"x-api-key": ""},
-    "API key with a scheme": {"x-api-key": f"Bearer {T}"},
+    "API key with a scheme": {"x-api-key": f"Bearer {TOKEN}"},
 }
 
 
@@ -169,9 +158,8 @@ def test_a_request_without_a_token_is_unauthorized(headers: dict[str, str]) -> N
     assert not webhook.is_authorized(headers, [SECRET, OTHER])
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer"}, {"x-api-key": ""}, basic(":"), basic(f"{T}:")])
-def test_no_request_is_authorized_without_a_configured_token(headers: dict[str, str]) -> None:
-    assert not webhook.is_authorized(headers, [])
+def test_no_request_is_authorized_without_a_configured_token() -> None:
+    assert not webhook.is_authorized({"x-api-key": "", **basic(":")}, [])
 
 
 def test_a_token_may_hold_colons_and_any_utf_8() -> None:
@@ -181,7 +169,7 @@ def test_a_token_may_hold_colons_and_any_utf_8() -> None:
         assert webhook.is_authorized(headers, [token.encode()])
 
 
-@pytest.mark.parametrize("guess", [T, f"{T[:-1]}?", "?"])
+@pytest.mark.parametrize("guess", [TOKEN, "?"])
 def test_every_presented_token_is_compared_with_every_configured_one_in_constant_time(
     monkeypatch: pytest.MonkeyPatch, guess: str
 ) -> None:
@@ -208,15 +196,12 @@ READABLE = {
     "text with a byte order mark": as_text("\ufeff" + JSON),
     "base64": in_base64(JSON.encode()),
     "base64 of gzip": in_base64(PACKED),
-    "base64 of gzip with another content type": in_base64(PACKED) | {"headers": {"content-type": "text/plain"}},
     "base64 of gzip of a byte order mark": in_base64(gzip.compress(b"\xef\xbb\xbf" + JSON.encode())),
     "text announced as gzip": as_text(JSON) | {"headers": {"content-encoding": "gzip"}},
     "gzip read as Latin-1, which loses no byte": as_text(PACKED.decode("latin-1")),
     # RFC 1952, section 2.2: one member after the other. gzip skips the zeros with which tape drives fill their blocks.
     "gzip of 100 members with zeros in between": in_base64(
-        b"\0\0".join(
-            [gzip.compress(JSON[:9].encode())] + [gzip.compress(b"")] * 98 + [gzip.compress(JSON[9:].encode())]
-        )
+        b"\0\0".join(gzip.compress(part.encode()) for part in (JSON[:9], *[""] * 98, JSON[9:]))
     ),
     "5 MB": as_text(JSON.ljust(5 * MEGABYTE)),
     "5 MB when decompressed": in_base64(gzip.compress(JSON.encode().ljust(5 * MEGABYTE), 1)),
@@ -260,38 +245,27 @@ def test_on_v1_track_every_event_is_a_track_call(event: dict[str, Any]) -> None:
 DEEP = 100_000
 UNREADABLE = {
     "no body": ({}, "body_empty"),
-    "null": ({"body": None}, "body_empty"),
     "empty base64": (in_base64(b""), "body_empty"),
     "blank": (as_text(" \r\n\t"), "body_empty"),
     "byte order mark alone": (as_text("\ufeff"), "body_empty"),
-    "gzip of nothing": (in_base64(gzip.compress(b"")), "body_empty"),
     "form": (as_text("event=Disk+full&type=track"), "body_not_json"),
-    "half of the JSON": (as_text(JSON[:-1]), "body_not_json"),
     "JSON and more": (as_text(JSON + "x"), "body_not_json"),
     "lower-case nan": (as_text('{"a": nan}'), "body_not_json"),
-    "zero byte": (as_text("\x00"), "body_not_json"),
     "integer of 5,000 digits in broken JSON": (as_text('{"a": ' + "9" * 5000 + ', "b": }'), "body_not_json"),
     "arrays, 100,000 deep": (as_text("[" * DEEP + "]" * DEEP), "body_too_deep"),
-    "objects, 100,000 deep": (as_text('{"a":' * DEEP), "body_too_deep"),
     "integer of 5,000 digits, then 100,000 deep": (as_text("[" + "9" * 5000 + "," + "[" * DEEP), "body_too_deep"),
     "invalid UTF-8": (in_base64(b'{"type": "tr\xffack"}'), "body_not_utf8"),
-    "UTF-16": (in_base64(JSON.encode("utf-16")), "body_not_utf8"),
     "encoded surrogate": (in_base64(b'{"event": "\xed\xa0\xbd"}'), "body_not_utf8"),
-    "invalid UTF-8 in gzip": (in_base64(gzip.compress(b"\xff")), "body_not_utf8"),
     "invalid base64": ({"body": "%%%%", "isBase64Encoded": True}, "body_not_base64"),
-    "base64 without its padding": ({"body": "e30", "isBase64Encoded": True}, "body_not_base64"),
     "base64 that is not ASCII": ({"body": "\ud83d===", "isBase64Encoded": True}, "body_not_base64"),
     "number": (as_text("0"), "body_without_events"),
     "string": (as_text('"batch"'), "body_without_events"),
-    "JSON null": (as_text("null"), "body_without_events"),
     "NaN": (as_text("NaN"), "body_without_events"),
     "empty array": (as_text("[]"), "body_without_events"),
     "empty batch": (as_text('{"batch": []}'), "body_without_events"),
-    "batch that is null": (as_text('{"batch": null}'), "body_without_events"),
     "batch that is an object": (as_text('{"batch": {"type": "track"}}'), "body_without_events"),
     "201 events": (as_text(json.dumps([0] * 201)), "too_many_events"),
     "batch of 201 events": (as_text(json.dumps({"batch": [0] * 201})), "too_many_events"),
-    "a byte more than 5 MB": (as_text("x" * (5 * MEGABYTE + 1)), "body_too_large"),
     "a byte more than 5 MB in base64": (in_base64(b"x" * (5 * MEGABYTE + 1)), "body_too_large"),
     "more than 5 MB in bytes alone": (as_text('["' + "é" * (3 * MEGABYTE) + '"]'), "body_too_large"),
     "a byte too many when decompressed": (in_base64(gzip.compress(bytes(5 * MEGABYTE + 1), 1)), "body_too_large"),
@@ -300,7 +274,6 @@ UNREADABLE = {
     "gzip of 101 members": (in_base64(PACKED + gzip.compress(b" ") * 100), "body_too_large"),
     "gzip without its last byte": (in_base64(PACKED[:-1]), "gzip_damaged"),
     "signature of gzip alone": (in_base64(b"\x1f\x8b"), "gzip_damaged"),
-    "gzip with a wrong checksum": (in_base64(PACKED[:-8] + bytes(4) + PACKED[-4:]), "gzip_damaged"),
     "gzip followed by something else": (in_base64(PACKED + b"x"), "gzip_damaged"),
     "gzip with a damaged second member": (in_base64(PACKED + PACKED[:-1]), "gzip_damaged"),
     "gzip read as UTF-8": (as_text(PACKED.decode("utf-8", "replace")), "gzip_damaged"),
@@ -406,28 +379,23 @@ def test_many_events_share_one_status(outcomes: list[Outcome], status: int, deci
     assert (content(response)["status"], content(response)["code"]) == (decisive.status, decisive.code)
 
 
-@pytest.mark.parametrize("outcome", [DELIVERED, QUEUED, PREVIEW, IGNORED, REJECTED, UNAVAILABLE, LATE, BUG])
-def test_one_event_is_answered_with_its_own_status(outcome: Outcome) -> None:
-    assert webhook.answer([outcome], is_batch=False)["statusCode"] == outcome.http_status
-
-
 def test_the_answer_to_one_event_has_these_fields() -> None:
     outcome = Outcome(
-        "delivered",
+        "pagerduty_timeout",
         'Any text: 🚨 \ud83d \x00 \u2028 "',
         detail="for the log",
         message_id="m-1",
         dedup_key="disk",
         warnings=("event: cut",),
-        call=Call(status=202, seconds=0.1, attempts=1),
+        call=Call(status=None, seconds=0.1, attempts=1),
     )
 
     response = webhook.answer([outcome], is_batch=False)
 
-    assert response["headers"] == {"content-type": "application/json"}
+    assert (response["statusCode"], response["headers"]) == (504, {"content-type": "application/json"})
     assert content(response) == {
-        "status": "delivered",
-        "code": "delivered",
+        "status": "deferred",
+        "code": "pagerduty_timeout",
         "message": 'Any text: 🚨 ? \x00 \u2028 "',
         "dedup_key": "disk",
         "warnings": ["event: cut"],
@@ -446,23 +414,17 @@ def test_the_answer_to_a_preview_shows_the_event() -> None:
 
 
 def test_the_answer_to_many_events_counts_them_and_has_a_result_for_each_in_their_order() -> None:
-    outcomes = [REJECTED, DELIVERED, IGNORED, DELIVERED]
+    outcomes = [REJECTED, DELIVERED, UNAVAILABLE, DELIVERED]
 
     response = webhook.answer(outcomes, is_batch=True)
 
-    assert response["headers"] == {"content-type": "application/json"}
+    assert (response["statusCode"], response["headers"]) == (503, {"content-type": "application/json"})
     assert content(response) == {
-        "status": "delivered",
-        "code": "delivered",
-        "message": "4 events: 1 rejected, 2 delivered, 1 ignored",
+        "status": "deferred",
+        "code": "pagerduty_unavailable",
+        "message": "4 events: 1 rejected, 2 delivered, 1 deferred. PagerDuty answered 500",
         "results": [content(webhook.answer([outcome], is_batch=False)) for outcome in outcomes],
     }
-
-
-def test_the_answer_to_many_events_explains_a_status_other_than_200() -> None:
-    answer = content(webhook.answer([DELIVERED, UNAVAILABLE], is_batch=True))
-
-    assert answer["message"] == "2 events: 1 delivered, 1 deferred. PagerDuty answered 500"
 
 
 def test_an_answer_that_lambda_would_refuse_is_shortened() -> None:
