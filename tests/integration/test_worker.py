@@ -292,13 +292,6 @@ def test_after_a_429_only_events_with_priority_are_posted(endpoint: Endpoint, lo
     ]
 
 
-def test_a_429_of_one_routing_key_delays_no_other(make_endpoint: Make) -> None:
-    endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
-    endpoint.sandbox.on_call = when("incident-1", Fault.answer(429))
-
-    assert endpoint.work(queued(endpoint, event(1), event(2), event(3, service="checkout"))) == [0, 1]
-
-
 def lease(endpoint: Endpoint, service: str) -> float | None:
     """Return the seconds that are left of the lease of a PagerDuty service."""
     table = endpoint.deps.settings.flow_table

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pacing
@@ -170,6 +170,7 @@ def at_pagerduty(events: list[Event]) -> list[Incident]:
     return [replace(incident, triggers=0) for incident in sandbox.incidents]
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(
         st.tuples(
