@@ -5,8 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trustme
@@ -22,20 +21,13 @@ EVENT = Event("default", "alert", {"event_action": "resolve", "dedup_key": "k"},
 ENVIRONMENT = {"QUEUE_URL": "{}/123456789012/q.fifo", "DEAD_LETTER_QUEUE_URL": "{}/dead", "FLOW_TABLE": "flow"}
 LOOK_UP = socket.getaddrinfo
 
-
-def call_ssm(deps: Dependencies, deadline: float) -> object:
-    return deps.credentials.services_without_key(["default"], deadline)
-
-
-def call_sqs(deps: Dependencies, deadline: float) -> object:
-    return deps.queue.enqueue([EVENT], deadline)
-
-
-def call_dynamodb(deps: Dependencies, deadline: float) -> object:
-    return deps.flow.extend_leases({"default": 1.0}, deadline)
-
-
-EACH_SERVICE = pytest.mark.parametrize("call", [call_ssm, call_sqs, call_dynamodb])
+Call = Callable[[Dependencies, float], object]
+CALLS: dict[str, Call] = {
+    "SSM": lambda deps, deadline: deps.credentials.services_without_key(["default"], deadline),
+    "SQS": lambda deps, deadline: deps.queue.enqueue([EVENT], deadline),
+    "DynamoDB": lambda deps, deadline: deps.flow.extend_leases({"default": 1.0}, deadline),
+}
+EACH_SERVICE = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def deployed(url: str, monkeypatch: pytest.MonkeyPatch) -> Dependencies:
@@ -46,10 +38,7 @@ def deployed(url: str, monkeypatch: pytest.MonkeyPatch) -> Dependencies:
 
 @EACH_SERVICE
 def test_a_call_that_was_abandoned_while_looking_up_a_name_is_not_sent(
-    aws: Aws,
-    monkeypatch: pytest.MonkeyPatch,
-    calls_end: Callable[[], None],
-    call: Callable[[Dependencies, float], object],
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None], call: Call
 ) -> None:
     go_on = threading.Event()
 
@@ -69,13 +58,12 @@ def test_a_call_that_was_abandoned_while_looking_up_a_name_is_not_sent(
     assert targets == []
 
 
-@dataclass
-class SlowTls:
-    """A server that begins its TLS handshakes only when told to, and keeps what clients then send."""
+class SlowTls(NamedTuple):
+    """A server that begins its TLS handshakes when `go_on` is set, and keeps what clients then send."""
 
     port: int
-    go_on: threading.Event = field(default_factory=threading.Event)
-    received: list[bytes] = field(default_factory=list)
+    go_on: threading.Event
+    received: list[bytes]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +78,7 @@ def slow_tls(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: A
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = SlowTls(listening.getsockname()[1])
+        server = SlowTls(listening.getsockname()[1], threading.Event(), [])
 
         def serve() -> None:
             while True:
@@ -114,10 +102,7 @@ def slow_tls(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: A
 
 @EACH_SERVICE
 def test_a_call_that_was_abandoned_in_its_tls_handshake_is_not_sent(
-    slow_tls: SlowTls,
-    monkeypatch: pytest.MonkeyPatch,
-    calls_end: Callable[[], None],
-    call: Callable[[Dependencies, float], object],
+    slow_tls: SlowTls, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None], call: Call
 ) -> None:
     deps = deployed(f"https://127.0.0.1:{slow_tls.port}", monkeypatch)
     call(deps, time.monotonic() + 0.4)
