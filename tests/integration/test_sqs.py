@@ -85,18 +85,17 @@ def fifo(aws: Aws) -> Fifo:
 # -- sending ---------------------------------------------------------------------------------------------------------
 
 
-def test_events_are_enqueued_ten_a_call(fifo: Fifo) -> None:
-    outcomes = fifo.queue.enqueue([event(n) for n in range(25)], soon())
-
-    assert codes(outcomes) == ["queued"] * 25
-    assert [len(call) for call in fifo.calls] == [10, 10, 5]
-
-
-def test_a_call_holds_no_more_bytes_than_sqs_accepts(fifo: Fifo) -> None:
-    events = [event(n, content={"a": "x" * 400_000}) for n in range(5)]
-
-    assert codes(fifo.queue.enqueue(events, soon())) == ["queued"] * 5
-    assert [len(call) for call in fifo.calls] == [2, 2, 1]
+@pytest.mark.parametrize(
+    ("events", "sizes"),
+    [
+        ([event(n) for n in range(25)], [10, 10, 5]),
+        ([event(n, content={"a": "x" * 400_000}) for n in range(5)], [2, 2, 1]),
+    ],
+    ids=["ten events", "a megabyte"],
+)
+def test_a_call_holds_no_more_than_sqs_accepts(fifo: Fifo, events: list[Event], sizes: list[int]) -> None:
+    assert codes(fifo.queue.enqueue(events, soon())) == ["queued"] * len(events)
+    assert [len(call) for call in fifo.calls] == sizes
 
 
 def test_a_call_holds_no_two_events_of_one_incident(fifo: Fifo) -> None:
@@ -145,12 +144,13 @@ def test_no_call_is_begun_without_time_for_it(fifo: Fifo) -> None:
     assert fifo.calls == []
 
 
-def test_on_lambda_a_call_is_tried_four_times_for_two_seconds_each() -> None:
+def test_on_lambda_calls_to_sqs_and_ssm_are_tried_four_times_for_two_seconds_each() -> None:
     environment = {"QUEUE_URL": "https://q", "DEAD_LETTER_QUEUE_URL": "https://d", "FLOW_TABLE": "flow"}
-    queue = Dependencies.from_environment(environment).queue
-    config: Any = queue._client().meta.config  # noqa: SLF001 -- not visible from outside
+    deps = Dependencies.from_environment(environment)
 
-    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
+    for client in (deps.queue._client(), deps.credentials._client):  # noqa: SLF001 -- not visible from outside
+        config: Any = client.meta.config
+        assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
 
 
 # -- after receiving -------------------------------------------------------------------------------------------------
