@@ -18,19 +18,23 @@ from local.aws_server import Aws
 from outcome import Outcome, ProcessingError
 from tests.support import Clock, soon
 
-FIRST, SECOND = "first-secret-of-16+", "second-secret-of-16+"
+FIRST, SECOND = b"first-secret-of-16+", b"second-secret-of-16+"
 KEY, NEW_KEY = "k" * 32, "n" * 32
 
 
-class Ssm:
-    """A real server below a prefix that no other test uses; its reads are recorded, and can be made to fail."""
+class Store:
+    """Credentials and the SSM parameters that they read, whose reads are recorded and can be made to fail."""
 
-    def __init__(self, aws: Aws, client: Any) -> None:
-        self.client = client
+    def __init__(self, aws: Aws, client: Any, clock: Clock) -> None:
         self.prefix = f"/credentials/{uuid.uuid4()}"
+        self.client = client
+        self.clock = clock
+        self.credentials = Credentials(self.prefix, client, clock)
         self.reads: list[list[str]] = []
+        self.read_seconds = 0.0
         self.failure: Failure | None = None
-        self.on_read: Callable[[], object] = lambda: None
+        self.put("webhook-token", FIRST.decode())
+        self.put("routing-keys/default", KEY)
         fail(aws, self._read)
 
     def put(self, name: str, value: str) -> None:
@@ -42,37 +46,29 @@ class Ssm:
     def fail(self, code: str = "AccessDeniedException") -> None:
         self.failure = Failure.answer(400, code, "secret text")
 
+    def tokens(self) -> tuple[bytes, ...]:
+        return self.credentials.webhook_secrets(soon(), "default")
+
+    def fresh_tokens(self) -> tuple[bytes, ...]:
+        return self.credentials.refresh_webhook_secrets(soon())
+
+    def keys(self, service: str = "default") -> tuple[str, ...]:
+        return self.credentials.routing_keys(service, soon())
+
+    def without_key(self, *services: str) -> set[str]:
+        return self.credentials.services_without_key(services, soon())
+
     def _read(self, target: str, request: dict[str, Any]) -> Failure | None:
         if target != "AmazonSSM.GetParameters":
             return None
         self.reads.append([name.removeprefix(f"{self.prefix}/") for name in request["Names"]])
-        self.on_read()
+        self.clock.now += self.read_seconds
         return self.failure
 
 
-@pytest.fixture(name="ssm")
-def _ssm(aws: Aws, ssm: Any) -> Ssm:
-    found = Ssm(aws, ssm)
-    found.put("webhook-token", FIRST)
-    found.put("routing-keys/default", KEY)
-    return found
-
-
 @pytest.fixture
-def credentials(ssm: Ssm, clock: Clock) -> Credentials:
-    return Credentials(ssm.prefix, ssm.client, clock)
-
-
-def secrets(credentials: Credentials) -> tuple[bytes, ...]:
-    return credentials.webhook_secrets(soon())
-
-
-def refreshed(credentials: Credentials) -> tuple[bytes, ...]:
-    return credentials.refresh_webhook_secrets(soon())
-
-
-def keys(credentials: Credentials, service: str = "default") -> tuple[str, ...]:
-    return credentials.routing_keys(service, soon())
+def store(aws: Aws, ssm: Any, clock: Clock) -> Store:
+    return Store(aws, ssm, clock)
 
 
 def outcome_of(call: Callable[..., object], *args: Any) -> Outcome:
@@ -84,250 +80,217 @@ def outcome_of(call: Callable[..., object], *args: Any) -> Outcome:
 # -- reading and caching ---------------------------------------------------------------------------------------------
 
 
-def test_tokens_and_routing_keys_are_read_in_one_call_when_they_are_needed(ssm: Ssm, credentials: Credentials) -> None:
-    assert ssm.reads == []
-    assert credentials.webhook_secrets(soon(), "default") == (FIRST.encode(),)
-    assert keys(credentials) == (KEY,)
-    assert ssm.reads == [["webhook-token", "routing-keys/default"]]
+def test_tokens_and_routing_keys_are_read_in_one_call_when_they_are_needed(store: Store) -> None:
+    assert store.reads == []
+    assert (store.tokens(), store.keys()) == ((FIRST,), (KEY,))
+    assert store.reads == [["webhook-token", "routing-keys/default"]]
 
 
-def test_routing_keys_are_read_without_the_tokens(ssm: Ssm, credentials: Credentials) -> None:
-    assert not credentials.has_routing_key("default")
-    keys(credentials)
-    assert outcome_of(keys, credentials, "made-up").code == "routing_key_missing"
-
-    assert ssm.reads == [["routing-keys/default"], ["routing-keys/made-up"]]
-    assert (credentials.has_routing_key("default"), credentials.has_routing_key("made-up")) == (True, False)
+def test_routing_keys_are_read_without_the_tokens(store: Store) -> None:
+    assert not store.credentials.has_routing_key("default")
+    assert store.keys() == (KEY,)
+    assert store.credentials.has_routing_key("default")
+    assert store.reads == [["routing-keys/default"]]
 
 
-def test_values_are_served_for_five_minutes(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    found = [keys(credentials)]
-    ssm.put("routing-keys/default", NEW_KEY)
+def test_values_are_served_for_five_minutes(store: Store) -> None:
+    found = [store.keys()]
+    store.put("routing-keys/default", NEW_KEY)
     for seconds in (299.5, 0.5):
-        clock.now += seconds
-        found.append(keys(credentials))
+        store.clock.now += seconds
+        found.append(store.keys())
 
     assert found == [(KEY,), (KEY,), (NEW_KEY,)]
 
 
-def test_a_clock_that_was_set_back_does_not_freeze_the_cache(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    keys(credentials)
-    ssm.put("routing-keys/default", NEW_KEY)
-    clock.now -= 100_000
+def test_a_clock_that_was_set_back_does_not_freeze_the_cache(store: Store) -> None:
+    store.keys()
+    store.put("routing-keys/default", NEW_KEY)
+    store.clock.now -= 100_000
 
-    assert keys(credentials) == (NEW_KEY,)
-
-
-def test_services_without_a_routing_key_are_found_with_one_call_for_ten(ssm: Ssm, credentials: Credentials) -> None:
-    ssm.put("routing-keys/empty", " , ")
-    services = ["default", "empty", *map(str, range(9))]
-
-    assert credentials.services_without_key(services, soon()) == set(services) - {"default"}
-    assert credentials.services_without_key(services, soon()) == set(services) - {"default"}
-    assert keys(credentials) == (KEY,)
-    assert [len(names) for names in ssm.reads] == [10, 1]
+    assert store.keys() == (NEW_KEY,)
 
 
-def test_unknown_names_are_remembered_in_a_bounded_number(
-    ssm: Ssm, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_services_without_a_routing_key_are_found_with_one_call_for_ten(store: Store) -> None:
+    store.put("routing-keys/empty", " , ")
+    services = ["empty", *map(str, range(9))]
+
+    assert store.without_key("default", *services) == set(services)
+    assert store.without_key("default", *services) == set(services)
+    assert store.keys() == (KEY,)
+    assert [len(names) for names in store.reads] == [10, 1]
+
+
+def test_unknown_names_are_remembered_in_a_bounded_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("credentials.MAX_MISSING", 20)
-    secrets(credentials)
+    store.tokens()
     for number in range(5):
-        credentials.services_without_key([f"{number}-{each}" for each in range(10)], soon())
+        store.without_key(*(f"{number}-{each}" for each in range(10)))
 
-    assert len(credentials._parameters) <= 1 + 20  # noqa: SLF001 -- memory is not seen from outside
-    assert secrets(credentials) == (FIRST.encode(),)
+    assert len(store.credentials._parameters) <= 2 + 20  # noqa: SLF001 -- memory is not seen from outside
+    assert store.tokens() == (FIRST,)
 
 
-def test_botocore_does_not_log_what_it_receives(
-    ssm: Ssm, credentials: Credentials, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_botocore_does_not_log_what_it_receives(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
-    credentials.webhook_secrets(soon(), "default")
+    store.tokens()
 
-    assert FIRST not in caplog.text
+    assert FIRST.decode() not in caplog.text
     assert KEY not in caplog.text
 
 
 # -- what the parameters hold ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("separator", [" ", ",", "\n", ", ", "\t\r\n "], ids=repr)
-def test_a_parameter_may_hold_several_values(ssm: Ssm, credentials: Credentials, separator: str) -> None:
-    ssm.put("webhook-token", f"{FIRST}{separator}{SECOND}")
-    ssm.put("routing-keys/default", f" {KEY}{separator}{NEW_KEY}\n")
+@pytest.mark.parametrize("separator", [" ", ",", ", ", "\t\r\n "], ids=repr)
+def test_a_parameter_may_hold_several_values(store: Store, separator: str) -> None:
+    store.put("webhook-token", f"{FIRST.decode()}{separator}{SECOND.decode()}")
+    store.put("routing-keys/default", f" {KEY}{separator}{NEW_KEY}\n")
 
-    assert secrets(credentials) == (FIRST.encode(), SECOND.encode())
-    assert keys(credentials) == (KEY, NEW_KEY)
+    assert (store.tokens(), store.keys()) == ((FIRST, SECOND), (KEY, NEW_KEY))
 
 
-def test_a_short_token_is_not_accepted_and_logged_as_an_error(
-    ssm: Ssm, credentials: Credentials, log: io.StringIO
-) -> None:
-    ssm.put("webhook-token", "fifteen-letters sixteen-letters!")
+def test_a_short_token_is_not_accepted_and_logged_as_an_error(store: Store, log: io.StringIO) -> None:
+    store.put("webhook-token", "fifteen-letters sixteen-letters!")
 
-    assert secrets(credentials) == (b"sixteen-letters!",)
+    assert store.tokens() == (b"sixteen-letters!",)
     (line,) = map(json.loads, log.getvalue().splitlines())
     assert (line["level"], line["too_short"], line["minimum_characters"]) == ("ERROR", 1, 16)
     assert "fifteen-letters" not in log.getvalue()
 
 
 @pytest.mark.parametrize("value", ["fifteen-letters", " ", ","])
-def test_requests_are_refused_without_a_usable_token_and_the_sender_is_not_told_its_parameter(
-    ssm: Ssm, credentials: Credentials, value: str
-) -> None:
-    ssm.put("webhook-token", value)
+def test_without_a_usable_token_requests_are_refused_and_only_the_log_names_it(store: Store, value: str) -> None:
+    store.put("webhook-token", value)
 
-    outcome = outcome_of(secrets, credentials)
+    outcome = outcome_of(store.tokens)
 
     assert outcome.code == "webhook_token_missing"
     assert "SSM" not in outcome.message
-    assert f"{ssm.prefix}/webhook-token" in str(outcome.detail)
+    assert f"{store.prefix}/webhook-token" in str(outcome.detail)
 
 
-def test_a_parameter_without_a_routing_key_is_named(ssm: Ssm, credentials: Credentials) -> None:
-    ssm.put("routing-keys/checkout", " , ")
+def test_a_parameter_without_a_routing_key_is_named(store: Store) -> None:
+    store.put("routing-keys/checkout", " , ")
 
-    outcome = outcome_of(keys, credentials, "checkout")
+    outcome = outcome_of(store.keys, "checkout")
 
     assert outcome.code == "routing_key_missing"
-    assert f"{ssm.prefix}/routing-keys/checkout" in outcome.message
+    assert f"{store.prefix}/routing-keys/checkout" in outcome.message
 
 
 # -- rotation and revocation -----------------------------------------------------------------------------------------
 
 
-def test_a_new_token_is_accepted_a_second_after_the_last_read(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    secrets(credentials)
-    ssm.put("webhook-token", SECOND)
-    found = []
-    for seconds in (0.9, 0.1):
-        clock.now += seconds
-        found.append(refreshed(credentials))
-
-    assert found == [(FIRST.encode(),), (SECOND.encode(),)]
+def test_a_new_token_is_accepted_a_second_after_the_last_read(store: Store) -> None:
+    store.tokens()
+    store.put("webhook-token", SECOND.decode())
+    store.clock.now += 0.9
+    assert store.fresh_tokens() == (FIRST,)
+    store.clock.now += 0.1
+    assert store.fresh_tokens() == (SECOND,)
 
 
-def test_unknown_tokens_do_not_drive_traffic_to_ssm(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
+def test_unknown_tokens_cause_one_read_a_second(store: Store) -> None:
     for _ in range(50):
-        refreshed(credentials)
-        clock.now += 0.09
+        store.fresh_tokens()
+        store.clock.now += 0.09
 
-    assert len(ssm.reads) == 5
+    assert len(store.reads) == 5
 
 
-def test_an_unknown_token_cannot_be_checked_while_the_tokens_cannot_be_read(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    secrets(credentials)
-    ssm.fail()
-    clock.now += 0.9
-    assert refreshed(credentials) == (FIRST.encode(),)
+def test_an_unknown_token_cannot_be_checked_while_the_tokens_cannot_be_read(store: Store) -> None:
+    store.tokens()
+    store.fail()
+    store.clock.now += 0.9
+    assert store.fresh_tokens() == (FIRST,)
     for seconds in (0.6, 0.5):
-        clock.now += seconds
-        assert outcome_of(refreshed, credentials).code == "secrets_unavailable"
-
-    assert len(ssm.reads) == 2
-
-
-def test_a_slow_read_counts_for_the_request_that_asked(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    def take_three_seconds() -> None:
-        clock.now += 3
-
-    ssm.on_read = take_three_seconds
-
-    assert refreshed(credentials) == (FIRST.encode(),)
+        store.clock.now += seconds
+        assert outcome_of(store.fresh_tokens).code == "secrets_unavailable"
+    assert len(store.reads) == 2
 
 
-def test_deleted_parameters_are_revoked(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    credentials.webhook_secrets(soon(), "default")
-    ssm.delete("webhook-token")
-    ssm.delete("routing-keys/default")
-    clock.now += 300
+def test_a_slow_read_counts_for_the_request_that_asked(store: Store) -> None:
+    store.read_seconds = 3
 
-    assert outcome_of(secrets, credentials).code == "webhook_token_missing"
-    assert outcome_of(keys, credentials).code == "routing_key_missing"
+    assert store.fresh_tokens() == (FIRST,)
 
 
-def test_a_new_routing_key_works_a_second_after_it_was_missing(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    outcome_of(keys, credentials, "later")
-    ssm.put("routing-keys/later", NEW_KEY)
-    clock.now += 1
+def test_deleted_parameters_are_revoked(store: Store) -> None:
+    store.tokens()
+    store.delete("webhook-token")
+    store.delete("routing-keys/default")
+    store.clock.now += 300
 
-    assert keys(credentials, "later") == (NEW_KEY,)
+    assert outcome_of(store.tokens).code == "webhook_token_missing"
+    assert outcome_of(store.keys).code == "routing_key_missing"
 
 
-def test_routing_keys_that_pagerduty_refused_are_read_again_at_most_once_a_second(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    found = [keys(credentials)]
-    ssm.put("routing-keys/default", NEW_KEY)
+def test_a_new_routing_key_works_a_second_after_it_was_missing(store: Store) -> None:
+    assert outcome_of(store.keys, "later").code == "routing_key_missing"
+    assert not store.credentials.has_routing_key("later")
+    store.put("routing-keys/later", NEW_KEY)
+    store.clock.now += 1
+
+    assert store.keys("later") == (NEW_KEY,)
+
+
+def test_routing_keys_that_pagerduty_refused_are_read_again_at_most_once_a_second(store: Store) -> None:
+    found = [store.keys()]
+    store.put("routing-keys/default", NEW_KEY)
     for seconds in (0.9, 0.1):
-        clock.now += seconds
-        credentials.invalidate_routing_keys("default")
-        found.append(keys(credentials))
-    ssm.fail()
-    clock.now += 1
-    credentials.invalidate_routing_keys("default")
-    found.append(keys(credentials))
+        store.clock.now += seconds
+        store.credentials.invalidate_routing_keys("default")
+        found.append(store.keys())
 
-    assert found == [(KEY,), (KEY,), (NEW_KEY,), (NEW_KEY,)]
+    assert found == [(KEY,), (KEY,), (NEW_KEY,)]
 
 
 # -- when SSM fails --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "InvalidKeyId", "AccessDeniedException"])
-def test_the_last_good_values_are_served_and_the_failure_is_logged(
-    ssm: Ssm, credentials: Credentials, clock: Clock, log: io.StringIO, code: str
-) -> None:
-    credentials.webhook_secrets(soon(), "default")
-    ssm.fail(code)
-    clock.now += 1000
+def test_the_last_good_values_are_served_and_the_failure_is_logged(store: Store, log: io.StringIO, code: str) -> None:
+    store.tokens()
+    store.fail(code)
+    store.clock.now += 1000
 
-    assert (secrets(credentials), keys(credentials)) == ((FIRST.encode(),), (KEY,))
+    assert (store.tokens(), store.keys()) == ((FIRST,), (KEY,))
     (line,) = map(json.loads, log.getvalue().splitlines())
     assert (line["level"], line["reason"]) == ("WARNING", code)
     assert "secret text" not in log.getvalue()
 
 
-def test_a_failed_read_postpones_the_next_of_all_parameters_with_a_value_by_ten_seconds(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    credentials.webhook_secrets(soon(), "default")
-    ssm.reads.clear()
-    ssm.fail()
-    clock.now += 1000
+def test_a_failed_read_postpones_the_next_of_every_parameter_with_a_value_by_ten_seconds(store: Store) -> None:
+    store.credentials.webhook_secrets(soon())
+    store.keys()
+    store.fail()
+    store.clock.now += 1000
     for seconds in (0, 9.9):
-        clock.now += seconds
-        assert (secrets(credentials), keys(credentials)) == ((FIRST.encode(),), (KEY,))
-    assert ssm.reads == [["webhook-token"]]
+        store.clock.now += seconds
+        assert (store.credentials.webhook_secrets(soon()), store.keys()) == ((FIRST,), (KEY,))
+    assert store.reads[2:] == [["webhook-token"]]
 
-    ssm.failure = None
-    ssm.put("webhook-token", SECOND)
-    clock.now += 0.1
-    assert secrets(credentials) == (SECOND.encode(),)
+    store.failure = None
+    store.put("webhook-token", SECOND.decode())
+    store.clock.now += 0.1
+    assert store.tokens() == (SECOND,)
 
 
-def test_parameters_that_were_never_read_are_tried_once_a_second(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    ssm.fail()
+def test_parameters_that_were_never_read_are_tried_once_a_second(store: Store) -> None:
+    store.fail()
     for _ in range(20):
-        outcome_of(secrets, credentials)
-        clock.now += 0.1
+        outcome_of(store.tokens)
+        store.clock.now += 0.1
 
-    assert len(ssm.reads) == 2
+    assert len(store.reads) == 2
 
 
-def test_the_reason_is_for_the_log_if_the_sender_is_a_stranger(ssm: Ssm, credentials: Credentials) -> None:
-    ssm.fail()
+def test_the_sender_learns_the_reason_only_after_authentication(store: Store) -> None:
+    store.fail()
 
-    stranger, sender = outcome_of(secrets, credentials), outcome_of(keys, credentials)
+    stranger, sender = outcome_of(store.credentials.webhook_secrets, soon()), outcome_of(store.keys)
 
     assert [stranger.code, sender.code] == ["secrets_unavailable"] * 2
     assert stranger.message == "The token cannot be checked at the moment; the event will be tried again"
@@ -335,28 +298,21 @@ def test_the_reason_is_for_the_log_if_the_sender_is_a_stranger(ssm: Ssm, credent
     assert "routing-keys/default: could not be read (AccessDeniedException)" in sender.message
 
 
-def test_a_service_is_not_reported_as_without_a_routing_key_while_ssm_fails(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    credentials.services_without_key(["default", "x"], soon())
-    clock.now += 300
-    ssm.fail()
+def test_a_service_is_not_reported_as_without_a_routing_key_while_ssm_fails(store: Store) -> None:
+    store.without_key("default", "x")
+    store.clock.now += 300
+    store.fail()
 
-    assert credentials.services_without_key(["default", "x", "y"], soon()) == set()
+    assert store.without_key("default", "x", "y") == set()
 
 
-def test_a_service_that_could_not_be_read_is_not_read_again_for_the_same_event(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    def take_three_seconds() -> None:
-        clock.now += 3
+def test_a_service_that_could_not_be_read_is_not_read_again_for_the_same_event(store: Store) -> None:
+    store.fail()
+    store.read_seconds = 3
+    store.without_key("checkout")
 
-    ssm.fail()
-    ssm.on_read = take_three_seconds
-    credentials.services_without_key(["checkout"], soon())
-
-    assert outcome_of(keys, credentials, "checkout").code == "secrets_unavailable"
-    assert ssm.reads == [["routing-keys/checkout"]]
+    assert outcome_of(store.keys, "checkout").code == "secrets_unavailable"
+    assert store.reads == [["routing-keys/checkout"]]
 
 
 def test_an_ssm_that_cannot_be_reached_is_no_answer() -> None:
