@@ -1,5 +1,6 @@
 """The one outbound call, against real HTTP servers on loopback."""
 
+import pkgutil
 import random
 import socket
 import ssl
@@ -16,19 +17,16 @@ from urllib3.connection import HTTPConnection
 import pagerduty
 from chaos.faults import Fault
 from event import Event
-from local.sandbox import Received, Sandbox
+from local.sandbox import Sandbox
 from outcome import Outcome
 from pagerduty import Client
 from tests.support import ROUTING_KEY, Clock, soon
 
+PAYLOAD = {"summary": "Disk is full ☃", "severity": "error", "source": "db-1"}
 TRIGGER = Event(
     "default",
     "alert",
-    {
-        "event_action": "trigger",
-        "dedup_key": "disk-full",
-        "payload": {"summary": "Disk is full ☃", "severity": "error", "source": "db-1"},
-    },
+    {"event_action": "trigger", "dedup_key": "disk-full", "payload": PAYLOAD},
     "trigger",
     "disk-full",
 )
@@ -36,14 +34,8 @@ CHANGE = Event("default", "change", {"payload": {"summary": "Deployed"}})
 REFUSED: dict[str, Any] = {"status": "invalid event", "message": "Event object is invalid"}
 
 MakeClient = Callable[[str], Client]
-
-
-def always(fault: Fault) -> Callable[[Received], Fault]:
-    return lambda _: fault
-
-
-def first(fault: Fault) -> Callable[[Received], Fault | None]:
-    return lambda call: fault if call.number == 1 else None
+PostWith = Callable[..., Outcome]
+CallsEnd = Callable[[], None]
 
 
 def post(client: Client, deadline: float | None = None, event: Event = TRIGGER) -> Outcome:
@@ -62,13 +54,21 @@ def client(sandbox: Sandbox, make_client: MakeClient) -> Client:
 
 
 @pytest.fixture
+def post_with(sandbox: Sandbox, client: Client) -> PostWith:
+    """Post an event to a PagerDuty with this fault, in its first call or in every one."""
+
+    def post_with(fault: Fault, seconds: float = 5.0, *, only_first: bool = False) -> Outcome:
+        sandbox.on_call = lambda call: None if only_first and call.number > 1 else fault
+        return post(client, soon(seconds))
+
+    return post_with
+
+
+@pytest.fixture
 def silent() -> Iterator[socket.socket]:
     """Listen at a port, and never say anything."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listening:
         yield listening
-
-
-# -- the request -----------------------------------------------------------------------------------------------------
 
 
 def test_an_event_is_posted_to_the_path_of_its_kind_with_the_routing_key(client: Client, sandbox: Sandbox) -> None:
@@ -87,9 +87,7 @@ def test_a_path_in_the_url_precedes_that_of_the_event(sandbox: Sandbox, make_cli
     assert [call.path for call in sandbox.received] == ["/proxy/v2/enqueue"]
 
 
-def test_a_request_is_json_and_names_the_product_with_its_version(
-    make_client: MakeClient, silent: socket.socket
-) -> None:
+def test_a_request_is_json_and_names_the_product_with_its_version(make_client: MakeClient, silent: Any) -> None:
     post(make_client(f"http://127.0.0.1:{silent.getsockname()[1]}"), soon(0.5))
     with silent.accept()[0] as connection:
         request = connection.recv(65_536)
@@ -124,11 +122,8 @@ EXPECTED = {
 }
 
 
-def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, client: Client) -> None:
-    codes = {}
-    for status in EXPECTED:
-        sandbox.on_call = always(Fault.answer(status, REFUSED))
-        codes[status] = post(client).code
+def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, post_with: PostWith) -> None:
+    codes = {status: post_with(Fault.answer(status, REFUSED)).code for status in EXPECTED}
     posts = Counter(call.status for call in sandbox.received)
 
     assert {status: (code, posts[status]) for status, code in codes.items()} == EXPECTED
@@ -144,12 +139,10 @@ def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, client: C
     ],
     ids=["errors", "empty", "none", "many"],
 )
-def test_the_reasons_for_a_refusal_are_passed_on(
-    sandbox: Sandbox, client: Client, errors: dict[str, Any], reasons: str
-) -> None:
-    sandbox.on_call = always(Fault.answer(400, REFUSED | errors))
+def test_the_reasons_for_a_refusal_are_passed_on(post_with: PostWith, errors: dict[str, Any], reasons: str) -> None:
+    message = post_with(Fault.answer(400, REFUSED | errors)).message
 
-    assert post(client).message == f"PagerDuty refused the event for good with 400: {reasons}"
+    assert message == f"PagerDuty refused the event for good with 400: {reasons}"
 
 
 FOREIGN: dict[str, str | dict[str, Any]] = {
@@ -169,61 +162,45 @@ FOREIGN: dict[str, str | dict[str, Any]] = {
 
 @pytest.mark.parametrize("reply", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("status", [400, 413])
-def test_a_refusal_that_is_not_pagerdutys_is_never_final(
-    sandbox: Sandbox, client: Client, status: int, reply: str | dict[str, Any]
-) -> None:
-    sandbox.on_call = always(Fault.answer(status, reply))
-
-    assert post(client).code == "pagerduty_unexpected"
+def test_a_refusal_that_is_not_pagerdutys_is_never_final(post_with: PostWith, status: int, reply: Any) -> None:
+    assert post_with(Fault.answer(status, reply)).code == "pagerduty_unexpected"
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["Invalid routing key", "'routing_key' is missing", "Routing-Key not valid", "ROUTINGKEY", "Bad routing\nkey"],
+    ("status", "text", "code"),
+    [
+        (400, "Invalid routing key", "routing_key_refused"),
+        (400, "'routing_key' is missing", "routing_key_refused"),
+        (400, "Routing-Key not valid", "routing_key_refused"),
+        (400, "ROUTINGKEY", "routing_key_refused"),
+        (400, "Bad routing\nkey", "routing_key_refused"),
+        (413, "Too large for this routing key", "pagerduty_rejected"),
+    ],
 )
-def test_a_refused_routing_key_is_not_the_events_fault(sandbox: Sandbox, client: Client, text: str) -> None:
-    sandbox.on_call = always(Fault.answer(400, REFUSED | {"errors": [text]}))
-
-    assert post(client).code == "routing_key_refused"
-
-
-def test_an_event_is_too_large_even_if_the_refusal_mentions_the_routing_key(sandbox: Sandbox, client: Client) -> None:
-    sandbox.on_call = always(Fault.answer(413, REFUSED | {"errors": ["Too large for this routing key"]}))
-
-    assert post(client).code == "pagerduty_rejected"
+def test_a_refused_routing_key_is_not_the_events_fault(post_with: PostWith, status: int, text: str, code: str) -> None:
+    assert post_with(Fault.answer(status, REFUSED | {"errors": [text]})).code == code
 
 
 @pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
-def test_a_routing_key_that_pagerduty_quotes_is_never_in_an_outcome(
-    sandbox: Sandbox, client: Client, quoted: str
-) -> None:
-    sandbox.on_call = always(Fault.answer(400, REFUSED | {"errors": [f"bad {quoted} here"]}))
-
-    outcome = post(client)
+def test_a_routing_key_that_pagerduty_quotes_is_never_in_an_outcome(post_with: PostWith, quoted: str) -> None:
+    outcome = post_with(Fault.answer(400, REFUSED | {"errors": [f"bad {quoted} here"]}))
 
     assert "[routing key]" in outcome.message
     assert ROUTING_KEY.lower()[:16] not in repr(outcome).lower()
 
 
-def test_a_header_that_cannot_be_read_is_not_logged(
-    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_header_that_cannot_be_read_is_not_logged(post_with: PostWith, caplog: pytest.LogCaptureFixture) -> None:
     head = f"HTTP/1.1 202 X\r\nContent-Length: 2\r\n{ROUTING_KEY} is no header\r\nX: y\r\n\r\n{{}}"
-    sandbox.on_call = always(Fault.raw(head.encode(), ending="keep"))
 
-    assert post(client).code == "delivered"
+    assert post_with(Fault.raw(head.encode(), ending="keep")).code == "delivered"
     assert caplog.text == ""
 
 
 # -- quick retries ---------------------------------------------------------------------------------------------------
 
 
-def test_a_quick_retry_that_succeeds_is_a_delivery_with_the_time_of_the_last_call(
-    sandbox: Sandbox, client: Client
-) -> None:
-    sandbox.on_call = first(replace(Fault.answer(500), hold=1.0))
-
-    outcome = post(client)
+def test_a_quick_retry_that_succeeds_is_a_delivery_with_the_time_of_the_last_call(post_with: PostWith) -> None:
+    outcome = post_with(replace(Fault.answer(500), hold=1.0), only_first=True)
 
     assert (outcome.code, calls(outcome)) == ("delivered", (202, 2))
     assert outcome.call is not None
@@ -231,7 +208,7 @@ def test_a_quick_retry_that_succeeds_is_a_delivery_with_the_time_of_the_last_cal
 
 
 def test_the_pause_before_a_quick_retry_is_random_and_before_the_second_twice_as_long(sandbox: Sandbox) -> None:
-    sandbox.on_call = always(Fault.answer(503))
+    sandbox.on_call = lambda _: Fault.answer(503)
     pauses: list[float] = []
     client = Client(sandbox.url, pauses.append)
     random.seed(7)
@@ -245,14 +222,10 @@ def test_the_pause_before_a_quick_retry_is_random_and_before_the_second_twice_as
 
 
 @pytest.mark.parametrize("fault", [Fault.reset_before(), Fault.reset_after()], ids=["before", "after"])
-def test_a_connection_that_is_reset_is_retried_and_has_no_status(
-    sandbox: Sandbox, client: Client, fault: Fault
-) -> None:
-    sandbox.on_call = always(fault)
+def test_a_connection_that_is_reset_is_retried_and_has_no_status(post_with: PostWith, fault: Fault) -> None:
+    outcome = post_with(fault)
 
-    outcome = post(client)
-
-    assert (outcome.code, calls(outcome), len(sandbox.received)) == ("pagerduty_unreachable", (None, 3), 3)
+    assert (outcome.code, calls(outcome)) == ("pagerduty_unreachable", (None, 3))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "pagerduty.invalid"])
@@ -273,18 +246,19 @@ def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: C
     assert (outcome.code, outcome.call, sandbox.received) == ("deadline_exceeded", None, [])
 
 
-def test_a_look_up_that_hangs_is_a_timeout_and_nothing_is_posted_when_it_ends(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None]
+@pytest.mark.parametrize("place", ["socket.getaddrinfo", "urllib3.connection.HTTPConnection.putrequest"])
+def test_an_event_that_was_abandoned_before_it_was_sent_is_never_posted(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd, place: str
 ) -> None:
     go_on = threading.Event()
-    look_up = socket.getaddrinfo
+    original = pkgutil.resolve_name(place)
 
-    def getaddrinfo(*args: Any, **options: Any) -> Any:
+    def wait(*args: Any, **options: Any) -> Any:
         go_on.wait(30)
-        return look_up(*args, **options)
+        return original(*args, **options)
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    outcome = post(make_client(sandbox.url), soon(0.5))
+    monkeypatch.setattr(place, wait)
+    outcome = post(make_client(sandbox.plain_url), soon(0.5))
     go_on.set()
     calls_end()
 
@@ -316,53 +290,24 @@ def test_connecting_is_retried_after_its_timeout(
 
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.trickle(0.05)], ids=["nothing", "a byte at a time"])
 def test_an_answer_that_does_not_arrive_in_time_is_a_timeout_and_its_call_ends(
-    sandbox: Sandbox, client: Client, calls_end: Callable[[], None], fault: Fault
+    post_with: PostWith, calls_end: CallsEnd, fault: Fault
 ) -> None:
-    sandbox.on_call = always(fault)
-
-    outcome = post(client, soon(0.5))
+    outcome = post_with(fault, 0.5)
     calls_end()
 
-    assert (outcome.code, calls(outcome), len(sandbox.received)) == ("pagerduty_timeout", (None, 1), 1)
-
-
-def test_an_event_that_was_abandoned_once_connected_is_not_posted_over_another_connection(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None]
-) -> None:
-    go_on = threading.Event()
-    putrequest = HTTPConnection.putrequest
-
-    def wait_and_put(*args: Any, **options: Any) -> None:
-        go_on.wait(30)
-        putrequest(*args, **options)
-
-    monkeypatch.setattr(HTTPConnection, "putrequest", wait_and_put)
-    outcome = post(make_client(sandbox.plain_url), soon(0.5))
-    go_on.set()
-    calls_end()
-
-    assert (outcome.code, sandbox.received) == ("pagerduty_timeout", [])
+    assert (outcome.code, calls(outcome)) == ("pagerduty_timeout", (None, 1))
 
 
 @pytest.mark.parametrize("begun", ["", "Content-Length: 60\r\n\r\n"], ids=["status", "head"])
-def test_a_202_without_its_end_is_delivered_at_the_deadline_and_not_posted_again(
-    sandbox: Sandbox, client: Client, begun: str
-) -> None:
-    sandbox.on_call = first(Fault.raw(f"HTTP/1.1 202 Accepted\r\n{begun}".encode(), ending="hold"))
+def test_a_202_without_its_end_is_delivered_at_the_deadline(client: Client, post_with: PostWith, begun: str) -> None:
+    fault = Fault.raw(f"HTTP/1.1 202 Accepted\r\n{begun}".encode(), ending="hold")
+    outcome = post_with(fault, 0.5, only_first=True)
 
-    assert [post(client, soon(0.5)).code for _ in range(2)] == ["delivered", "delivered"]
-    assert len(sandbox.received) == 2
+    assert (outcome.code, calls(outcome)) == ("delivered", (202, 1))
+    assert post(client).code == "delivered"
 
 
 # -- connections -----------------------------------------------------------------------------------------------------
-
-
-def test_the_certificates_are_loaded_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssl, "create_default_context", None)
-
-    for _ in range(2):
-        assert post(client).code == "delivered"
-        client.close()
 
 
 def test_a_connection_is_kept_and_has_its_full_timeout_again(
@@ -395,7 +340,10 @@ def test_a_connection_that_was_idle_for_a_minute_is_not_reused(
     assert len(connected) == connections
 
 
-def test_a_connection_that_pagerduty_has_closed_meanwhile_costs_no_attempt(sandbox: Sandbox, client: Client) -> None:
+def test_a_connection_that_pagerduty_has_closed_costs_no_attempt_and_reads_no_certificates(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl, "create_default_context", None)
     post(client)
     sandbox.stop()
     sandbox.start()
@@ -403,12 +351,12 @@ def test_a_connection_that_pagerduty_has_closed_meanwhile_costs_no_attempt(sandb
     assert calls(post(client)) == (202, 1)
 
 
-def test_over_tls_unrequested_bytes_after_an_answer_are_not_read_as_the_answer_to_the_next_event(
-    sandbox: Sandbox, client: Client
+def test_over_tls_unrequested_bytes_after_an_answer_do_not_answer_the_next_event(
+    sandbox: Sandbox, client: Client, post_with: PostWith
 ) -> None:
     accepted, refused = (b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status for status in (202, 503))
     # Python reads 8 KB at once. The rest of the TLS record is then in OpenSSL's buffer, and the socket looks idle.
-    sandbox.on_call = first(Fault.raw(accepted.ljust(8192) + refused, ending="keep"))
+    fault = Fault.raw(accepted.ljust(8192) + refused, ending="keep")
 
-    assert [post(client).code for _ in range(2)] == ["delivered", "delivered"]
+    assert [post_with(fault, only_first=True).code, post(client).code] == ["delivered", "delivered"]
     assert [call.status for call in sandbox.received] == [0, 202]
