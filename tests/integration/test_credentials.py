@@ -1,10 +1,9 @@
-"""The secrets: what is cached, what is served when SSM fails, and what is revoked. SSM is moto's server."""
+"""Tokens and routing keys: cached, rotated, revoked, and served while SSM fails. SSM is moto's server."""
 
 import io
 import json
 import logging
 import socket
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -19,17 +18,23 @@ from local.aws_server import Aws
 from outcome import Outcome, ProcessingError
 from tests.support import Clock, soon
 
-FIRST, SECOND = "first-secret-of-16+", "second-secret-of-16+"
+FIRST, SECOND = b"first-secret-of-16+", b"second-secret-of-16+"
+KEY, NEW_KEY = "k" * 32, "n" * 32
 
 
-class Ssm:
-    """A real server below a prefix that no other test uses; it counts its reads, and fails when told to."""
+class Store:
+    """Credentials and the SSM parameters that they read, whose reads are recorded and can be made to fail."""
 
-    def __init__(self, aws: Aws, client: Any) -> None:
-        self.client = client
+    def __init__(self, aws: Aws, client: Any, clock: Clock) -> None:
         self.prefix = f"/credentials/{uuid.uuid4()}"
+        self.client = client
+        self.clock = clock
+        self.credentials = Credentials(self.prefix, client, clock)
         self.reads: list[list[str]] = []
+        self.read_seconds = 0.0
         self.failure: Failure | None = None
+        self.put("webhook-token", FIRST.decode())
+        self.put("routing-keys/default", KEY)
         fail(aws, self._read)
 
     def put(self, name: str, value: str) -> None:
@@ -38,421 +43,255 @@ class Ssm:
     def delete(self, name: str) -> None:
         self.client.delete_parameter(Name=f"{self.prefix}/{name}")
 
-    def fail(self, code: str) -> None:
-        self.failure = Failure.answer(500 if code == "InternalServerError" else 400, code, "secret text")
+    def fail(self, code: str = "AccessDeniedException") -> None:
+        self.failure = Failure.answer(400, code, "secret text")
+
+    def tokens(self) -> tuple[bytes, ...]:
+        return self.credentials.webhook_secrets(soon(), "default")
+
+    def fresh_tokens(self) -> tuple[bytes, ...]:
+        return self.credentials.refresh_webhook_secrets(soon())
+
+    def keys(self, service: str = "default") -> tuple[str, ...]:
+        return self.credentials.routing_keys(service, soon())
+
+    def without_key(self, *services: str) -> set[str]:
+        return self.credentials.services_without_key(services, soon())
 
     def _read(self, target: str, request: dict[str, Any]) -> Failure | None:
         if target != "AmazonSSM.GetParameters":
             return None
         self.reads.append([name.removeprefix(f"{self.prefix}/") for name in request["Names"]])
+        self.clock.now += self.read_seconds
         return self.failure
 
 
-@pytest.fixture(name="ssm")
-def _ssm(aws: Aws, ssm: Any) -> Ssm:
-    found = Ssm(aws, ssm)
-    found.put("webhook-token", FIRST)
-    found.put("routing-keys/default", "k" * 32)
-    return found
-
-
 @pytest.fixture
-def credentials(ssm: Ssm, clock: Clock) -> Credentials:
-    return Credentials(ssm.prefix, ssm.client, clock)
+def store(aws: Aws, ssm: Any, clock: Clock) -> Store:
+    return Store(aws, ssm, clock)
 
 
-def secrets(credentials: Credentials) -> tuple[bytes, ...]:
-    return credentials.webhook_secrets(soon())
-
-
-def keys(credentials: Credentials, service: str = "default") -> tuple[str, ...]:
-    return credentials.routing_keys(service, soon())
-
-
-def outcome_of(call: Callable[[], object]) -> Outcome:
+def outcome_of(call: Callable[..., object], *args: Any) -> Outcome:
     with pytest.raises(ProcessingError) as caught:
-        call()
+        call(*args)
     return caught.value.outcome
 
 
-def test_nothing_is_read_before_it_is_needed(ssm: Ssm, credentials: Credentials) -> None:
-    assert ssm.reads == []
+def test_tokens_and_routing_keys_are_read_in_one_call_when_they_are_needed(store: Store) -> None:
+    assert store.reads == []
+    assert (store.tokens(), store.keys()) == ((FIRST,), (KEY,))
+    assert store.reads == [["webhook-token", "routing-keys/default"]]
 
 
-def test_the_secret_and_the_routing_keys_come_in_one_call(ssm: Ssm, credentials: Credentials) -> None:
-    assert credentials.webhook_secrets(soon(), "default") == (FIRST.encode(),)
-    assert keys(credentials) == ("k" * 32,)
-    assert ssm.reads == [["webhook-token", "routing-keys/default"]]
+def test_routing_keys_are_read_without_the_tokens(store: Store) -> None:
+    assert not store.credentials.has_routing_key("default")
+    assert store.keys() == (KEY,)
+    assert store.credentials.has_routing_key("default")
+    assert store.reads == [["routing-keys/default"]]
 
 
-def test_whoever_asks_for_routing_keys_alone_asks_for_no_other_name(ssm: Ssm, credentials: Credentials) -> None:
-    keys(credentials)
-
-    assert ssm.reads == [["routing-keys/default"]]
-
-
-def test_values_are_served_for_five_minutes(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    keys(credentials)
-    ssm.put("routing-keys/default", "n" * 32)
-
-    clock.now += 299.5
-    assert keys(credentials) == ("k" * 32,)
-    clock.now += 0.5
-    assert keys(credentials) == ("n" * 32,)
-
-
-# -- what the parameters hold ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("separator", [" ", ",", "\n", ", ", "\t\r\n "])
-def test_several_secrets_may_be_valid_at_once(ssm: Ssm, credentials: Credentials, separator: str) -> None:
-    ssm.put("webhook-token", f"previous-secret-16{separator}current-secret--16")
-
-    assert secrets(credentials) == (b"previous-secret-16", b"current-secret--16")
-
-
-@pytest.mark.parametrize("separator", [" ", ",", "\n", ", "])
-def test_a_service_may_have_several_routing_keys(ssm: Ssm, credentials: Credentials, separator: str) -> None:
-    ssm.put("routing-keys/default", f" {'a' * 32}{separator}{'b' * 32}\n")
-
-    assert keys(credentials) == ("a" * 32, "b" * 32)
-
-
-def test_a_short_secret_is_not_accepted_and_logged_as_an_error(
-    ssm: Ssm, credentials: Credentials, log: io.StringIO
+@pytest.mark.parametrize(("seconds", "found"), [(299.5, KEY), (300, NEW_KEY), (-100_000, NEW_KEY)])
+def test_values_are_served_for_five_minutes_unless_the_clock_was_set_back(
+    store: Store, seconds: float, found: str
 ) -> None:
-    ssm.put("webhook-token", "fifteen-letters sixteen-letters!")
+    store.keys()
+    store.put("routing-keys/default", NEW_KEY)
+    store.clock.now += seconds
 
-    assert secrets(credentials) == (b"sixteen-letters!",)
+    assert store.keys() == (found,)
+
+
+def test_services_without_a_routing_key_are_found_with_one_call_for_ten(store: Store) -> None:
+    store.put("routing-keys/empty", " , ")
+    services = ["empty", *map(str, range(9))]
+
+    assert store.without_key("default", *services) == set(services)
+    assert store.without_key("default", *services) == set(services)
+    assert store.keys() == (KEY,)
+    assert [len(names) for names in store.reads] == [10, 1]
+
+
+def test_unknown_names_are_remembered_in_a_bounded_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("credentials.MAX_MISSING", 20)
+    store.tokens()
+    for number in range(5):
+        store.without_key(*(f"{number}-{each}" for each in range(10)))
+
+    assert len(store.credentials._parameters) <= 2 + 20  # noqa: SLF001 -- memory is not seen from outside
+    assert store.tokens() == (FIRST,)
+
+
+def test_botocore_does_not_log_what_it_receives(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    store.tokens()
+
+    assert FIRST.decode() not in caplog.text
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("separator", [" ", ",", ", ", "\t\r\n "], ids=repr)
+def test_a_parameter_may_hold_several_values(store: Store, separator: str) -> None:
+    store.put("webhook-token", f"{FIRST.decode()}{separator}{SECOND.decode()}")
+    store.put("routing-keys/default", f" {KEY}{separator}{NEW_KEY}\n")
+
+    assert (store.tokens(), store.keys()) == ((FIRST, SECOND), (KEY, NEW_KEY))
+
+
+def test_a_short_token_is_not_accepted_and_logged_as_an_error(store: Store, log: io.StringIO) -> None:
+    store.put("webhook-token", "fifteen-letters sixteen-letters!")
+
+    assert store.tokens() == (b"sixteen-letters!",)
     (line,) = map(json.loads, log.getvalue().splitlines())
     assert (line["level"], line["too_short"], line["minimum_characters"]) == ("ERROR", 1, 16)
     assert "fifteen-letters" not in log.getvalue()
 
 
-def test_secrets_that_are_long_enough_are_not_logged(ssm: Ssm, credentials: Credentials, log: io.StringIO) -> None:
-    ssm.put("webhook-token", "sixteen-letters! another-sixteen!")
+@pytest.mark.parametrize("value", ["fifteen-letters", " ", ","])
+def test_without_a_usable_token_requests_are_refused_and_only_the_log_names_it(store: Store, value: str) -> None:
+    store.put("webhook-token", value)
 
-    assert secrets(credentials) == (b"sixteen-letters!", b"another-sixteen!")
-    assert log.getvalue() == ""
+    outcome = outcome_of(store.tokens)
 
-
-@pytest.mark.parametrize("value", ["short", " ", ",", "fifteen-letters"])
-def test_without_a_usable_secret_nobody_is_let_in_nor_told_where_it_would_be(
-    ssm: Ssm, credentials: Credentials, value: str
-) -> None:
-    ssm.put("webhook-token", value)
-
-    outcome = outcome_of(lambda: secrets(credentials))
-
-    assert (outcome.http_status, outcome.code) == (503, "webhook_token_missing")
+    assert outcome.code == "webhook_token_missing"
     assert "SSM" not in outcome.message
-    assert f"{ssm.prefix}/webhook-token" in str(outcome.detail)
+    assert f"{store.prefix}/webhook-token" in str(outcome.detail)
 
 
-@pytest.mark.parametrize("value", [None, " ", ",", " , "])
-def test_a_missing_routing_key_is_our_fault_and_names_the_parameter(
-    ssm: Ssm, credentials: Credentials, value: str | None
-) -> None:
-    if value:
-        ssm.put("routing-keys/checkout", value)
+def test_a_parameter_without_a_routing_key_is_named(store: Store) -> None:
+    store.put("routing-keys/checkout", " , ")
 
-    outcome = outcome_of(lambda: keys(credentials, "checkout"))
+    outcome = outcome_of(store.keys, "checkout")
 
-    assert (outcome.http_status, outcome.code) == (503, "routing_key_missing")
-    assert f"{ssm.prefix}/routing-keys/checkout" in outcome.message
+    assert outcome.code == "routing_key_missing"
+    assert f"{store.prefix}/routing-keys/checkout" in outcome.message
 
 
-def test_services_without_routing_keys_are_told_in_one_call_for_ten(ssm: Ssm, credentials: Credentials) -> None:
-    ssm.put("routing-keys/empty", " , ")
-    services = ["default", "empty", *map(str, range(9))]
-
-    assert credentials.services_without_key(services, soon()) == set(services) - {"default"}
-    assert [len(names) for names in ssm.reads] == [10, 1]
-
-
-def test_services_that_were_just_told_of_are_not_asked_for_again(ssm: Ssm, credentials: Credentials) -> None:
-    credentials.services_without_key(["default", "x"], soon())
-
-    assert credentials.services_without_key(["default", "x"], soon()) == {"x"}
-    assert credentials.routing_keys("default", soon()) == ("k" * 32,)
-    assert len(ssm.reads) == 1
+def test_a_new_token_is_accepted_a_second_after_the_last_read(store: Store) -> None:
+    store.tokens()
+    store.put("webhook-token", SECOND.decode())
+    store.clock.now += 0.9
+    assert store.fresh_tokens() == (FIRST,)
+    store.clock.now += 0.1
+    assert store.fresh_tokens() == (SECOND,)
 
 
-def test_a_service_that_ssm_cannot_tell_of_may_have_a_routing_key(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    credentials.services_without_key(["default", "x"], soon())
-    clock.now += 301
-    ssm.fail("InternalServerError")
-
-    assert credentials.services_without_key(["default", "x", "y"], soon()) == set()
-
-
-def test_a_service_is_known_once_it_has_a_routing_key(ssm: Ssm, credentials: Credentials) -> None:
-    before = credentials.has_routing_key("default")
-    keys(credentials)
-    outcome_of(lambda: keys(credentials, "made-up"))
-
-    assert (before, credentials.has_routing_key("default"), credentials.has_routing_key("made-up")) == (
-        False,
-        True,
-        False,
-    )
+def test_an_unknown_token_cannot_be_checked_while_the_tokens_cannot_be_read(store: Store) -> None:
+    store.tokens()
+    store.fail()
+    for seconds in (1.5, 0.5):
+        store.clock.now += seconds
+        assert outcome_of(store.fresh_tokens).code == "secrets_unavailable"
+    assert len(store.reads) == 2
 
 
-# -- a secret that is unknown may be new -----------------------------------------------------------------------------
+def test_a_slow_read_counts_for_the_request_that_asked(store: Store) -> None:
+    store.read_seconds = 3
+
+    assert store.fresh_tokens() == (FIRST,)
 
 
-def test_a_new_secret_is_seen_at_once(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    secrets(credentials)
-    ssm.put("webhook-token", SECOND)
-    clock.now += 1
+def test_deleted_parameters_are_revoked(store: Store) -> None:
+    store.tokens()
+    store.delete("webhook-token")
+    store.delete("routing-keys/default")
+    store.clock.now += 300
 
-    assert credentials.refresh_webhook_secrets(soon()) == (SECOND.encode(),)
-
-
-def test_unknown_secrets_do_not_drive_traffic_to_ssm(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    for _ in range(100):
-        credentials.refresh_webhook_secrets(soon())
-        clock.now += 0.09
-
-    assert len(ssm.reads) == 9
+    assert outcome_of(store.tokens).code == "webhook_token_missing"
+    assert outcome_of(store.keys).code == "routing_key_missing"
 
 
-def test_while_the_secrets_cannot_be_read_nobody_can_tell_whether_one_is_new(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    secrets(credentials)
-    ssm.fail("ThrottlingException")
-    clock.now += 1.5
-    outcomes = [outcome_of(lambda: credentials.refresh_webhook_secrets(soon())).code]
-    clock.now += 0.5
-    outcomes.append(outcome_of(lambda: credentials.refresh_webhook_secrets(soon())).code)
+def test_a_new_routing_key_works_a_second_after_it_was_missing(store: Store) -> None:
+    assert outcome_of(store.keys, "later").code == "routing_key_missing"
+    assert not store.credentials.has_routing_key("later")
+    store.put("routing-keys/later", NEW_KEY)
+    store.clock.now += 1
 
-    assert outcomes == ["secrets_unavailable", "secrets_unavailable"]
-    assert len(ssm.reads) == 2
+    assert store.keys("later") == (NEW_KEY,)
 
 
-def test_within_a_second_after_a_good_read_an_unknown_secret_is_known_to_be_wrong(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    secrets(credentials)
-    ssm.fail("ThrottlingException")
-    clock.now += 0.9
+def test_routing_keys_that_pagerduty_refused_are_read_again_at_most_once_a_second(store: Store) -> None:
+    found = [store.keys()]
+    store.put("routing-keys/default", NEW_KEY)
+    for seconds in (0.9, 0.1):
+        store.clock.now += seconds
+        store.credentials.invalidate_routing_keys("default")
+        found.append(store.keys())
 
-    assert credentials.refresh_webhook_secrets(soon()) == (FIRST.encode(),)
-
-
-def test_a_read_that_takes_long_still_counts_for_the_request_that_asked(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    def slow(_: object) -> None:
-        clock.now += 3
-
-    ssm.client.meta.events.register("after-call.ssm.GetParameters", lambda **_: slow(None), unique_id="slow")
-    try:
-        assert credentials.refresh_webhook_secrets(soon()) == (FIRST.encode(),)
-    finally:
-        ssm.client.meta.events.unregister("after-call.ssm.GetParameters", unique_id="slow")
+    assert found == [(KEY,), (KEY,), (NEW_KEY,)]
 
 
-# -- when SSM fails --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("code", ["InternalServerError", "InvalidKeyId", "AccessDeniedException"])
+def test_the_last_good_values_are_served_and_the_failure_is_logged(store: Store, log: io.StringIO, code: str) -> None:
+    store.tokens()
+    store.fail(code)
+    store.clock.now += 1000
 
-
-@pytest.mark.parametrize(
-    "failure", ["InternalServerError", "InvalidKeyId", "ThrottlingException", "AccessDeniedException"]
-)
-def test_the_last_good_value_is_served_when_ssm_fails(
-    ssm: Ssm, credentials: Credentials, clock: Clock, log: io.StringIO, failure: str
-) -> None:
-    credentials.webhook_secrets(soon(), "default")
-    ssm.fail(failure)
-    clock.now += 1000
-
-    assert secrets(credentials) == (FIRST.encode(),)
-    assert keys(credentials) == ("k" * 32,)
-    assert '"level":"WARNING"' in log.getvalue()
-    assert failure in log.getvalue()
+    assert (store.tokens(), store.keys()) == ((FIRST,), (KEY,))
+    (line,) = map(json.loads, log.getvalue().splitlines())
+    assert (line["level"], line["reason"]) == ("WARNING", code)
     assert "secret text" not in log.getvalue()
 
 
-def test_a_failing_ssm_is_asked_at_most_every_ten_seconds(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    secrets(credentials)
-    ssm.fail("ThrottlingException")
-    clock.now += 1000
-    for _ in range(9):
-        secrets(credentials)
-        clock.now += 1
+def test_a_failed_read_postpones_the_next_of_every_parameter_with_a_value_by_ten_seconds(store: Store) -> None:
+    store.credentials.webhook_secrets(soon())
+    store.keys()
+    store.fail()
+    store.clock.now += 1000
+    for seconds in (0, 9.9):
+        store.clock.now += seconds
+        assert (store.credentials.webhook_secrets(soon()), store.keys()) == ((FIRST,), (KEY,))
+    assert store.reads[2:] == [["webhook-token"]]
 
-    assert len(ssm.reads) == 2
-
-
-def test_one_failed_read_postpones_the_next_for_all_parameters_that_have_a_value(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    credentials.webhook_secrets(soon(), "default")
-    ssm.reads.clear()
-    ssm.fail("ThrottlingException")
-    clock.now += 1000
-
-    assert (secrets(credentials), keys(credentials)) == ((FIRST.encode(),), ("k" * 32,))
-    assert ssm.reads == [["webhook-token"]]
+    store.failure = None
+    store.put("webhook-token", SECOND.decode())
+    store.clock.now += 0.1
+    assert store.tokens() == (SECOND,)
 
 
-def test_a_service_that_could_not_be_read_is_not_read_again_for_the_same_event(
-    ssm: Ssm, credentials: Credentials, clock: Clock, aws: Aws
-) -> None:
-    def hang(target: str, _: object) -> Failure:
-        clock.now += 3  # as long as the read takes
-        ssm.reads.append([target])
-        return Failure.answer(500, "InternalServerError")
-
-    fail(aws, hang)
-    credentials.services_without_key(["checkout"], soon())
-    asked = len(ssm.reads)
-
-    assert outcome_of(lambda: keys(credentials, "checkout")).code == "secrets_unavailable"
-    assert len(ssm.reads) == asked
-
-
-def test_names_that_ssm_does_not_know_are_remembered_in_a_bounded_number(
-    ssm: Ssm, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("credentials.MAX_MISSING", 20)
-    secrets(credentials)
-    for number in range(10):
-        credentials.services_without_key([f"{number}-{each}" for each in range(10)], soon())
-
-    assert len(credentials._parameters) <= 1 + 20  # noqa: SLF001 -- memory is not seen from outside
-    assert secrets(credentials) == (FIRST.encode(),)
-
-
-def test_a_failing_ssm_that_never_answered_is_asked_at_most_once_a_second(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    ssm.fail("ThrottlingException")
+def test_parameters_that_were_never_read_are_tried_once_a_second(store: Store) -> None:
+    store.fail()
     for _ in range(20):
-        outcome_of(lambda: secrets(credentials))
-        clock.now += 0.1
+        outcome_of(store.tokens)
+        store.clock.now += 0.1
 
-    assert len(ssm.reads) == 2
-
-
-def test_an_ssm_that_is_back_is_noticed(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    secrets(credentials)
-    ssm.fail("ThrottlingException")
-    clock.now += 1000
-    secrets(credentials)
-    ssm.failure = None
-    ssm.put("webhook-token", SECOND)
-    clock.now += 10
-
-    assert secrets(credentials) == (SECOND.encode(),)
+    assert len(store.reads) == 2
 
 
-@pytest.mark.parametrize("failure", ["InternalServerError", "InvalidKeyId", "AccessDeniedException"])
-def test_a_stranger_hears_nothing_of_a_failing_ssm_and_the_log_all_of_it(
-    ssm: Ssm, credentials: Credentials, failure: str
-) -> None:
-    ssm.fail(failure)
+def test_the_sender_learns_the_reason_only_after_authentication(store: Store) -> None:
+    store.fail()
 
-    outcome = outcome_of(lambda: secrets(credentials))
+    stranger, sender = outcome_of(store.credentials.webhook_secrets, soon()), outcome_of(store.keys)
 
-    assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
-    assert outcome.message == "The token cannot be checked at the moment; the event will be tried again"
-    assert f"could not be read ({failure})" in str(outcome.detail)
+    assert [stranger.code, sender.code] == ["secrets_unavailable"] * 2
+    assert stranger.message == "The token cannot be checked at the moment; the event will be tried again"
+    assert "webhook-token: could not be read (AccessDeniedException)" in str(stranger.detail)
+    assert "routing-keys/default: could not be read (AccessDeniedException)" in sender.message
 
 
-def test_a_sender_hears_which_routing_key_could_not_be_read(ssm: Ssm, credentials: Credentials) -> None:
-    ssm.fail("AccessDeniedException")
+def test_a_service_is_not_reported_as_without_a_routing_key_while_ssm_fails(store: Store) -> None:
+    store.without_key("default", "x")
+    store.clock.now += 300
+    store.fail()
 
-    outcome = outcome_of(lambda: keys(credentials))
-
-    assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
-    assert "routing-keys/default: could not be read (AccessDeniedException)" in outcome.message
+    assert store.without_key("default", "x", "y") == set()
 
 
-def test_an_ssm_that_cannot_be_reached_is_our_fault(clock: Clock) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+def test_a_service_that_could_not_be_read_is_not_read_again_for_the_same_event(store: Store) -> None:
+    store.fail()
+    store.read_seconds = 3
+    store.without_key("checkout")
+
+    assert outcome_of(store.keys, "checkout").code == "secrets_unavailable"
+    assert store.reads == [["routing-keys/checkout"]]
+
+
+def test_an_ssm_that_cannot_be_reached_is_no_answer() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         client = boto3.client("ssm", endpoint_url=url, config=aws_clients.CLIENT_CONFIG)
-        outcome = outcome_of(lambda: Credentials("/p", client, clock).webhook_secrets(time.monotonic() + 0.5))
 
-    assert (outcome.http_status, outcome.code) == (503, "secrets_unavailable")
+        outcome = outcome_of(Credentials("/p", client).webhook_secrets, soon(0.5))
 
-
-def test_an_ssm_that_throttles_for_a_moment_is_only_late(ssm: Ssm, aws: Aws) -> None:
-    answers = iter([Failure.answer(400, "ThrottlingException")] * 2)
-    fail(aws, lambda *_: next(answers, None))
-    client = aws.client("ssm", aws_clients.CLIENT_CONFIG)
-
-    assert Credentials(ssm.prefix, client).routing_keys("default", time.monotonic() + 8) == ("k" * 32,)
-
-
-# -- what is revoked -------------------------------------------------------------------------------------------------
-
-
-def test_a_deleted_secret_is_revoked(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    secrets(credentials)
-    ssm.delete("webhook-token")
-    clock.now += 301
-
-    assert outcome_of(lambda: secrets(credentials)).code == "webhook_token_missing"
-
-
-def test_a_deleted_routing_key_is_not_served_on(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    keys(credentials)
-    ssm.delete("routing-keys/default")
-    clock.now += 301
-
-    assert outcome_of(lambda: keys(credentials)).code == "routing_key_missing"
-
-
-def test_a_routing_key_that_is_put_there_works_a_second_later(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    outcome_of(lambda: keys(credentials, "later"))
-    ssm.put("routing-keys/later", "l" * 32)
-    clock.now += 1
-
-    assert keys(credentials, "later") == ("l" * 32,)
-
-
-def test_routing_keys_of_which_pagerduty_refused_one_are_read_again_at_most_once_a_second(
-    ssm: Ssm, credentials: Credentials, clock: Clock
-) -> None:
-    found = [keys(credentials)]
-    ssm.put("routing-keys/default", "n" * 32)
-    for seconds in (0.9, 0.1):
-        clock.now += seconds
-        credentials.invalidate_routing_keys("default")
-        found.append(keys(credentials))
-
-    assert found == [("k" * 32,), ("k" * 32,), ("n" * 32,)]
-
-
-def test_a_refused_routing_key_is_served_on_while_ssm_fails(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    keys(credentials)
-    ssm.fail("InternalServerError")
-    clock.now += 1
-    credentials.invalidate_routing_keys("default")
-
-    assert keys(credentials) == ("k" * 32,)
-
-
-def test_a_clock_that_was_set_back_does_not_freeze_the_cache(ssm: Ssm, credentials: Credentials, clock: Clock) -> None:
-    keys(credentials)
-    ssm.put("routing-keys/default", "n" * 32)
-    clock.now -= 100_000
-
-    assert keys(credentials) == ("n" * 32,)
-
-
-def test_botocore_does_not_log_what_it_receives(
-    ssm: Ssm, credentials: Credentials, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    credentials.webhook_secrets(soon(), "default")
-
-    assert FIRST not in caplog.text
-    assert "k" * 32 not in caplog.text
+    assert outcome.code == "secrets_unavailable"

@@ -1,13 +1,15 @@
 """The one outbound call, against real HTTP servers on loopback."""
 
-import json
+import pkgutil
 import random
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from urllib3.connection import HTTPConnection
@@ -15,30 +17,25 @@ from urllib3.connection import HTTPConnection
 import pagerduty
 from chaos.faults import Fault
 from event import Event
-from local.sandbox import Received, Sandbox
+from local.sandbox import Sandbox
 from outcome import Outcome
 from pagerduty import Client
 from tests.support import ROUTING_KEY, Clock, soon
 
+PAYLOAD = {"summary": "Disk is full ☃", "severity": "error", "source": "db-1"}
 TRIGGER = Event(
     "default",
     "alert",
-    {
-        "event_action": "trigger",
-        "dedup_key": "disk-full",
-        "payload": {"summary": "Disk is full", "severity": "error", "source": "db-1"},
-    },
+    {"event_action": "trigger", "dedup_key": "disk-full", "payload": PAYLOAD},
     "trigger",
     "disk-full",
 )
 CHANGE = Event("default", "change", {"payload": {"summary": "Deployed"}})
-REFUSED = {"status": "invalid event", "message": "Event object is invalid"}
+REFUSED: dict[str, Any] = {"status": "invalid event", "message": "Event object is invalid"}
 
 MakeClient = Callable[[str], Client]
-
-
-def always(fault: Fault) -> Callable[[Received], Fault]:
-    return lambda _: fault
+PostWith = Callable[..., Outcome]
+CallsEnd = Callable[[], None]
 
 
 def post(client: Client, deadline: float | None = None, event: Event = TRIGGER) -> Outcome:
@@ -57,60 +54,49 @@ def client(sandbox: Sandbox, make_client: MakeClient) -> Client:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+def post_with(sandbox: Sandbox, client: Client) -> PostWith:
+    """Post an event to a PagerDuty with this fault, in its first call or in every one."""
+
+    def post_with(fault: Fault, seconds: float = 5.0, *, only_first: bool = False) -> Outcome:
+        sandbox.on_call = lambda call: None if only_first and call.number > 1 else fault
+        return post(client, soon(seconds))
+
+    return post_with
 
 
-def test_an_alert_event_is_posted_with_the_routing_key(client: Client, sandbox: Sandbox) -> None:
-    outcome = post(client)
-
-    (received,) = sandbox.received
-    assert (received.path, received.event["routing_key"], received.event["dedup_key"]) == (
-        "/v2/enqueue",
-        ROUTING_KEY,
-        "disk-full",
-    )
-    assert (outcome.code, calls(outcome)) == ("delivered", (202, 1))
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """Listen at a port, and never say anything."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listening:
+        yield listening
 
 
-def test_a_change_event_is_posted_to_its_own_path(client: Client, sandbox: Sandbox) -> None:
-    post(client, event=CHANGE)
+def test_an_event_is_posted_to_the_path_of_its_kind_with_the_routing_key(client: Client, sandbox: Sandbox) -> None:
+    outcomes = [post(client), post(client, event=CHANGE)]
 
-    assert [received.path for received in sandbox.received] == ["/v2/change/enqueue"]
-
-
-def test_a_path_in_the_url_comes_before_pagerdutys_own(sandbox: Sandbox, make_client: MakeClient) -> None:
-    outcome = post(make_client(f"{sandbox.url}/proxy"))
-
-    assert [received.path for received in sandbox.received] == ["/proxy/v2/enqueue"]
-    assert outcome.code == "pagerduty_unexpected"
+    assert [(call.path, call.event) for call in sandbox.received] == [
+        ("/v2/enqueue", {"routing_key": ROUTING_KEY, **TRIGGER.content}),
+        ("/v2/change/enqueue", {"routing_key": ROUTING_KEY, **CHANGE.content}),
+    ]
+    assert [(outcome.code, calls(outcome)) for outcome in outcomes] == [("delivered", (202, 1))] * 2
 
 
-def test_pagerduty_is_told_which_version_calls(make_client: MakeClient) -> None:
-    callers: list[str | None] = []
+def test_a_path_in_the_url_precedes_that_of_the_event(sandbox: Sandbox, make_client: MakeClient) -> None:
+    post(make_client(f"{sandbox.url}/proxy/"))
 
-    class Listener(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            callers.append(self.headers["User-Agent"])
-            self.send_response(202)
-            self.end_headers()
-
-    with HTTPServer(("127.0.0.1", 0), Listener) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        post(make_client(f"http://127.0.0.1:{server.server_port}"))
-        thread.join()
-
-    assert callers == ["rudderstack-pagerduty/2.0.0"]
+    assert [call.path for call in sandbox.received] == ["/proxy/v2/enqueue"]
 
 
-def test_without_tls_too(sandbox: Sandbox, make_client: MakeClient) -> None:
-    assert post(make_client(sandbox.plain_url)).code == "delivered"
+def test_a_request_is_json_and_names_the_product_with_its_version(make_client: MakeClient, silent: Any) -> None:
+    post(make_client(f"http://127.0.0.1:{silent.getsockname()[1]}"), soon(0.8))
+    with silent.accept()[0] as connection:
+        request = connection.recv(65_536)
+
+    assert b"user-agent: rudderstack-pagerduty/2.0.0\r\n" in request
+    assert b"content-type: application/json\r\n" in request
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(
+def test_nothing_is_posted_to_a_server_whose_certificate_is_not_trusted(
     sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -121,56 +107,105 @@ def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(
     assert "SSL" in outcome.message
 
 
-def test_the_tls_context_is_made_once(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = make_client(sandbox.url)
-    monkeypatch.setattr(ssl, "create_default_context", None)
-    for _ in range(3):
-        client.close()
-        assert post(client).code == "delivered"
-
-
+# For each status with a refusal as PagerDuty writes it: the code, and how often the event is posted.
 EXPECTED = {
-    **dict.fromkeys(range(200, 300), "delivered"),
-    **dict.fromkeys(range(300, 500), "pagerduty_unexpected"),
-    400: "pagerduty_rejected",
-    413: "pagerduty_rejected",
-    408: "pagerduty_unavailable",
-    429: "pagerduty_rate_limited",
-    **dict.fromkeys(range(500, 600), "pagerduty_unavailable"),
+    **dict.fromkeys(range(200, 300), ("delivered", 1)),
+    **dict.fromkeys(range(300, 500), ("pagerduty_unexpected", 1)),
+    400: ("pagerduty_rejected", 1),
+    408: ("pagerduty_unavailable", 1),
+    413: ("pagerduty_rejected", 1),
+    429: ("pagerduty_rate_limited", 1),
+    **dict.fromkeys(range(500, 600), ("pagerduty_unavailable", 3)),
+    600: ("pagerduty_unexpected", 1),
 }
 
 
-@pytest.mark.parametrize(("status", "code"), EXPECTED.items())
-def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, client: Client, status: int, code: str) -> None:
-    sandbox.on_call = always(Fault.answer(status, REFUSED))
+def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, post_with: PostWith) -> None:
+    codes = {status: post_with(Fault.answer(status, REFUSED)).code for status in EXPECTED}
+    posts = Counter(call.status for call in sandbox.received)
 
-    assert post(client).code == code
+    assert {status: (code, posts[status]) for status, code in codes.items()} == EXPECTED
 
 
 @pytest.mark.parametrize(
-    ("status", "attempts"), [(202, 1), (301, 1), (400, 1), (404, 1), (408, 1), (429, 1), (500, 3), (503, 3)]
+    ("errors", "reasons"),
+    [
+        ({"errors": ["Length of 'summary'", "b"]}, "Length of 'summary'; b"),
+        ({"errors": []}, "Event object is invalid"),
+        ({}, "Event object is invalid"),
+        ({"errors": ["x" * 301, *"abcdefghij"]}, "x" * 300 + "; a; b; c; d; e; f; g; h; i"),
+    ],
+    ids=["errors", "empty", "none", "many"],
 )
-def test_only_server_errors_are_quickly_retried_and_only_twice(
-    sandbox: Sandbox, client: Client, status: int, attempts: int
+def test_the_reasons_for_a_refusal_are_passed_on(post_with: PostWith, errors: dict[str, Any], reasons: str) -> None:
+    message = post_with(Fault.answer(400, REFUSED | errors)).message
+
+    assert message == f"PagerDuty refused the event for good with 400: {reasons}"
+
+
+FOREIGN: dict[str, str | dict[str, Any]] = {
+    "nothing": "",
+    "HTML": "<html>Bad Request</html>",
+    "a list": "[]",
+    "no status": {"message": "Bad Request"},
+    "no message": {"status": "invalid event"},
+    "a numeric status": {"status": 400, "message": "Bad Request"},
+    "a numeric message": {"status": "invalid event", "message": 400},
+    "errors that are an object": {**REFUSED, "errors": {"a": 1}},
+    "errors that are no texts": {**REFUSED, "errors": ["a", ["b"]]},
+    "nested lists": "[" * 50_000,
+    "more than 64 KB": {**REFUSED, "errors": ["x" * 65_536]},
+}
+
+
+@pytest.mark.parametrize("reply", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_refusal_that_is_not_pagerdutys_is_never_final(post_with: PostWith, status: int, reply: Any) -> None:
+    assert post_with(Fault.answer(status, reply)).code == "pagerduty_unexpected"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "code"),
+    [
+        (400, "Invalid routing key", "routing_key_refused"),
+        (400, "'routing_key' is missing", "routing_key_refused"),
+        (400, "Routing-Key not valid", "routing_key_refused"),
+        (400, "ROUTINGKEY", "routing_key_refused"),
+        (400, "Bad routing\nkey", "routing_key_refused"),
+        (413, "Too large for this routing key", "pagerduty_rejected"),
+    ],
+)
+def test_a_400_about_the_routing_key_refuses_the_key_and_a_413_the_event(
+    post_with: PostWith, status: int, text: str, code: str
 ) -> None:
-    sandbox.on_call = always(Fault.answer(status, "{}"))
-
-    outcome = post(client)
-
-    assert calls(outcome) == (status, attempts)
-    assert len(sandbox.received) == attempts
+    assert post_with(Fault.answer(status, REFUSED | {"errors": [text]})).code == code
 
 
-def test_a_quick_retry_that_succeeds_is_a_delivery(sandbox: Sandbox, client: Client) -> None:
-    sandbox.on_call = lambda call: Fault.answer(500, "") if call.number == 1 else None
+@pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
+def test_a_routing_key_that_pagerduty_quotes_is_never_in_an_outcome(post_with: PostWith, quoted: str) -> None:
+    outcome = post_with(Fault.answer(400, REFUSED | {"errors": [f"bad {quoted} here"]}))
 
-    assert calls(post(client)) == (202, 2)
+    assert "[routing key]" in outcome.message
+    assert ROUTING_KEY.lower()[:16] not in repr(outcome).lower()
 
 
-def test_there_is_a_pause_before_each_quick_retry_with_jitter_and_the_second_is_longer(sandbox: Sandbox) -> None:
-    sandbox.on_call = always(Fault.answer(503, ""))
+def test_a_header_that_cannot_be_read_is_not_logged(post_with: PostWith, caplog: pytest.LogCaptureFixture) -> None:
+    head = f"HTTP/1.1 202 X\r\nContent-Length: 2\r\n{ROUTING_KEY} is no header\r\nX: y\r\n\r\n{{}}"
+
+    assert post_with(Fault.raw(head.encode(), ending="keep")).code == "delivered"
+    assert caplog.text == ""
+
+
+def test_a_quick_retry_that_succeeds_is_a_delivery_with_the_time_of_the_last_call(post_with: PostWith) -> None:
+    outcome = post_with(replace(Fault.answer(500), hold=1.0), only_first=True)
+
+    assert (outcome.code, calls(outcome)) == ("delivered", (202, 2))
+    assert outcome.call is not None
+    assert outcome.call.seconds < 1.0
+
+
+def test_the_pause_before_a_quick_retry_is_random_and_before_the_second_twice_as_long(sandbox: Sandbox) -> None:
+    sandbox.on_call = lambda _: Fault.answer(503)
     pauses: list[float] = []
     client = Client(sandbox.url, pauses.append)
     random.seed(7)
@@ -178,218 +213,94 @@ def test_there_is_a_pause_before_each_quick_retry_with_jitter_and_the_second_is_
         post(client)
     client.close()
 
-    first, second = pauses[::2], pauses[1::2]
     assert len(set(pauses)) == 20
-    assert all(0.05 <= pause <= 0.2 for pause in first)
-    assert all(0.1 <= pause <= 0.4 for pause in second)
+    assert all(0.05 <= pause <= 0.2 for pause in pauses[::2])
+    assert all(0.1 <= pause <= 0.4 for pause in pauses[1::2])
 
 
-def test_of_an_event_that_could_not_be_brought_to_pagerduty_no_status_is_known(
-    sandbox: Sandbox, client: Client
-) -> None:
-    sandbox.on_call = always(Fault.reset_before())
+@pytest.mark.parametrize("fault", [Fault.reset_before(), Fault.reset_after()], ids=["before", "after"])
+def test_a_connection_that_is_reset_is_retried_and_has_no_status(post_with: PostWith, fault: Fault) -> None:
+    outcome = post_with(fault)
 
-    assert calls(post(client)) == (None, 3)
-
-
-def test_the_time_of_a_call_is_that_of_pagerduty_and_not_of_what_came_before(sandbox: Sandbox, client: Client) -> None:
-    sandbox.on_call = lambda call: replace(Fault.answer(503), hold=1.0) if call.number == 1 else None
-
-    call = post(client).call
-    assert call is not None
-    assert call.seconds < 1.0
+    assert (outcome.code, calls(outcome)) == ("pagerduty_unreachable", (None, 3))
 
 
-def test_of_an_event_for_which_no_time_was_left_there_is_no_call(client: Client) -> None:
-    assert post(client, soon(0)).call is None
+@pytest.mark.parametrize("host", ["127.0.0.1", "pagerduty.invalid"])
+def test_a_host_that_cannot_be_reached_is_retried(make_client: MakeClient, host: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        outcome = post(make_client(f"http://{host}:{closed.getsockname()[1]}"))
 
-
-@pytest.mark.parametrize("body", ["", "accepted", "[1]", "null", '{"dedup_key": 7}', "[" * 100_000])
-def test_an_accepted_event_is_delivered_whatever_the_reply_says(sandbox: Sandbox, client: Client, body: str) -> None:
-    sandbox.on_call = always(Fault.answer(202, body))
-
-    assert post(client).code == "delivered"
-
-
-def test_a_reply_without_end_is_not_read_to_its_end_and_its_connection_not_used_again(
-    sandbox: Sandbox, client: Client
-) -> None:
-    sandbox.on_call = lambda call: Fault.answer(202, " " * 10_000_000) if call.number == 1 else None
-
-    assert [post(client).code for _ in range(2)] == ["delivered", "delivered"]
-
-
-def test_pagerdutys_reasons_are_passed_on(sandbox: Sandbox, client: Client) -> None:
-    sandbox.on_call = always(Fault.answer(400, {**REFUSED, "errors": ["Length of 'summary'", "b"]}))
-
-    outcome = post(client)
-
-    assert (outcome.code, outcome.message) == (
-        "pagerduty_rejected",
-        "PagerDuty refused the event for good with 400: Length of 'summary'; b",
-    )
-
-
-@pytest.mark.parametrize("errors", [{}, {"errors": []}])
-def test_a_refusal_without_errors_gives_its_message(sandbox: Sandbox, client: Client, errors: object) -> None:
-    sandbox.on_call = always(Fault.answer(400, REFUSED | errors))  # type: ignore[operator]  # a dict
-
-    assert post(client).message == "PagerDuty refused the event for good with 400: Event object is invalid"
-
-
-@pytest.mark.parametrize("status", [400, 413])
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "",
-        "<html>Bad Request</html>",
-        "{}",
-        "[]",
-        '"x"',
-        '{"message": "Bad Request"}',
-        '{"status": 400, "message": "Bad Request"}',
-        '{"status": "invalid event", "message": 400}',
-        json.dumps({**REFUSED, "errors": {"a": 1}}),
-        json.dumps({**REFUSED, "errors": [[["a"]]]}),
-        json.dumps(REFUSED)[:-1],
-        "[" * 100_000,
-        " " * 100_000 + json.dumps(REFUSED),
-    ],
-)
-def test_a_refusal_that_is_not_pagerdutys_is_never_final(
-    sandbox: Sandbox, client: Client, status: int, reply: str
-) -> None:
-    sandbox.on_call = always(Fault.answer(status, reply))
-
-    assert post(client).code == "pagerduty_unexpected"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Invalid routing key",
-        "'routing_key' is missing",
-        "Routing-Key not valid",
-        "ROUTINGKEY",
-        "Invalid routing\\u0020key",
-        "Invalid routing\\nkey",
-    ],
-)
-def test_a_refused_routing_key_is_our_fault_and_not_the_events(sandbox: Sandbox, client: Client, text: str) -> None:
-    body = json.dumps({**REFUSED, "errors": ["TEXT"]}).replace("TEXT", text)
-    sandbox.on_call = always(Fault.answer(400, body))
-
-    outcome = post(client)
-
-    assert (outcome.http_status, outcome.code) == (503, "routing_key_refused")
-
-
-def test_an_event_that_is_too_large_is_so_whatever_is_said_of_the_routing_key(sandbox: Sandbox, client: Client) -> None:
-    sandbox.on_call = always(Fault.answer(413, REFUSED | {"errors": ["Too large for this routing key"]}))
-
-    assert post(client).code == "pagerduty_rejected"
-
-
-def test_a_status_that_http_does_not_have_is_never_final(sandbox: Sandbox, client: Client) -> None:
-    sandbox.on_call = always(Fault.raw(b"HTTP/1.1 600 X\r\nContent-Length: 2\r\n\r\n{}", ending="keep"))
-
-    assert post(client).code == "pagerduty_unexpected"
-
-
-def test_a_header_that_cannot_be_read_is_not_logged(
-    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
-    head = f"HTTP/1.1 202 X\r\nContent-Length: 2\r\n{ROUTING_KEY} is no header\r\nX: y\r\n\r\n{{}}"
-    sandbox.on_call = always(Fault.raw(head.encode(), ending="keep"))
-
-    assert post(client).code == "delivered"
-    assert caplog.text == ""
-
-
-def test_over_tls_what_comes_unasked_after_an_answer_is_not_that_of_the_next_event(
-    sandbox: Sandbox, client: Client
-) -> None:
-    accepted, refused = (b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status for status in (202, 503))
-    # Python reads 8 KB at once; what comes after that in the same record of TLS, no socket tells of.
-    answers = accepted.ljust(8192) + refused
-    sandbox.on_call = lambda call: Fault.raw(answers, ending="keep") if call.number == 1 else None
-
-    assert [post(client).code, post(client).code] == ["delivered", "delivered"]
-    assert [call.status for call in sandbox.received] == [0, 202]
-
-
-@pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
-def test_a_routing_key_that_pagerduty_quotes_is_not_passed_on(sandbox: Sandbox, client: Client, quoted: str) -> None:
-    sandbox.on_call = always(Fault.answer(400, {**REFUSED, "errors": [f"bad {quoted} here"]}))
-
-    message = post(client).message.lower()
-    assert ROUTING_KEY.lower()[:16] not in message
-    assert "[routing key]" in message
-
-
-def test_a_refused_connection_is_tried_again(closed_port: int, make_client: MakeClient) -> None:
-    outcome = post(make_client(f"http://127.0.0.1:{closed_port}"))
-
-    assert (outcome.http_status, outcome.code) == (503, "pagerduty_unreachable")
-
-
-def test_a_name_that_does_not_resolve_is_tried_again(make_client: MakeClient) -> None:
-    outcome = post(make_client("http://pagerduty.invalid"))
-
-    assert (outcome.http_status, outcome.code) == (503, "pagerduty_unreachable")
-
-
-@pytest.mark.parametrize("fault", [Fault.reset_before(), Fault.reset_after()])
-def test_a_connection_that_breaks_is_tried_again(sandbox: Sandbox, client: Client, fault: Fault) -> None:
-    sandbox.on_call = always(fault)
-
-    outcome = post(client)
-
-    assert (outcome.http_status, outcome.code) == (503, "pagerduty_unreachable")
-
-
-@pytest.mark.parametrize("fault", [Fault.hang(), Fault.trickle(0.05)])
-def test_an_answer_that_does_not_come_in_time_is_a_timeout(sandbox: Sandbox, client: Client, fault: Fault) -> None:
-    sandbox.on_call = always(fault)
-
-    outcome = post(client, soon(0.5))
-
-    assert (outcome.http_status, outcome.code) == (504, "pagerduty_timeout")
-    assert len(sandbox.received) == 1
-
-
-@pytest.mark.parametrize(
-    "begun",
-    [
-        b"HTTP/1.1 202 Accepted\r\n",
-        b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n",
-    ],
-)
-def test_a_202_of_which_no_more_arrives_is_delivered_and_not_posted_again(
-    sandbox: Sandbox, client: Client, begun: bytes
-) -> None:
-    sandbox.on_call = lambda call: Fault.raw(begun, ending="hold") if call.number == 1 else None
-
-    assert [post(client, soon(0.5)).code for _ in range(2)] == ["delivered", "delivered"]
-    assert len(sandbox.received) == 2
+    assert (outcome.code, calls(outcome)) == ("pagerduty_unreachable", (None, 3))
 
 
 def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: Client) -> None:
     outcome = post(client, soon(0.1))
 
-    assert (outcome.http_status, outcome.code) == (504, "deadline_exceeded")
-    assert sandbox.received == []
+    assert (outcome.code, outcome.call, sandbox.received) == ("deadline_exceeded", None, [])
 
 
-def test_a_connection_is_kept_and_has_its_full_timeout_again(
+@pytest.mark.parametrize("place", ["socket.getaddrinfo", "urllib3.connection.HTTPConnection.putrequest"])
+def test_an_event_that_was_abandoned_before_it_was_sent_is_never_posted(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd, place: str
+) -> None:
+    go_on = threading.Event()
+    original = pkgutil.resolve_name(place)
+
+    def wait(*args: Any, **options: Any) -> Any:
+        go_on.wait(30)
+        return original(*args, **options)
+
+    monkeypatch.setattr(place, wait)
+    outcome = post(make_client(sandbox.plain_url), soon(0.8))
+    go_on.set()
+    calls_end()
+
+    assert (outcome.code, sandbox.received) == ("pagerduty_timeout", [])
+
+
+@pytest.fixture(params=["connect", "handshake"])
+def unfinished_url(silent: socket.socket, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give the URL of a server that does not accept the connection, or does not answer the TLS handshake."""
+    with ExitStack() as stack:
+        for _ in range(4 if request.param == "connect" else 0):  # More than the backlog holds.
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0)
+            filler.connect_ex(silent.getsockname())
+        yield f"https://127.0.0.1:{silent.getsockname()[1]}"
+
+
+def test_connecting_ends_at_the_deadline(make_client: MakeClient, unfinished_url: str) -> None:
+    assert post(make_client(unfinished_url), soon(0.8)).code == "pagerduty_timeout"
+
+
+def test_connecting_is_retried_after_its_timeout(
+    make_client: MakeClient, unfinished_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagerduty, "CONNECT_TIMEOUT", 0.1)
+
+    assert calls(post(make_client(unfinished_url))) == (None, 3)
+
+
+@pytest.mark.parametrize("fault", [Fault.hang(), Fault.trickle(0.05)], ids=["nothing", "a byte at a time"])
+def test_an_answer_that_does_not_arrive_in_time_is_a_timeout_and_its_call_ends(
+    post_with: PostWith, calls_end: CallsEnd, fault: Fault
+) -> None:
+    outcome = post_with(fault, 0.8)
+    calls_end()
+
+    assert (outcome.code, calls(outcome)) == ("pagerduty_timeout", (None, 1))
+
+
+def test_a_connection_is_kept_and_does_not_shorten_the_timeout_of_the_next_call(
     sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.on_call = lambda call: Fault.delay(0.3) if call.number != 2 else None
-    post(client, soon(0.6))
+    # Longer than a connection may take, or a reply.
+    sandbox.on_call = lambda call: Fault.delay(1.2) if call.number == 2 else None
+    post(client)
     monkeypatch.setattr(pagerduty, "_connect", None)
-    outcomes = [post(client, soon(0.6)).code for _ in range(2)]
 
-    assert outcomes == ["delivered", "delivered"]
+    assert post(client).code == "delivered"
 
 
 @pytest.mark.parametrize(("seconds", "connections"), [(59.9, 1), (60, 2), (-1, 2)])
@@ -412,9 +323,23 @@ def test_a_connection_that_was_idle_for_a_minute_is_not_reused(
     assert len(connected) == connections
 
 
-def test_a_connection_that_pagerduty_has_closed_meanwhile_costs_no_attempt(sandbox: Sandbox, client: Client) -> None:
+def test_a_connection_that_pagerduty_has_closed_costs_no_attempt_and_reads_no_certificates(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl, "create_default_context", None)
     post(client)
     sandbox.stop()
     sandbox.start()
 
     assert calls(post(client)) == (202, 1)
+
+
+def test_over_tls_unrequested_bytes_after_an_answer_do_not_answer_the_next_event(
+    sandbox: Sandbox, client: Client, post_with: PostWith
+) -> None:
+    accepted, refused = (b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status for status in (202, 503))
+    # Python reads 8 KB at once. The rest of the TLS record is then in OpenSSL's buffer, and the socket looks idle.
+    fault = Fault.raw(accepted.ljust(8192) + refused, ending="keep")
+
+    assert [post_with(fault, only_first=True).code, post(client).code] == ["delivered", "delivered"]
+    assert [call.status for call in sandbox.received] == [0, 202]

@@ -1,11 +1,7 @@
-"""The queue: what a message is, and what becomes of each event when SQS takes some and refuses others."""
+"""The queue on a real server: the calls to SQS, and the outcome of each event when SQS refuses some."""
 
-import base64
-import json
 import time
-import uuid
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,13 +11,9 @@ import sqs
 from chaos.faults import Failure, fail
 from dependencies import Dependencies
 from event import Event
-from local.aws_server import Aws
-from local.resources import create_queues
 from outcome import Outcome, ProcessingError
-from tests.support import Clock, soon
-
-HEX = set("0123456789abcdef")
-REFUSED = Outcome("pagerduty_rejected", "no")
+from sqs import Queue
+from tests.support import Clock, Endpoint, soon
 
 
 def event(n: int = 1, action: Any = "trigger", **changes: Any) -> Event:
@@ -30,337 +22,159 @@ def event(n: int = 1, action: Any = "trigger", **changes: Any) -> Event:
     return Event(**{"service": "default", **fields, **changes})
 
 
-def change(**changes: Any) -> Event:
-    return Event(**{"service": "default", "kind": "change", "content": {"payload": {"summary": "Deployed"}}, **changes})
-
-
-def body(event: Event) -> str:
-    return sqs.write(event, 0)["MessageBody"]
-
-
-def group(event: Event) -> str:
-    return sqs.write(event, 0).get("MessageGroupId", "")
-
-
-def deduplication_id(event: Event) -> str:
-    return sqs.write(event, 0).get("MessageDeduplicationId", "")
+def names(bodies: Sequence[str]) -> list[tuple[str | None, str | None]]:
+    return [(event.dedup_key, event.action) for event in map(sqs.read, bodies)]
 
 
 def codes(outcomes: Sequence[Outcome]) -> list[str]:
     return [outcome.code for outcome in outcomes]
 
 
-# -- messages --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def queue(endpoint: Endpoint) -> Queue:
+    return endpoint.deps.queue
 
 
-def test_a_message_is_ascii_json_with_a_format_version_and_without_a_routing_key() -> None:
-    message = body(event(content={"payload": {"summary": "Käse ☃"}}))
-
-    assert message.isascii()
-    assert json.loads(message) == {
-        "version": 1,
-        "service": "default",
-        "kind": "alert",
-        "action": "trigger",
-        "dedup_key": "incident-1",
-        "message_id": "m",
-        "occurred_at": None,
-        "event": {"payload": {"summary": "Käse ☃"}},
-    }
+@pytest.fixture
+def calls(endpoint: Endpoint) -> list[list[str]]:
+    """Record the bodies of the messages in each call."""
+    recorded: list[list[str]] = []
+    fail(endpoint.aws, lambda _, request: recorded.append([entry["MessageBody"] for entry in request["Entries"]]))
+    return recorded
 
 
-@pytest.mark.parametrize("text", ["a", "Käse ☃ 😀", "é" * 250_000])
-@pytest.mark.parametrize("make", [event, change])
-def test_what_is_written_is_read_again(make: Callable[..., Event], text: str) -> None:
-    written = make(content={"a": text}, service="checkout")
-
-    message = body(written)
-
-    assert len(message) <= sqs.MAX_MESSAGE_BYTES
-    assert sqs.read(message) == written
+def received(endpoint: Endpoint) -> SQSRecord:
+    """Receive a message, as the worker does."""
+    return SQSRecord(endpoint.received(endpoint.deps.settings.queue_url)[0])
 
 
-def test_a_message_of_the_first_format_which_did_not_name_it_is_read() -> None:
-    message = json.loads(body(event()))
-    del message["version"]
-
-    assert sqs.read(json.dumps(message)) == event()
-
-
-@pytest.mark.parametrize("offset", [UTC, timezone(timedelta(hours=5.5))])
-def test_when_an_event_occurred_is_known_to_the_worker(offset: tzinfo) -> None:
-    occurred_at = datetime(2026, 1, 31, 12, 0, 0, 123456, offset)
-
-    assert sqs.read(body(event(occurred_at=occurred_at))).occurred_at == occurred_at
-
-
-def test_ids_are_what_sqs_takes() -> None:
-    message = event(dedup_key="☃" * 200, message_id=" spaces and\nlines")
-
-    assert len(group(message)) == len(deduplication_id(message)) == 64
-    assert set(group(message) + deduplication_id(message)) <= HEX
-
-
-def test_events_of_one_incident_share_a_group() -> None:
-    assert group(event(action="trigger")) == group(event(action="resolve"))
-
-
-@pytest.mark.parametrize("other", [event(2), event(service="checkout")])
-def test_events_of_different_incidents_or_services_do_not(other: Event) -> None:
-    assert group(event()) != group(other)
-
-
-@pytest.mark.parametrize(("first", "second"), [("c-1", "c-2"), (None, None)])
-def test_change_events_wait_for_nobody(first: str | None, second: str | None) -> None:
-    assert group(change(message_id=first)) != group(change(message_id=second))
-
-
-def test_the_same_event_for_two_services_is_two_events() -> None:
-    assert deduplication_id(event(service="a")) != deduplication_id(event(service="b"))
-
-
-@pytest.mark.parametrize("make", [event, change])
-def test_a_retry_has_the_same_ids(make: Callable[..., Event]) -> None:
-    assert sqs.write(make(message_id="m"), 0) == sqs.write(make(message_id="m"), 0)
-
-
-def test_a_resolve_that_reuses_its_triggers_id_is_not_a_retry() -> None:
-    assert deduplication_id(event(action="trigger")) != deduplication_id(event(action="resolve"))
-
-
-def test_the_same_event_with_another_id_is_another_event() -> None:
-    assert deduplication_id(event(message_id="m-1")) != deduplication_id(event(message_id="m-2"))
-
-
-@pytest.mark.parametrize("make", [event, change])
-def test_without_an_id_nothing_tells_a_retry_from_a_second_event_that_says_the_same(
-    make: Callable[..., Event],
+@pytest.mark.parametrize(
+    ("events", "sizes"),
+    [
+        ([event(n) for n in range(25)], [10, 10, 5]),
+        ([event(n, content={"a": "x" * 400_000}) for n in range(5)], [2, 2, 1]),
+    ],
+    ids=["ten events", "a megabyte"],
+)
+def test_a_call_holds_no_more_than_sqs_accepts(
+    queue: Queue, calls: list[list[str]], events: list[Event], sizes: list[int]
 ) -> None:
-    assert deduplication_id(make(message_id=None)) != deduplication_id(make(message_id=None))
+    assert codes(queue.enqueue(events, soon())) == ["queued"] * len(events)
+    assert [len(call) for call in calls] == sizes
 
 
-def test_base64_is_for_what_ascii_would_make_too_large() -> None:
-    message = json.loads(body(event(content={"a": "é" * 250_000})))
+def test_a_call_holds_no_two_events_of_one_incident(queue: Queue, calls: list[list[str]]) -> None:
+    queue.enqueue([event(1), event(2), event(1, "acknowledge"), event(1, "resolve"), event(2, "resolve")], soon())
 
-    assert base64.b64decode(message["event_base64"]).startswith('{"a":"éé'.encode())
-
-
-# -- sending ---------------------------------------------------------------------------------------------------------
-
-
-class Fifo:
-    """A queue of its own, of a real server; the calls that send to it are noted, and fail when told to."""
-
-    def __init__(self, aws: Aws) -> None:
-        self.client = aws.client("sqs")
-        self.url, _ = create_queues(self.client, str(uuid.uuid4()))
-        self.queue = sqs.Queue(lambda: self.client, self.url)
-        self.calls: list[list[Event]] = []
-        self.refused: set[str] = set()  # incidents whose entries fail
-        self.failure: Failure | None = None
-        fail(aws, self._note)
-
-    def received(self) -> list[Event]:
-        events = []
-        while messages := self.client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages"):
-            for message in messages:
-                events.append(sqs.read(message["Body"]))
-                self.client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
-        return events
-
-    def count(self) -> int:
-        """Count the messages, those that somebody has received included."""
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
-        return sum(int(number) for number in found["Attributes"].values())
-
-    def record(self) -> SQSRecord:
-        """Receive one message, as Lambda hands it to the worker."""
-        (found,) = self.client.receive_message(QueueUrl=self.url, MessageSystemAttributeNames=["All"])["Messages"]
-        return SQSRecord(
-            {
-                "messageId": found["MessageId"],
-                "receiptHandle": found["ReceiptHandle"],
-                "body": found["Body"],
-                "attributes": found["Attributes"],
-            }
-        )
-
-    def _note(self, target: str, request: dict[str, Any]) -> Failure | None:
-        if target != "AmazonSQS.SendMessageBatch":
-            return None
-        events = {entry["Id"]: sqs.read(entry["MessageBody"]) for entry in request["Entries"]}
-        self.calls.append(list(events.values()))
-        refused = [number for number, each in events.items() if each.dedup_key in self.refused]
-        return Failure.entries(*refused) if refused else self.failure
-
-
-@pytest.fixture
-def fifo(aws: Aws) -> Fifo:
-    return Fifo(aws)
-
-
-@pytest.fixture
-def on_lambda(fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> sqs.Queue:
-    """Make the same queue as the functions make it."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-    environment = {"QUEUE_URL": fifo.url, "DEAD_LETTER_QUEUE_URL": fifo.url, "FLOW_TABLE": "flow"}
-    return Dependencies.from_environment(environment).queue
-
-
-def test_events_are_enqueued_ten_a_call(fifo: Fifo) -> None:
-    events = [event(n) for n in range(25)]
-
-    assert codes(fifo.queue.enqueue(events, soon())) == ["queued"] * 25
-    assert [len(call) for call in fifo.calls] == [10, 10, 5]
-    assert sorted(str(each.dedup_key) for each in fifo.received()) == sorted(str(each.dedup_key) for each in events)
-
-
-def test_a_call_holds_no_two_events_of_one_incident(fifo: Fifo) -> None:
-    fifo.queue.enqueue([event(1), event(2), event(1, "acknowledge"), event(1, "resolve"), event(2, "resolve")], soon())
-
-    assert [[(each.dedup_key, each.action) for each in call] for call in fifo.calls] == [
+    assert [names(call) for call in calls] == [
         [("incident-1", "trigger"), ("incident-2", "trigger")],
         [("incident-1", "acknowledge"), ("incident-2", "resolve")],
         [("incident-1", "resolve")],
     ]
 
 
-def test_a_call_holds_no_more_bytes_than_sqs_takes(fifo: Fifo) -> None:
-    events = [event(n, content={"a": "x" * 400_000}) for n in range(5)]
+def test_an_entry_that_sqs_refuses_is_deferred_with_the_later_ones_of_its_incident(
+    queue: Queue, endpoint: Endpoint
+) -> None:
+    fail(endpoint.aws, lambda *_: Failure.entries("0"))
 
-    assert codes(fifo.queue.enqueue(events, soon())) == ["queued"] * 5
-    assert [len(call) for call in fifo.calls] == [2, 2, 1]
-
-
-def test_an_entry_that_sqs_refuses_is_deferred_and_holds_back_the_rest_of_its_incident(fifo: Fifo) -> None:
-    fifo.refused = {"incident-1"}
-
-    outcomes = fifo.queue.enqueue([event(1), event(2), event(1, "resolve"), event(2, "resolve")], soon())
+    outcomes = queue.enqueue([event(1), event(2), event(1, "resolve"), event(2, "resolve")], soon())
 
     assert codes(outcomes) == ["queue_unavailable", "queued", "earlier_event_deferred", "queued"]
-    assert [(each.dedup_key, each.action) for each in fifo.received()] == [
-        ("incident-2", "trigger"),
-        ("incident-2", "resolve"),
-    ]
+    records = endpoint.received(endpoint.deps.settings.queue_url)
+    assert names([record["body"] for record in records]) == [("incident-2", "trigger"), ("incident-2", "resolve")]
 
 
-def test_when_sqs_is_down_every_event_is_deferred(fifo: Fifo) -> None:
-    fifo.failure = Failure.answer(503, "ServiceUnavailable")
+def test_when_sqs_is_down_every_event_is_deferred(queue: Queue, endpoint: Endpoint) -> None:
+    fail(endpoint.aws, lambda *_: Failure.answer(503, "ServiceUnavailable"))
 
-    outcomes = fifo.queue.enqueue([event(1), event(1, "resolve"), event(2)], soon())
+    outcomes = queue.enqueue([event(1), event(1, "resolve"), event(2)], soon())
 
     assert codes(outcomes) == ["queue_unavailable", "earlier_event_deferred", "queue_unavailable"]
     assert outcomes[0].message == "SQS did not accept the event (ServiceUnavailable); it will be tried again"
 
 
-def test_an_sqs_that_hangs_is_waited_for_until_the_deadline_only(fifo: Fifo) -> None:
-    fifo.failure = Failure.hang()
+def test_an_sqs_that_hangs_is_abandoned_at_the_deadline(queue: Queue, endpoint: Endpoint) -> None:
+    fail(endpoint.aws, lambda *_: Failure.hang())
     began = time.monotonic()
 
-    outcomes = fifo.queue.enqueue([event(1), event(2), event(2, "resolve")], began + 0.5)
+    outcomes = queue.enqueue([event(1), event(2), event(2, "resolve")], began + 0.5)
 
     assert codes(outcomes) == ["queue_unavailable", "queue_unavailable", "earlier_event_deferred"]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
-def test_what_was_given_up_is_not_sent_again_behind_the_senders_back(
-    fifo: Fifo, on_lambda: sqs.Queue, calls_end: Callable[[], None]
-) -> None:
-    fifo.failure = Failure.hang()
-    outcomes = on_lambda.enqueue([event()], time.monotonic() + 0.3)
-    fifo.failure = None
-    calls_end()
-
-    assert codes(outcomes) == ["queue_unavailable"]
-    assert (len(fifo.calls), fifo.count()) == (1, 0)
+def test_no_call_is_begun_without_time_for_it(queue: Queue, calls: list[list[str]]) -> None:
+    assert codes(queue.enqueue([event()], soon(0.2))) == ["deadline_exceeded"]
+    assert calls == []
 
 
-def test_on_lambda_a_call_is_tried_four_times_for_two_seconds_each(on_lambda: sqs.Queue) -> None:
-    config: Any = on_lambda._client().meta.config  # noqa: SLF001 -- what nobody else can see
+def test_on_lambda_calls_to_sqs_and_ssm_are_tried_four_times_for_two_seconds_each() -> None:
+    environment = {"QUEUE_URL": "https://q", "DEAD_LETTER_QUEUE_URL": "https://d", "FLOW_TABLE": "flow"}
+    deps = Dependencies.from_environment(environment)
 
-    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
-
-
-def test_no_call_is_begun_without_time_for_it(fifo: Fifo) -> None:
-    assert codes(fifo.queue.enqueue([event()], time.monotonic() + 0.2)) == ["deadline_exceeded"]
-    assert fifo.calls == []
+    for client in (deps.queue._client(), deps.credentials._client):  # noqa: SLF001 -- not visible from outside
+        config: Any = client.meta.config
+        assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
 
 
-def test_a_deleted_message_is_gone(fifo: Fifo) -> None:
-    fifo.queue.enqueue([event()], soon())
-
-    fifo.queue.delete(fifo.record(), soon())
-
-    assert fifo.count() == 0
-
-
-def test_a_dead_letter_has_its_reason_and_sqs_own_message_id(fifo: Fifo, aws: Aws) -> None:
-    fifo.queue.enqueue([event()], soon())
-    dead_letters = Fifo(aws)
-
+def test_a_dead_letter_has_its_reason_and_sqs_own_message_id(queue: Queue, endpoint: Endpoint) -> None:
+    queue.enqueue([event()], soon())
+    record = received(endpoint)
     reason = "summary\x00is \ufffe odd " + "x" * 2000
-    record = fifo.record()
-    dead_letters.queue.dead_letter(record, Outcome("pagerduty_rejected", reason), soon())
 
-    (found,) = fifo.client.receive_message(
-        QueueUrl=dead_letters.url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
-    )["Messages"]
-    attributes = {name: value["StringValue"] for name, value in found["MessageAttributes"].items()}
-    assert found["Body"] == body(event())
-    assert (found["Attributes"]["MessageGroupId"], found["Attributes"]["MessageDeduplicationId"]) == (
-        group(event()),
-        record.message_id,
-    )
-    assert attributes == {"code": "pagerduty_rejected", "reason": ("summary is   odd " + "x" * 2000)[:1000]}
+    endpoint.deps.dead_letters.dead_letter(record, Outcome("pagerduty_rejected", reason), soon())
+
+    (letter,) = endpoint.received(endpoint.deps.settings.dead_letter_queue_url)
+    assert letter["body"] == record.body
+    assert letter["attributes"]["MessageGroupId"] == record.attributes.message_group_id
+    assert letter["attributes"]["MessageDeduplicationId"] == record.message_id
+    assert letter["messageAttributes"]["code"]["stringValue"] == "pagerduty_rejected"
+    assert letter["messageAttributes"]["reason"]["stringValue"] == ("summary is   odd " + "x" * 2000)[:1000]
 
 
-# The last is a little too large to be set aside as ASCII.
-@pytest.mark.parametrize("count", [170_000, 255_000, 174_600])
-def test_the_largest_message_can_still_be_dead_lettered(fifo: Fifo, aws: Aws, count: int) -> None:
-    fifo.queue.enqueue([event(content={"a": "é" * count})], soon())
-    dead_letters = Fifo(aws)
+@pytest.mark.parametrize("count", [174_600, 255_000], ids=["too large for ASCII by a few bytes", "the largest"])
+def test_a_large_message_can_still_be_dead_lettered(queue: Queue, endpoint: Endpoint, count: int) -> None:
+    queue.enqueue([event(content={"a": "é" * count})], soon())
 
-    dead_letters.queue.dead_letter(fifo.record(), Outcome("pagerduty_rejected", "x" * 9000), soon())
+    endpoint.deps.dead_letters.dead_letter(received(endpoint), Outcome("pagerduty_rejected", "x" * 9000), soon())
 
-    assert dead_letters.count() == 1
+    assert len(endpoint.dead_letters()) == 1
 
 
-def test_what_sqs_does_not_do_to_a_message_is_told(fifo: Fifo, aws: Aws) -> None:
-    fifo.queue.enqueue([event()], soon())
-    record = fifo.record()
-    gone = sqs.Queue(lambda: fifo.client, f"{aws.url}/123456789012/not-there.fifo")
+def test_a_failure_of_sqs_to_delete_dead_letter_or_delay_is_raised(queue: Queue, endpoint: Endpoint) -> None:
+    queue.enqueue([event()], soon())
+    record = received(endpoint)
+    fail(endpoint.aws, lambda *_: Failure.answer(403, "AccessDenied"))
 
-    with pytest.raises(ProcessingError) as not_deleted:
-        gone.delete(record, soon())
-    with pytest.raises(ProcessingError) as not_dead_lettered:
-        gone.dead_letter(record, REFUSED, soon())
-    fail(aws, lambda *_: Failure.entries("1"))
-    with pytest.raises(ProcessingError) as not_delayed:
-        fifo.queue.delay([(record, 4), (record, 4)], soon())
-
-    errors = (not_deleted, not_dead_lettered, not_delayed)
-    assert [error.value.outcome.code for error in errors] == ["queue_unavailable"] * 3
-    assert str(not_delayed.value) == "SQS did not delay an event (InternalError); it will be tried again"
+    with pytest.raises(ProcessingError, match=r"delete the event \(AccessDenied\)"):
+        queue.delete(record, soon())
+    with pytest.raises(ProcessingError, match=r"put the event into the dead-letter queue \(AccessDenied\)"):
+        queue.dead_letter(record, Outcome("pagerduty_rejected", "no"), soon())
+    with pytest.raises(ProcessingError, match=r"delay the events \(AccessDenied\)"):
+        queue.delay([(record, 4)], soon())
+    fail(endpoint.aws, lambda *_: Failure.entries("1"))
+    with pytest.raises(ProcessingError, match=r"delay an event \(InternalError\)"):
+        queue.delay([(record, 4), (record, 4)], soon())
 
 
 def test_the_messages_in_flight_are_counted_at_most_every_ten_seconds(
-    fifo: Fifo, aws: Aws, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, endpoint: Endpoint, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
     monkeypatch.setattr("sqs.time.time", clock)
-    fifo.queue.enqueue([event(1), event(2)], soon())
-    counts = [fifo.queue.in_flight(soon())]
-    fifo.record()
-    for seconds in (9.9, 0.1, 10):
+    queue.enqueue([event(1), event(2), event(3)], soon())
+    counts = [queue.in_flight(soon())]
+    endpoint.received(endpoint.deps.settings.queue_url)
+    for seconds in (9.9, 0.1):
         clock.now += seconds
-        counts.append(fifo.queue.in_flight(soon()))
-    fail(aws, lambda *_: Failure.answer(503, "ServiceUnavailable"))
+        counts.append(queue.in_flight(soon()))
+    fail(endpoint.aws, lambda *_: Failure.answer(503, "ServiceUnavailable"))
     clock.now += 10
-    counts.append(fifo.queue.in_flight(soon()))
+    counts.append(queue.in_flight(soon()))
+    fail(endpoint.aws, None)
+    queue.enqueue([event(4)], soon())
+    endpoint.received(endpoint.deps.settings.queue_url)
     clock.now -= 3600
-    fail(aws, None)
-    fifo.record()
-    counts.append(fifo.queue.in_flight(soon()))
+    counts.append(queue.in_flight(soon()))
 
-    assert counts == [0, 0, 1, 1, 1, 2]
+    assert counts == [0, 0, 3, 3, 4]
