@@ -50,40 +50,40 @@ def deployed(*, partition: str = "aws", **parameters: str) -> dict[str, dict[str
     values: dict[str, Any] = {name: str(entry["Default"]) for name, entry in template["Parameters"].items()}
     values |= PSEUDO_PARAMETERS | parameters | {"AWS::Partition": partition}
 
-    def fill(text: str, variables: dict[str, Any]) -> str:
-        text = re.sub(r"\$\{([^!}]+)\}", lambda found: str(variables.get(found[1], found[1])), text)
-        return text.replace("${!", "${")
+    def substitute(argument: str | list[Any]) -> str:
+        text, variables = (argument, {}) if isinstance(argument, str) else (argument[0], resolve(argument[1]))
+        known = values | variables
+        filled = re.sub(r"\$\{([^!}]+)\}", lambda found: str(known.get(found[1], found[1])), text)
+        return filled.replace("${!", "${")
+
+    def holds(condition: str) -> bool:
+        return bool(resolve(template["Conditions"][condition]))
+
+    functions: dict[str, Any] = {
+        "Ref": lambda name: values.get(name, name),
+        "Fn::GetAtt": ".".join,
+        "Fn::Sub": substitute,
+        "Fn::If": lambda argument: resolve(argument[1] if holds(argument[0]) else argument[2]),
+        "Fn::Not": lambda argument: not resolve(argument[0]),
+        "Fn::Equals": lambda argument: str(resolve(argument[0])) == str(resolve(argument[1])),
+        "Fn::FindInMap": lambda argument: template["Mappings"][argument[0]][resolve(argument[1])][argument[2]],
+    }
 
     def resolve(value: Any) -> Any:
-        match value:
-            case {"Ref": name}:
-                return values.get(name, name)
-            case {"Fn::GetAtt": [name, attribute]}:
-                return f"{name}.{attribute}"
-            case {"Fn::Sub": [text, variables]}:
-                return fill(text, values | resolve(variables))
-            case {"Fn::Sub": text}:
-                return fill(text, values)
-            case {"Fn::If": [condition, then, otherwise]}:
-                return resolve(then if resolve(template["Conditions"][condition]) else otherwise)
-            case {"Fn::Not": [operand]}:
-                return not resolve(operand)
-            case {"Fn::Equals": [left, right]}:
-                return str(resolve(left)) == str(resolve(right))
-            case {"Fn::FindInMap": [name, *keys]}:
-                return functools.reduce(lambda entry, key: entry[resolve(key)], keys, template["Mappings"][name])
-            case dict():
-                resolved = {key: resolve(item) for key, item in value.items()}
-                return {key: item for key, item in resolved.items() if item is not None}
-            case list():
-                return [item for item in map(resolve, value) if item is not None]
-        return value
+        if isinstance(value, list):
+            return [item for item in map(resolve, value) if item is not None]
+        if not isinstance(value, dict):
+            return value
+        for name, argument in value.items():
+            if name in functions:
+                return functions[name](argument)
+        return {key: item for key, item in ((key, resolve(item)) for key, item in value.items()) if item is not None}
 
     return {
         section: {
             name: resolve({key: item for key, item in entry.items() if key != "Condition"})
             for name, entry in template[section].items()
-            if "Condition" not in entry or resolve(template["Conditions"][entry["Condition"]])
+            if "Condition" not in entry or holds(entry["Condition"])
         }
         for section in ("Resources", "Outputs")
     }

@@ -1,0 +1,67 @@
+"""The access log holds no secret, and what API Gateway answers itself is counted in it."""
+
+import json
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+
+from tests.infrastructure.stack import of_type
+
+
+def log_format() -> str:
+    (stage,) = of_type("AWS::ApiGatewayV2::Stage").values()
+    found: str = stage["AccessLogSettings"]["Format"]
+    return found
+
+
+def test_a_line_is_json_and_has_neither_headers_nor_the_query() -> None:
+    assert "\n" not in log_format()
+    # Each is one of https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html.
+    assert json.loads(log_format()) == {
+        "service": "stack",
+        "requestId": "$context.requestId",
+        "requestTime": "$context.requestTime",
+        "sourceIp": "$context.identity.sourceIp",
+        "method": "$context.httpMethod",
+        "path": "$context.path",
+        "routeKey": "$context.routeKey",
+        "status": "$context.status",
+        "functionStatus": "$context.integration.status",
+        "error": "$context.error.message",
+        "integrationError": "$context.integration.error",
+        "responseLength": "$context.responseLength",
+        "responseLatency": "$context.responseLatency",
+        "integrationLatency": "$context.integrationLatency",
+    }
+
+
+def holds(condition: str, line: dict[str, str]) -> bool:
+    ((field, operator, value),) = re.findall(r'^\(\$\.(\w+) (=|!=) "([^"]*)"\)$', condition)
+    return fnmatchcase(line[field], value) is (operator == "=")
+
+
+@pytest.mark.parametrize(
+    ("status", "function_status", "filters"),
+    [
+        pytest.param("200", "200", [], id="the function accepts the event"),
+        pytest.param("400", "400", [], id="the function refuses the event"),
+        pytest.param("503", "503", [], id="the function defers the event"),
+        pytest.param("404", "-", ["GatewayRefusals"], id="there is no such route"),
+        pytest.param("413", "-", ["GatewayRefusals"], id="the body is too large"),
+        pytest.param("429", "-", [], id="the throttle refuses the request, which is sent again"),
+        pytest.param("500", "-", ["GatewayErrors"], id="the function crashed"),
+        pytest.param("503", "200", ["GatewayErrors"], id="the response of the function is unusable"),
+    ],
+)
+def test_what_the_function_did_not_answer_is_counted(status: str, function_status: str, filters: list[str]) -> None:
+    line = {"status": status, "functionStatus": function_status}
+    patterns = {name: each["FilterPattern"] for name, each in of_type("AWS::Logs::MetricFilter").items()}
+
+    assert [
+        name for name, pattern in patterns.items() if all(holds(each, line) for each in pattern[2:-2].split(" && "))
+    ] == filters
+
+
+def test_the_filters_read_the_access_log() -> None:
+    assert {each["LogGroupName"] for each in of_type("AWS::Logs::MetricFilter").values()} == {"AccessLogGroup"}
