@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import tomllib
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -88,18 +87,6 @@ def test_make_deploys_the_environment_of_its_command_line_alone(arguments: list[
     printed = subprocess.run(command, env=shell, capture_output=True, text=True, check=True).stdout  # noqa: S603 -- ours
 
     assert printed.splitlines()[-1] == f".venv/bin/sam deploy --config-env {environment}"
-
-
-def test_the_settings_of_the_page_are_sent_as_they_stand_there(tmp_path: Path) -> None:
-    (settings,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
-    file = tmp_path / "samconfig.toml"
-    file.write_text(f"version = 0.1\n{settings}", encoding="utf-8")
-
-    assert options("--config-file", str(file), "--config-env", "prod")["parameter_overrides"] == {
-        "ParameterPrefix": "/rudderstack-pagerduty-prod",
-        "CallsPerMinute": "600",
-        "DefaultSource": "web shop",
-    }
 
 
 # -- The workflow ----------------------------------------------------------------------------------------------------
