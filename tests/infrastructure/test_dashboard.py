@@ -196,7 +196,9 @@ def test_silence_raises_an_alarm_only_if_deliveries_are_expected() -> None:
     assert set(missing_data) - set(alarms()) == {"NoDeliveryAlarm"}
 
 
-@pytest.mark.parametrize(("parameters", "topics"), [({}, None), (ALARMED, [TOPIC])])
+@pytest.mark.parametrize(
+    ("parameters", "topics"), [({}, None), (ALARMED, [TOPIC])], ids=["without a topic", "with one"]
+)
 def test_every_alarm_notifies_the_topic_when_it_goes_off_and_when_it_ends(
     parameters: dict[str, str], topics: list[str] | None
 ) -> None:
