@@ -56,5 +56,15 @@ def test_what_the_function_did_not_answer_is_counted(status: str, function_statu
     ] == filters
 
 
-def test_the_filters_read_the_access_log() -> None:
-    assert {each["LogGroupName"] for each in of_type("AWS::Logs::MetricFilter").values()} == {"AccessLogGroup"}
+def test_the_filters_count_lines_of_the_access_log_for_the_stack() -> None:
+    for name, properties in of_type("AWS::Logs::MetricFilter").items():
+        assert properties["LogGroupName"] == "AccessLogGroup"
+        assert properties["MetricTransformations"] == [
+            {
+                "MetricNamespace": "RudderStackPagerDuty",
+                "MetricName": name,
+                "MetricValue": "1",
+                "Unit": "Count",
+                "Dimensions": [{"Key": "service", "Value": "$.service"}],
+            }
+        ]

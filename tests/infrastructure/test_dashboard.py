@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,7 +16,6 @@ from local.metrics import read_all
 from outcome import CODES, Call, Outcome
 from tests.infrastructure.stack import ROOT, Properties, of_type
 
-NAMESPACE: Final = "RudderStackPagerDuty"
 TOPIC: Final = "arn:aws:sns:eu-west-1:123456789012:alarms"
 # Everything that can be switched on.
 ALARMED: Final = {"AlarmTopicArn": TOPIC, "NoDeliveryAlarmHours": "24"}
@@ -45,8 +44,17 @@ OF_AWS: Final[set[Metric]] = {
 @pytest.fixture
 def lines(log: io.StringIO) -> list[str]:
     """Let the functions log every outcome, with everything that a line can have."""
-    event = Event("default", "alert", {}, "trigger", "key", "m-1", datetime.now(UTC), ("severity: unknown",))
-    queued = Outcome("queued", "", "detail", is_urgent=True, without_lease=True).for_event(event)
+    event = Event(
+        service="default",
+        kind="alert",
+        content={},
+        action="trigger",
+        dedup_key="disk-full",
+        message_id="m-1",
+        occurred_at=datetime.now(UTC),
+        warnings=("severity: unknown",),
+    )
+    queued = Outcome("queued", "", detail="no lease", is_urgent=True, without_lease=True).for_event(event)
     codes = CODES.keys() - {"preview"}
     calls = [Call(status, seconds=0.1, attempts=2) for status in (200, 302, 400, 429, 503, None)]
     for outcome in (
@@ -64,15 +72,16 @@ def lines(log: io.StringIO) -> list[str]:
 @pytest.fixture
 def written(lines: list[str]) -> set[Metric]:
     """Return the metrics of the functions, and those that are counted in the access log."""
+    by_functions = {(each.namespace, each.name, with_stack(each.dimension_names)) for each in read_all(lines)}
     filters = of_type("AWS::Logs::MetricFilter").values()
-    counted = [(each["MetricName"], each["Dimensions"]) for entry in filters for each in entry["MetricTransformations"]]
-    return {
-        (metric.namespace, metric.name, with_stack([name for name, _ in metric.dimensions]))
-        for metric in read_all(lines)
-    } | {(NAMESPACE, name, with_stack([each["Key"] for each in dimensions])) for name, dimensions in counted}
+    return by_functions | {
+        (each["MetricNamespace"], each["MetricName"], with_stack(entry["Key"] for entry in each["Dimensions"]))
+        for properties in filters
+        for each in properties["MetricTransformations"]
+    }
 
 
-def with_stack(names: list[str]) -> tuple[tuple[str, str | None], ...]:
+def with_stack(names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
     return tuple((name, "stack" if name == "service" else None) for name in names)
 
 
