@@ -90,7 +90,7 @@ class _Variables:
 
     def required(self, name: str, expected: str) -> str:
         if not self.get(name):
-            self.problems.append(f"{name}: missing, expected {expected}; the template sets it")
+            self.problems.append(f"{name}: missing, expected {expected}, as the template sets it")
         return self.get(name)
 
     def choose(self, name: str, choices: tuple[S, ...], default: S) -> S:

@@ -19,7 +19,7 @@ from tests.support import ROUTING_KEY, TOKEN, Answer, Clock, Endpoint, LambdaCon
 SECOND_KEY = "s" * 32
 NEXT_TOKEN = "the-next-secret-of-all"
 WRONG_TOKEN = "the-wrong-secret-of-somebody"
-PREVIEW = {"queryStringParameters": {"preview": "true"}}
+PREVIEW: dict[str, Any] = {"queryStringParameters": {"preview": "true"}}
 
 Make = Callable[..., Endpoint]
 

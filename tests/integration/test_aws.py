@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 import aws as aws_clients
+import dependencies
 from chaos.faults import fail
 from dependencies import Dependencies
 from event import Event
@@ -33,7 +34,9 @@ EACH_SERVICE = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def deployed(url: str, monkeypatch: pytest.MonkeyPatch) -> Dependencies:
     """Make the clients as on Lambda, for an AWS at this URL."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    return Dependencies.from_environment({name: value.format(url) for name, value in ENVIRONMENT.items()})
+    deps = dependencies.load({name: value.format(url) for name, value in ENVIRONMENT.items()})
+    assert isinstance(deps, Dependencies)
+    return deps
 
 
 @EACH_SERVICE

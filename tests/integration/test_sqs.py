@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
+import dependencies
 import sqs
 from chaos.faults import Failure, fail
 from dependencies import Dependencies
@@ -111,7 +112,8 @@ def test_no_call_is_begun_without_time_for_it(queue: Queue, calls: list[list[str
 
 def test_on_lambda_calls_to_sqs_and_ssm_are_tried_four_times_for_two_seconds_each() -> None:
     environment = {"QUEUE_URL": "https://q", "DEAD_LETTER_QUEUE_URL": "https://d", "FLOW_TABLE": "flow"}
-    deps = Dependencies.from_environment(environment)
+    deps = dependencies.load(environment)
+    assert isinstance(deps, Dependencies)
 
     for client in (deps.queue._client(), deps.credentials._client):  # noqa: SLF001 -- not visible from outside
         config: Any = client.meta.config

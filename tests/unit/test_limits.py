@@ -229,8 +229,8 @@ def test_no_more_values_are_counted_than_are_left() -> None:
     assert value_limit.problem([[1, 2, 3], {"a": 4, "b": 5}]) is None
     assert value_limit.left == 3
     # Its levels would be the problem if they were counted.
-    assert value_limit.problem([1, 2, 3, 4, nested(101)]) == "more values than are taken"
-    assert value_limit.problem([1]) == "more values than are taken"
+    assert value_limit.problem([1, 2, 3, 4, nested(101)]) == "more values than are accepted"
+    assert value_limit.problem([1]) == "more values than are accepted"
     assert value_limit.problem("a text") is None
 
 

@@ -13,7 +13,7 @@ import yaml
 
 import limits
 from event import Event, decode
-from mapping import map_event
+from mapping import Context, map_event
 from outcome import Outcome
 from paths import Template, read_template
 from settings import Rules, Settings
@@ -97,14 +97,9 @@ def test_an_event_becomes_what_its_case_says(case: dict[str, Any]) -> None:
     event = event_of(case)
     before = copy.deepcopy(event)
 
+    rules = Settings.from_environment(RESOURCES | case.get("settings", {})).rules
     mapped = map_event(
-        event,
-        "default",
-        Settings.from_environment(RESOURCES | case.get("settings", {})).rules,
-        NOW,
-        RANDOM,
-        is_filtered=not case.get("unfiltered"),
-        is_preview=case.get("preview", False),
+        event, rules, Context("default", NOW, RANDOM, not case.get("unfiltered"), case.get("preview", False))
     )
 
     assert as_json(result_of(mapped)) == as_json(expected_of(case))
@@ -123,13 +118,13 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def sent(raw: object, rules: Rules | None = None) -> Event:
-    mapped = map_event(raw, "payments", rules or Rules(), NOW, RANDOM)
+    mapped = map_event(raw, rules or Rules(), Context("payments", NOW, RANDOM))
     assert isinstance(mapped, Event)
     return mapped
 
 
 def refused(raw: object, rules: Rules | None = None) -> Outcome:
-    mapped = map_event(raw, "payments", rules or Rules(), NOW, RANDOM)
+    mapped = map_event(raw, rules or Rules(), Context("payments", NOW, RANDOM))
     assert isinstance(mapped, Outcome)
     return mapped
 
@@ -358,9 +353,9 @@ def test_100000_levels_in_another_property_are_left_out(name: str) -> None:
 def test_a_note_replaces_objects_and_arrays_of_too_many_details() -> None:
     mapped = sent(alert(customDetails={"free": "1%", "dump": [[]] * limits.MAX_VALUES, "tags": ["a"]}))
 
-    note = "[left out: more values than are taken]"
+    note = "[left out: more values than are accepted]"
     assert mapped.content["payload"]["custom_details"] == {"free": "1%", "note": note}
-    assert mapped.warnings == ("properties.customDetails: more values than are taken; replaced by a note",)
+    assert mapped.warnings == ("properties.customDetails: more values than are accepted; replaced by a note",)
 
 
 def test_a_note_replaces_json_text_that_is_nested_too_deep() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import limits
 from event import SERVICE, SEVERITIES, Event, NonFinite
 from local.pagerduty_rules import violations
-from mapping import map_event
+from mapping import Context, map_event
 from outcome import Outcome, ProcessingError
 from paths import Template, normalize, read_path, read_template
 from settings import Rules
@@ -78,7 +78,7 @@ without_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.to
 
 
 def mapping_of(event: Any, rules: Rules) -> Event | Outcome:
-    return map_event(event, "default", rules, NOW, "fallback-key")
+    return map_event(event, rules, Context("default", NOW, "fallback-key"))
 
 
 @without_deadline

@@ -12,7 +12,8 @@ import pytest
 import telemetry
 from event import Event
 from local.metrics import Metric, read_all
-from outcome import Call, Outcome
+from outcome import Call, Code, Outcome
+from pacing import Waiting
 
 # Each metric is counted for the stack, and below it for the PagerDuty service and the event's type.
 STACK = ("service",)
@@ -81,16 +82,18 @@ def test_the_line_of_an_event_identifies_it_and_says_what_happened(log: io.Strin
 
 def test_a_deferred_event_is_a_warning_with_its_details_and_no_age(log: io.StringIO) -> None:
     event = replace(TRIGGER, message_id="m" * 1000, dedup_key="k" * 1000, warnings=("event: cut", "a.b: unknown"))
-    log_event(Outcome("pagerduty_timeout", "", detail="more", reason="why", without_lease=True), event)
+    log_event(Outcome("pagerduty_timeout", "", detail="more", reason="queue_unavailable", without_lease=True), event)
 
     line = only_line(log)
-    assert (line["level"], line["detail"], line["reason"], line["without_lease"]) == ("WARNING", "more", "why", True)
+    assert (line["level"], line["detail"], line["reason"], line["without_lease"]) == (
+        ("WARNING", "more", "queue_unavailable", True)
+    )
     assert (line["message_id"], line["dedup_key"], line["repaired"]) == ("m" * 255, "k" * 255, ["event", "a.b"])
     assert values(log) == {"Received": 1, "Deferred": 1, "Repaired": 1}
 
 
 def test_metrics_are_counted_for_the_stack_and_for_each_service_and_type(log: io.StringIO) -> None:
-    log_event(Outcome("delivered", "", call=Call(202, 0.5, 1)), queue_time=2.0, receive_count=1)
+    log_event(Outcome("delivered", "", call=Call(202, 0.5, 1)), waiting=Waiting(1, 2.0))
 
     stack = ("service", "service_undefined")
     both = (stack,), (stack, ("pagerduty_service", "checkout"), ("event_type", "change"))
@@ -138,7 +141,7 @@ def test_each_outcome_has_its_metrics(log: io.StringIO, outcome: Outcome, metric
 
 
 @pytest.mark.parametrize(("code", "level"), [("preview", "INFO"), ("source_missing", "WARNING")])
-def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: str, level: str) -> None:
+def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: Code, level: str) -> None:
     log_event(Outcome(code, ""), TRIGGER, is_preview=True)
 
     line = only_line(log)
@@ -147,7 +150,7 @@ def test_a_preview_has_a_line_and_no_metrics(log: io.StringIO, code: str, level:
 
 
 def test_an_event_from_the_queue_is_not_counted_as_received_again(log: io.StringIO) -> None:
-    log_event(Outcome("delivered", "", is_urgent=True), receive_count=3, queue_time=12.5)
+    log_event(Outcome("delivered", "", is_urgent=True), waiting=Waiting(3, 12.5))
 
     assert (only_line(log)["receive_count"], values(log)) == (3, {"Delivered": 1, "QueueTime": 12.5})
 
@@ -188,7 +191,7 @@ def test_a_hundred_events_that_were_not_accepted_have_a_line_and_the_others_are_
     ("code", "metric"),
     [("unauthorized", "Unauthorized"), ("body_not_json", "Rejected"), ("secrets_unavailable", "Deferred")],
 )
-def test_a_request_that_was_not_read_counts_for_the_stack_alone(log: io.StringIO, code: str, metric: str) -> None:
+def test_a_request_that_was_not_read_counts_for_the_stack_alone(log: io.StringIO, code: Code, metric: str) -> None:
     telemetry.log_request(Outcome(code, "later", "SSM: AccessDenied"), is_preview=False)
 
     (found,) = read_all(log.getvalue().splitlines())
@@ -232,7 +235,7 @@ def test_an_exception_is_logged_without_its_text(log: io.StringIO) -> None:
 def test_a_line_that_cannot_be_written_is_an_error_in_the_log_and_does_not_affect_the_next_one(
     log: io.StringIO,
 ) -> None:
-    log_event(Outcome("delivered", ""), TRIGGER, queue_time="soon")
+    log_event(Outcome("delivered", ""), TRIGGER, waiting=Waiting(1, "soon"))  # type: ignore[arg-type]  # it cannot be written
     log_event(Outcome("queued", ""))
 
     failed, line = (json.loads(line) for line in log.getvalue().splitlines())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import webhook
-from outcome import CODES, Call, Outcome, ProcessingError
+from outcome import CODES, Call, Code, Outcome, ProcessingError
 from paths import is_missing
 
 MEGABYTE = 1024 * 1024
@@ -459,7 +459,7 @@ NEVER_BESIDE_A_QUEUED_ONE = {
 
 
 @pytest.mark.parametrize("code", sorted(CODES.keys() - NEVER_BESIDE_A_QUEUED_ONE))
-def test_a_batch_with_a_queued_event_is_not_retried_because_of_another_event(code: str) -> None:
+def test_a_batch_with_a_queued_event_is_not_retried_because_of_another_event(code: Code) -> None:
     outcomes = webhook.settle_batch([QUEUED, Outcome(code, "")])
     is_retried = webhook.answer(outcomes, is_batch=True)["statusCode"] not in {200, 400}
 
