@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import delivery
 import pacing
 import sqs
 import worker
@@ -382,7 +383,7 @@ def test_nothing_is_merged_after_pagerduty_refused_the_first_for_good(endpoint: 
 def test_a_message_on_which_the_function_fails_stays_and_its_neighbours_are_delivered(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, log: io.StringIO, function: str
 ) -> None:
-    works = {"sqs.read": sqs.read, "worker.deliver": worker.deliver}[function]
+    works: Callable[..., Any] = {"sqs.read": sqs.read, "worker.deliver": delivery.deliver}[function]
 
     def broken(subject: Any, *rest: Any, **more: Any) -> Any:
         if "incident-1" in str(subject):
