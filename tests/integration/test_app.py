@@ -19,7 +19,7 @@ from tests.support import ROUTING_KEY, TOKEN, Answer, Clock, Endpoint, LambdaCon
 SECOND_KEY = "s" * 32
 NEXT_TOKEN = "the-next-secret-of-all"
 WRONG_TOKEN = "the-wrong-secret-of-somebody"
-PREVIEW: dict[str, Any] = {"queryStringParameters": {"preview": "true"}}
+PREVIEW = {"preview": "true"}
 
 Make = Callable[..., Endpoint]
 
@@ -67,7 +67,7 @@ def test_a_request_is_authenticated_before_anything_of_it_is_read(
 
 
 def test_an_unauthorized_preview_is_not_counted(endpoint: Endpoint, log: io.StringIO) -> None:
-    answer = endpoint.post(track(), headers={"x-api-key": WRONG_TOKEN}, **PREVIEW)
+    answer = endpoint.post(track(), headers={"x-api-key": WRONG_TOKEN}, queryStringParameters=PREVIEW)
 
     assert (answer.status, ["_aws" in line for line in lines(log)]) == (401, [False])
 
@@ -282,7 +282,7 @@ def teams(make_endpoint: Make) -> Endpoint:
 def test_an_event_pages_the_service_that_it_names_or_else_that_of_the_url(
     teams: Endpoint, log: io.StringIO, team: str, routing_key: str, service: str
 ) -> None:
-    preview = teams.post(of_team(team), **PREVIEW)
+    preview = teams.post(of_team(team), queryStringParameters=PREVIEW)
     answer = teams.post(of_team(team))
 
     assert f"PagerDuty service {service}." in preview.content["message"]
@@ -331,7 +331,7 @@ def test_an_event_of_a_batch_waits_in_the_queue_for_a_routing_key_that_cannot_be
 def test_a_preview_shows_the_event_and_sends_nothing_and_needs_no_routing_key(endpoint: Endpoint) -> None:
     endpoint.delete("routing-keys/default")
 
-    answer = endpoint.post(track(), **PREVIEW)
+    answer = endpoint.post(track(), queryStringParameters=PREVIEW)
 
     assert (answer.status, endpoint.sandbox.received, enqueued(endpoint)) == (200, [], [])
     assert answer.content == {
@@ -351,14 +351,19 @@ def test_a_preview_shows_the_event_and_sends_nothing_and_needs_no_routing_key(en
 def test_a_preview_warns_about_a_path_that_finds_nothing(make_endpoint: Make) -> None:
     endpoint = make_endpoint(rules=Rules(summary_template=read_template("{event} on {properties.nope}")))
 
-    assert endpoint.post(track(), **PREVIEW).content["warnings"] == ["properties.nope: nothing found in this event"]
+    assert endpoint.post(track(), queryStringParameters=PREVIEW).content["warnings"] == [
+        "properties.nope: nothing found in this event"
+    ]
     assert endpoint.post(track()).content["warnings"] == []
 
 
 def test_a_preview_of_many_events_has_a_result_for_each_and_is_not_counted(
     endpoint: Endpoint, log: io.StringIO
 ) -> None:
-    assert codes(endpoint.post([track(), track(type="tarck")], **PREVIEW)) == ["preview", "type_unknown"]
+    assert codes(endpoint.post([track(), track(type="tarck")], queryStringParameters=PREVIEW)) == [
+        "preview",
+        "type_unknown",
+    ]
     assert ["_aws" in line for line in lines(log)] == [False, False]
 
 
@@ -504,7 +509,7 @@ def test_no_secret_is_in_any_log_or_answer(endpoint: Endpoint, log: io.StringIO,
     answers = [
         endpoint.post(track()),
         endpoint.post([track(), 7, track(properties={"severity": "x"})]),
-        endpoint.post(track(), **PREVIEW),
+        endpoint.post(track(), queryStringParameters=PREVIEW),
         endpoint.post("{"),
         endpoint.post(track(), headers={"authorization": f"Bearer {WRONG_TOKEN}"}),
     ]

@@ -383,12 +383,12 @@ def test_nothing_is_merged_after_pagerduty_refused_the_first_for_good(endpoint: 
 def test_a_message_on_which_the_function_fails_stays_and_its_neighbours_are_delivered(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, log: io.StringIO, function: str
 ) -> None:
-    works: Any = {"sqs.read": sqs.read, "worker.deliver": delivery.deliver}[function]
+    functions: dict[str, Callable[..., Any]] = {"sqs.read": sqs.read, "worker.deliver": delivery.deliver}
 
     def broken(subject: Any, *rest: Any, **more: Any) -> Any:
         if "incident-1" in str(subject):
             raise ZeroDivisionError("secret")
-        return works(subject, *rest, **more)
+        return functions[function](subject, *rest, **more)
 
     records = queued(endpoint, event(1), event(2))
     monkeypatch.setattr(function, broken)
