@@ -9,10 +9,9 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,51 +26,41 @@ ACCEPTED = {"status": "success", "message": "Event processed", "dedup_key": "dis
 REFUSED = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'summary'"]}
 KEY_REFUSED = {"status": "invalid event", "message": "Event is invalid", "errors": ["Bad routing key"]}
 STATUS_LINE = len("HTTP/1.1 202 X\r\n")
-# Enough for all answers that stall to do so at once.
-THREADS = 100
 # Seconds, for tests that wait for them often.
 DEADLINE = 2.0
 
 
-def encode(status: int, content: object, framing: str = "content-length") -> bytes:
+def encode(status: int, content: object, framing: str = "length") -> bytes:
     body = json.dumps(content).encode()
-    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status
-    if framing == "chunked":
+    field = {"length": b"Content-Length: %d" % len(body), "close": b"Connection: close"}
+    if framing == "chunks":
         body = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (9, body[:9], len(body) - 9, body[9:])
-        return head + b"Transfer-Encoding: chunked\r\n\r\n" + body
-    return (
-        head + (b"Connection: close" if framing == "closed" else b"Content-Length: %d" % len(body)) + b"\r\n\r\n" + body
-    )
+    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status
+    return head + field.get(framing, b"Transfer-Encoding: chunked") + b"\r\n\r\n" + body
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer with the code of its event if it is complete, and if only its status is certain."""
 
-    content: bytes
     framing: str
+    content: bytes
     complete: str
     status_only: str
 
-    def codes(self, status_end: int, end: int) -> dict[int, str]:
-        """Return the code for each number of bytes; the status is certain from `status_end` on, the rest from `end`."""
-        return {
-            n: "pagerduty_unreachable" if n < status_end else self.complete if n >= end else self.status_only
-            for n in range(1, len(self.content) + 1)
-        }
+
+EACH_ANSWER = pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("length", encode(202, ACCEPTED, "length"), "delivered", "delivered"),
+        Answer("close", encode(400, REFUSED, "close"), "pagerduty_rejected", "pagerduty_unexpected"),
+        Answer("chunks", encode(400, KEY_REFUSED, "chunks"), "routing_key_refused", "pagerduty_unexpected"),
+    ],
+    ids=lambda answer: answer.framing,
+)
 
 
-ANSWERS = [
-    Answer(encode(202, ACCEPTED, "content-length"), "content-length", "delivered", "delivered"),
-    Answer(encode(400, REFUSED, "closed"), "closed", "pagerduty_rejected", "pagerduty_unexpected"),
-    Answer(encode(400, KEY_REFUSED, "chunked"), "chunked", "routing_key_refused", "pagerduty_unexpected"),
-]
-EACH_ANSWER = pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.framing)
-
-
-@pytest.fixture(autouse=True)
-def _short_reply_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pagerduty, "REPLY_TIMEOUT", 0.1)
+def resolve(dedup_key: str) -> Event:
+    return Event("default", "alert", {"event_action": "resolve", "dedup_key": dedup_key}, "resolve", dedup_key)
 
 
 class Hostile:
@@ -86,7 +75,7 @@ class Hostile:
         key = str(call.event["dedup_key"])
         return self._faults.get(key) or Fault.answer(400, REFUSED | {"errors": [f"the own answer of {key}"]})
 
-    def codes(self, faults: dict[Any, Fault], deadline: float = 5.0, threads: int = THREADS) -> dict[Any, str]:
+    def codes(self, faults: Mapping[Any, Fault], deadline: float = 5.0, threads: int = 100) -> dict[Any, str]:
         """Return the code of an event for each fault; only an event that may not have arrived is posted again."""
         self._faults = {f"event {name}": fault for name, fault in faults.items()}
         with ThreadPoolExecutor(threads) as pool:
@@ -105,12 +94,9 @@ class Hostile:
         return outcome.code
 
 
-def resolve(dedup_key: str) -> Event:
-    return Event("default", "alert", {"event_action": "resolve", "dedup_key": dedup_key}, "resolve", dedup_key)
-
-
 @pytest.fixture
-def hostile(sandbox: Sandbox) -> Hostile:
+def hostile(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hostile:
+    monkeypatch.setattr(pagerduty, "REPLY_TIMEOUT", 0.1)
     return Hostile(sandbox)
 
 
@@ -119,17 +105,20 @@ def hostile(sandbox: Sandbox) -> Hostile:
 
 @EACH_ANSWER
 def test_an_answer_that_is_cut_at_any_byte(hostile: Hostile, answer: Answer) -> None:
+    faults = {n: Fault.raw(answer.content[:n]) for n in range(len(answer.content) + 1)}
     # The status needs no end of its line, and the last chunk no end at all.
-    end = len(answer.content) - (len("\r\n\r\n") if answer.framing == "chunked" else 0)
+    status_end = len("HTTP/1.1 202")
+    end = len(answer.content.removesuffix(b"\r\n\r\n"))
 
-    faults = {n: Fault.raw(answer.content[:n]) for n in range(1, len(answer.content) + 1)}
-
-    assert hostile.codes(faults) == answer.codes(len("HTTP/1.1 202"), end)
+    assert hostile.codes(faults) == {
+        n: "pagerduty_unreachable" if n < status_end else answer.status_only if n < end else answer.complete
+        for n in faults
+    }
 
 
 @EACH_ANSWER
 def test_an_answer_that_stalls_at_any_byte(hostile: Hostile, answer: Answer) -> None:
-    faults = {n: Fault.raw(answer.content[:n], ending="hold") for n in range(1, len(answer.content))}
+    faults = {n: Fault.raw(answer.content[:n], ending="hold") for n in range(len(answer.content))}
 
     assert hostile.codes(faults, DEADLINE) == {
         n: "pagerduty_timeout" if n < STATUS_LINE else answer.status_only for n in faults
@@ -149,24 +138,19 @@ def test_an_answer_whose_connection_is_reset_at_any_byte(
             was_read.set()
         return count
 
-    class Pieces:
+    def pieces(content: bytes) -> Iterator[bytes]:
         """Wait until the client has read the bytes, since a reset may discard those that it has not."""
-
-        def __init__(self, content: bytes) -> None:
-            self.content = content
-
-        def __iter__(self) -> Iterator[bytes]:
-            was_read.clear()
-            yield self.content
-            assert was_read.wait(30)
+        was_read.clear()
+        yield content
+        assert was_read.wait(30)
 
     monkeypatch.setattr(socket.SocketIO, "readinto", note_read)
-    faults = {n: Fault.raw(Pieces(answer.content[:n]), ending="reset") for n in range(1, len(answer.content) + 1)}
+    lengths = range(STATUS_LINE, len(answer.content) + 1)
+    faults = {n: Fault.raw(pieces(answer.content[:n]), ending="reset") for n in lengths}
+    # An answer that ends with its connection is complete only with an orderly end.
+    end = len(answer.content) + (answer.framing == "close")
 
-    # An answer that ends with its connection is complete only with the orderly end.
-    end = len(answer.content) + (answer.framing == "closed")
-
-    assert hostile.codes(faults, threads=1) == answer.codes(STATUS_LINE, end)
+    assert hostile.codes(faults, threads=1) == {n: answer.status_only if n < end else answer.complete for n in faults}
 
 
 @EACH_ANSWER
@@ -181,7 +165,7 @@ def test_an_answer_of_which_any_byte_is_garbled(hostile: Hostile, answer: Answer
                 return {"pagerduty_unreachable"}
             return {answer.complete if version.startswith(b"HTTP/1.") else answer.status_only}
         # Many fields do not matter, nor do the line ends around chunks.
-        is_line_end = answer.framing == "chunked" and content[n] in b"\r\n"
+        is_line_end = answer.framing == "chunks" and content[n] in b"\r\n"
         if n < content.index(b"\r\n\r\n") + 4 or is_line_end:
             return {answer.complete, answer.status_only}
         return {answer.status_only}
@@ -229,16 +213,13 @@ def test_an_answer_that_is_false_or_never_ends_counts_by_its_status(hostile: Hos
     assert hostile.codes(faults, DEADLINE) == dict.fromkeys([*FALSE, *ENDLESS], code)
 
 
-def test_an_interim_answer_other_than_100_is_undocumented(hostile: Hostile) -> None:
-    answers = {
-        (status, final): b"HTTP/1.1 %d Early\r\nLink: </style.css>\r\n\r\n%s" % (status, final)
-        for status in (102, 103, 199)
-        for final in (OK, NO)
-    }
+@pytest.mark.parametrize("final", [OK, NO], ids=["accepted", "refused"])
+def test_an_interim_answer_other_than_100_is_undocumented(hostile: Hostile, final: bytes) -> None:
+    heads = {status: b"HTTP/1.1 %d Early\r\nLink: </style.css>\r\n\r\n" % status for status in (102, 103, 199)}
 
-    codes = hostile.codes({name: Fault.raw(answer, ending="hold") for name, answer in answers.items()})
+    codes = hostile.codes({status: Fault.raw(head + final, ending="hold") for status, head in heads.items()})
 
-    assert codes == dict.fromkeys(answers, "pagerduty_unexpected")
+    assert codes == dict.fromkeys(heads, "pagerduty_unexpected")
 
 
 def test_100_continue_announces_the_answer(hostile: Hostile, calls_end: Callable[[], None]) -> None:
@@ -259,7 +240,7 @@ def test_unrequested_bytes_after_an_answer_do_not_answer_the_next_event(hostile:
         "an answer": OK + NO,
         "half an answer": OK + NO[:-10],
         "a long tail": OK + b"\xff" * 100_000,
-        "an answer after chunks": encode(202, ACCEPTED, "chunked") + NO,
+        "an answer after chunks": encode(202, ACCEPTED, "chunks") + NO,
     }
 
     codes = hostile.codes({name: Fault.raw(answer, ending="keep") for name, answer in answers.items()})
