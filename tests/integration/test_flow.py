@@ -24,6 +24,7 @@ ACKNOWLEDGE = Event("default", "alert", {}, "acknowledge", "disk")
 CHANGE = Event("default", "change", {"payload": {"severity": "critical"}})
 
 MakeFlow = Callable[[], Flow]
+Requests = list[dict[str, Any]]
 
 
 def trigger(severity: Severity = "warning", service: str = "default") -> Event:
@@ -50,9 +51,9 @@ def flow(make_flow: MakeFlow) -> Flow:
 
 
 @pytest.fixture
-def requests(aws: Aws) -> list[dict[str, Any]]:
+def requests(aws: Aws) -> Requests:
     """Record the requests to AWS."""
-    recorded: list[dict[str, Any]] = []
+    recorded: Requests = []
     fail(aws, lambda _, request: recorded.append(request))
     return recorded
 
@@ -64,9 +65,6 @@ def admit(flow: Flow, event: Event, *, waited: float = 0.0, direct: bool = False
 def spend(flow: Flow, event: Event, *, waited: float = 0.0, direct: bool = False) -> int:
     """Post until the budget has no call for such an event, and return how many it had, up to 20."""
     return next((count for count in range(20) if admit(flow, event, waited=waited, direct=direct) != "post"), 20)
-
-
-# -- the budget ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "worker"])
@@ -130,9 +128,6 @@ def test_a_budget_that_was_closed_admits_only_events_with_priority_for_five_seco
     assert admit(make_flow(), trigger()) == "post"
 
 
-# -- the lease -------------------------------------------------------------------------------------------------------
-
-
 def test_while_the_lease_lasts_only_the_worker_posts(make_flow: MakeFlow, clock: Clock) -> None:
     assert make_flow().extend_leases({"default": clock.now}, soon()) == set()
     other = make_flow()
@@ -164,9 +159,7 @@ def test_the_lease_of_a_delayed_message_lasts_an_hour_longer_than_its_delay(flow
     assert admit(flow, trigger(), direct=True) == "queue"
 
 
-def test_a_lease_is_written_at_most_every_five_minutes(
-    flow: Flow, requests: list[dict[str, Any]], clock: Clock
-) -> None:
+def test_a_lease_is_written_at_most_every_five_minutes(flow: Flow, requests: Requests, clock: Clock) -> None:
     for _ in range(20):
         flow.extend_leases({"default": clock.now}, soon())
         clock.now += 60
@@ -174,17 +167,14 @@ def test_a_lease_is_written_at_most_every_five_minutes(
     assert len(requests) == 4
 
 
-# -- calls to DynamoDB -----------------------------------------------------------------------------------------------
-
-
-def test_an_admitted_event_takes_one_call_without_the_routing_key(flow: Flow, requests: list[dict[str, Any]]) -> None:
+def test_an_admitted_event_takes_one_call_without_the_routing_key(flow: Flow, requests: Requests) -> None:
     assert [admit(flow, trigger(), direct=True) for _ in range(3)] == ["post"] * 3
     assert len(requests) == 3
     assert KEY not in json.dumps(requests)
 
 
 def test_an_event_that_the_instance_knows_to_wait_or_to_be_enqueued_takes_no_call(
-    flow: Flow, requests: list[dict[str, Any]], clock: Clock
+    flow: Flow, requests: Requests, clock: Clock
 ) -> None:
     spend(flow, trigger())
     flow.extend_leases({"default": clock.now}, soon())
@@ -226,9 +216,6 @@ def test_services_whose_lease_cannot_be_written_are_returned(flow: Flow, aws: Aw
     fail(aws, is_down)
 
     assert flow.extend_leases({"default": clock.now, "checkout": clock.now}, soon()) == {"checkout"}
-
-
-# -- repeats ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_repeat_of_a_page_that_this_instance_posted_is_not_urgent_for_two_minutes(flow: Flow, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Answers that are cut, reset, stalled or garbled at every byte, and some that are false or never end.
+"""Answers that are cut, reset or stalled at every byte, and some that are false or never end.
 
 Each test states the outcome. The next event always gets its own answer, whatever the one before was.
 """
@@ -100,9 +100,6 @@ def hostile(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hostile:
     return Hostile(sandbox)
 
 
-# -- at every byte ---------------------------------------------------------------------------------------------------
-
-
 @EACH_ANSWER
 def test_an_answer_that_is_cut_at_any_byte(hostile: Hostile, answer: Answer) -> None:
     faults = {n: Fault.raw(answer.content[:n]) for n in range(len(answer.content) + 1)}
@@ -153,30 +150,6 @@ def test_an_answer_whose_connection_is_reset_at_any_byte(
     assert hostile.codes(faults, threads=1) == {n: answer.status_only if n < end else answer.complete for n in faults}
 
 
-@EACH_ANSWER
-def test_an_answer_of_which_any_byte_is_garbled(hostile: Hostile, answer: Answer) -> None:
-    content = answer.content
-    garbled = {n: content[:n] + b"\xff" + content[n + 1 :] for n in range(len(content))}
-
-    def expected(n: int) -> set[str]:
-        if n < STATUS_LINE - len("\r\n"):
-            version, status = garbled[n].split()[:2]
-            if not version.startswith(b"HTTP/") or not status.isdigit():
-                return {"pagerduty_unreachable"}
-            return {answer.complete if version.startswith(b"HTTP/1.") else answer.status_only}
-        # Many fields do not matter, nor do the line ends around chunks.
-        is_line_end = answer.framing == "chunks" and content[n] in b"\r\n"
-        if n < content.index(b"\r\n\r\n") + 4 or is_line_end:
-            return {answer.complete, answer.status_only}
-        return {answer.status_only}
-
-    codes = hostile.codes({n: Fault.raw(reply) for n, reply in garbled.items()})
-
-    assert {n: code for n, code in codes.items() if code not in expected(n)} == {}
-
-
-# -- false, endless or unrequested answers ---------------------------------------------------------------------------
-
 OK = encode(202, ACCEPTED)
 NO = encode(400, REFUSED)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -211,6 +184,12 @@ def test_an_answer_that_is_false_or_never_ends_counts_by_its_status(hostile: Hos
         faults[name] = Fault.raw(itertools.chain([head + start], itertools.repeat(part)), pause=0.0005)
 
     assert hostile.codes(faults, DEADLINE) == dict.fromkeys([*FALSE, *ENDLESS], code)
+
+
+def test_an_answer_that_is_not_http_is_no_answer(hostile: Hostile) -> None:
+    faults = {"another protocol": Fault.raw(b"\xff" + OK), "no number": Fault.raw(OK.replace(b"202", b"2O2"))}
+
+    assert hostile.codes(faults) == dict.fromkeys(faults, "pagerduty_unreachable")
 
 
 @pytest.mark.parametrize("final", [OK, NO], ids=["accepted", "refused"])

@@ -107,8 +107,6 @@ def test_nothing_is_posted_to_a_server_whose_certificate_is_not_trusted(
     assert "SSL" in outcome.message
 
 
-# -- what an answer means --------------------------------------------------------------------------------------------
-
 # For each status with a refusal as PagerDuty writes it: the code, and how often the event is posted.
 EXPECTED = {
     **dict.fromkeys(range(200, 300), ("delivered", 1)),
@@ -196,9 +194,6 @@ def test_a_header_that_cannot_be_read_is_not_logged(post_with: PostWith, caplog:
     assert caplog.text == ""
 
 
-# -- quick retries ---------------------------------------------------------------------------------------------------
-
-
 def test_a_quick_retry_that_succeeds_is_a_delivery_with_the_time_of_the_last_call(post_with: PostWith) -> None:
     outcome = post_with(replace(Fault.answer(500), hold=1.0), only_first=True)
 
@@ -235,9 +230,6 @@ def test_a_host_that_cannot_be_reached_is_retried(make_client: MakeClient, host:
         outcome = post(make_client(f"http://{host}:{closed.getsockname()[1]}"))
 
     assert (outcome.code, calls(outcome)) == ("pagerduty_unreachable", (None, 3))
-
-
-# -- deadlines -------------------------------------------------------------------------------------------------------
 
 
 def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: Client) -> None:
@@ -296,18 +288,6 @@ def test_an_answer_that_does_not_arrive_in_time_is_a_timeout_and_its_call_ends(
     calls_end()
 
     assert (outcome.code, calls(outcome)) == ("pagerduty_timeout", (None, 1))
-
-
-@pytest.mark.parametrize("begun", ["", "Content-Length: 60\r\n\r\n"], ids=["status", "head"])
-def test_a_202_without_its_end_is_delivered_at_the_deadline(client: Client, post_with: PostWith, begun: str) -> None:
-    fault = Fault.raw(f"HTTP/1.1 202 Accepted\r\n{begun}".encode(), ending="hold")
-    outcome = post_with(fault, 0.5, only_first=True)
-
-    assert (outcome.code, calls(outcome)) == ("delivered", (202, 1))
-    assert post(client).code == "delivered"
-
-
-# -- connections -----------------------------------------------------------------------------------------------------
 
 
 def test_a_connection_is_kept_and_has_its_full_timeout_again(
