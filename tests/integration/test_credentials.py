@@ -1,4 +1,4 @@
-"""The tokens and routing keys: what is cached, served when SSM fails, and revoked. SSM is moto's server."""
+"""Tokens and routing keys: cached, rotated, revoked, and served while SSM fails. SSM is moto's server."""
 
 import io
 import json

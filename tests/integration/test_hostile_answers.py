@@ -187,7 +187,10 @@ def test_an_answer_that_is_false_or_never_ends_counts_by_its_status(hostile: Hos
 
 
 def test_an_answer_that_is_not_http_is_no_answer(hostile: Hostile) -> None:
-    faults = {"another protocol": Fault.raw(b"\xff" + OK), "no number": Fault.raw(OK.replace(b"202", b"2O2"))}
+    faults = {
+        "another protocol": Fault.raw(b"\xff" + OK),
+        "a status that is no number": Fault.raw(OK.replace(b"202", b"2x2")),
+    }
 
     assert hostile.codes(faults) == dict.fromkeys(faults, "pagerduty_unreachable")
 

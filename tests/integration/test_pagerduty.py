@@ -175,7 +175,9 @@ def test_a_refusal_that_is_not_pagerdutys_is_never_final(post_with: PostWith, st
         (413, "Too large for this routing key", "pagerduty_rejected"),
     ],
 )
-def test_a_refused_routing_key_is_not_the_events_fault(post_with: PostWith, status: int, text: str, code: str) -> None:
+def test_a_400_about_the_routing_key_refuses_the_key_and_a_413_the_event(
+    post_with: PostWith, status: int, text: str, code: str
+) -> None:
     assert post_with(Fault.answer(status, REFUSED | {"errors": [text]})).code == code
 
 

@@ -1,4 +1,4 @@
-"""The queue on a real server: what is sent in which calls, and the outcome of each event when SQS refuses some."""
+"""The queue on a real server: the calls to SQS, and the outcome of each event when SQS refuses some."""
 
 import time
 from collections.abc import Sequence

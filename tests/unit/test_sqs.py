@@ -1,4 +1,4 @@
-"""What a message of the queue is, and the events that are read from it."""
+"""Messages of the queue: how events are written and read."""
 
 import base64
 import json
