@@ -1,4 +1,4 @@
-"""Answers that are cut, reset or stalled at every byte, and some that are false or never end.
+"""Answers that are cut, stalled, reset or garbled at every byte, and some that are false or never end.
 
 Each test states the outcome. The next event always gets its own answer, whatever the one before was.
 """
@@ -148,6 +148,14 @@ def test_an_answer_whose_connection_is_reset_at_any_byte(
     end = len(answer.content) + (answer.framing == "close")
 
     assert hostile.codes(faults, threads=1) == {n: answer.status_only if n < end else answer.complete for n in faults}
+
+
+@EACH_ANSWER
+def test_an_answer_of_which_any_byte_is_garbled_never_becomes_another(hostile: Hostile, answer: Answer) -> None:
+    content = answer.content
+    faults = {n: Fault.raw(content[:n] + b"\xff" + content[n + 1 :]) for n in range(len(content))}
+
+    assert set(hostile.codes(faults).values()) == {answer.complete, answer.status_only, "pagerduty_unreachable"}
 
 
 OK = encode(202, ACCEPTED)
