@@ -23,7 +23,7 @@ def change(n: int) -> Event:
 
 
 def delivered(endpoint: Endpoint, event: Event) -> Outcome:
-    return deliver(event, endpoint.deps, soon(), limit=3)
+    return deliver(event, endpoint.deps, soon(), limit=3, waited=0)
 
 
 def test_an_event_is_posted_with_the_routing_key_of_its_service(make_endpoint: Callable[..., Endpoint]) -> None:

@@ -27,7 +27,7 @@ REFUSED = {"status": "invalid event", "message": "Event object is invalid", "err
 KEY_REFUSED = {"status": "invalid event", "message": "Event is invalid", "errors": ["Bad routing key"]}
 STATUS_LINE = len("HTTP/1.1 202 X\r\n")
 # Seconds, for tests that wait for them often.
-DEADLINE = 2.0
+DEADLINE = 3.0
 
 
 def encode(status: int, content: object, framing: str = "length") -> bytes:
@@ -75,7 +75,7 @@ class Hostile:
         key = str(call.event["dedup_key"])
         return self._faults.get(key) or Fault.answer(400, REFUSED | {"errors": [f"the own answer of {key}"]})
 
-    def codes(self, faults: Mapping[Any, Fault], deadline: float = 5.0, threads: int = 100) -> dict[Any, str]:
+    def codes(self, faults: Mapping[Any, Fault], deadline: float = 30.0, threads: int = 100) -> dict[Any, str]:
         """Return the code of an event for each fault; only an event that may not have arrived is posted again."""
         self._faults = {f"event {name}": fault for name, fault in faults.items()}
         with ThreadPoolExecutor(threads) as pool:
@@ -88,7 +88,7 @@ class Hostile:
     def _code(self, name: object, deadline: float) -> str:
         client = Client(self._sandbox.plain_url, no_pause)
         outcome = client.post(resolve(f"event {name}"), ROUTING_KEY, soon(deadline))
-        after = client.post(resolve(f"after {name}"), ROUTING_KEY, soon())
+        after = client.post(resolve(f"after {name}"), ROUTING_KEY, soon(30))
         client.close()
         assert after.message == f"PagerDuty refused the event for good with 400: the own answer of after {name}"
         return outcome.code
@@ -96,7 +96,7 @@ class Hostile:
 
 @pytest.fixture
 def hostile(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hostile:
-    monkeypatch.setattr(pagerduty, "REPLY_TIMEOUT", 0.1)
+    monkeypatch.setattr(pagerduty, "REPLY_TIMEOUT", 0.5)
     return Hostile(sandbox)
 
 
