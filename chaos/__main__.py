@@ -18,15 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--events", type=int, default=2000, help="default: 2000")
-    parser.add_argument("--incidents", type=int, help="default: a tenth of the events")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    incidents = options.events // 10 if options.incidents is None else options.incidents
     print(f"{options.events} events, seed {options.seed} ...", flush=True)
     from chaos.run import run  # noqa: PLC0415 -- takes a second, in which Ctrl-C has to work as well
 
     with progress("chaos"):
-        report = run(events=options.events, incidents=incidents, seed=options.seed)
+        report = run(options.events, str(options.seed))
     for line in report.lines():
         print(painted(line, "red") if line.startswith("PROBLEM") else line, flush=True)
     return 1 if report.problems else 0

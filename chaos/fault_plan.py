@@ -4,8 +4,8 @@ import itertools
 import random
 import re
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -18,9 +18,6 @@ from local.stack import LocalStack
 RATE_LIMIT: Final = 120
 RATE_WINDOW: Final = 6.0
 CALLS_PER_MINUTE: Final = round(RATE_LIMIT * 60 / RATE_WINDOW)
-# PagerDuty's port is closed for so many seconds, once in so many calls.
-PORT_CLOSED_SECONDS: Final = 0.5
-PORT_CLOSED_EVERY: Final = 2500
 # Seconds that a call is held while its process is killed.
 HELD_SECONDS: Final = 1.5
 
@@ -29,14 +26,11 @@ EVENT_ID: Final = re.compile(r"event-\d{6}")
 # By kind: the part of the events that meet it at one of their calls to PagerDuty, at least one event.
 AT_PAGERDUTY: Final = {
     **{str(status): (0.01, Fault.answer(status)) for status in (429, 500, 501, 502, 503, 504)},
-    "202 not JSON": (0.02, Fault.answer(202, "<html>Accepted</html>")),
     "reset before": (0.015, Fault.reset_before()),
     "reset after": (0.015, Fault.reset_after()),
     "no answer, without effect": (0.001, Fault.hang(takes_effect=False)),
     "no answer, with effect": (0.001, Fault.hang(takes_effect=True)),
-    # The first is merely slow. Of the second the status line, which decides, arrives before the function's time limit,
-    # and the body does not; of the third neither does.
-    "byte by byte": (0.002, Fault.trickle(0.01)),
+    # The status line, which decides, arrives before the function's time limit for PagerDuty, or does not.
     "byte by byte, body late": (0.001, Fault.trickle(0.08)),
     "byte by byte, too late": (0.001, Fault.trickle(0.5)),
     "killed before": (0.002, Fault.hang(HELD_SECONDS)),
@@ -65,16 +59,6 @@ HANGS: Final = Failure.hang(10.0)
 # How SSM fails after a process was killed, by turns, and for how many calls: its successor has to read the parameters.
 SSM_FAILURES: Final = (THROTTLED, FAILED, THROTTLED, FAILED, HANGS)
 SSM_CALLS: Final = 4
-# How DynamoDB fails, by turns, once in so many calls, and for how many calls about that service.
-DYNAMODB_EVERY: Final = 400
-DYNAMODB_CALLS: Final = 4
-DYNAMODB_FAILURES: Final = {
-    "DynamoDB 500": FAILED,
-    "DynamoDB throttled": THROTTLED,
-    "DynamoDB over its throughput": Failure.answer(400, "ProvisionedThroughputExceededException"),
-    "DynamoDB hangs": HANGS,
-    "DynamoDB answer lost": Failure.lose_answer(),
-}
 
 # Phases in which all calls fail: the start (in calls to PagerDuty, as a part of the number of events), the seconds, and
 # how calls to PagerDuty, by turns, and to DynamoDB fail.
@@ -84,6 +68,7 @@ PHASES: Final[Mapping[str, tuple[float, float, Sequence[Fault], Failure | None]]
     "all DynamoDB calls fail": (0.25, 1.0, (), FAILED),
     "PagerDuty hangs": (0.4, 3.0, (Fault.hang(takes_effect=True), Fault.hang(takes_effect=False)), None),
     "all DynamoDB calls hang": (0.55, 1.0, (), HANGS),
+    "all DynamoDB answers lost": (0.65, 1.0, (), Failure.lose_answer()),
     QUARTER: (0.7, 5.0, (), None),
 }
 
@@ -108,24 +93,22 @@ class FaultPlan:
             self._assign(self._at_queue, kind, share, [job.message_id for job in plan.jobs])
         self._phase_starts: dict[str, float] = {}
         self._calls = 0  # to PagerDuty
-        self._granted: defaultdict[str, deque[float]] = defaultdict(deque)  # times of calls, by routing key
         self._ssm_failures = itertools.cycle(SSM_FAILURES)
         self._at_ssm: list[Failure] = []
-        self._dynamodb_calls = itertools.count(1)
-        self._dynamodb_kinds = itertools.cycle(DYNAMODB_FAILURES)
-        self._at_dynamodb: defaultdict[str, list[str]] = defaultdict(list)
-        # Kills processes and closes the port, since the callbacks for calls must not block.
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="faults")
+        # The callbacks for calls must not block.
+        self._killer = ThreadPoolExecutor(1, thread_name_prefix="killer")
 
     def begin(self) -> None:
         """Make calls fail from now on."""
+        self._sandbox.window = RATE_WINDOW
         self._sandbox.on_call = self._at_call
         fail(self._stack.aws, self._at_aws_call)
 
     def end(self) -> None:
         """Wait for the last kill, and stop PagerDuty: an answer that still trickles is then recorded as lost."""
-        self._background.shutdown()
+        self._killer.shutdown()
         self._sandbox.stop()
+        self.faults["rate limit"] = sum(call.status == 429 and bool(call.errors) for call in self._sandbox.received)
 
     def _assign(self, faults: Mapping[str, list[str]], kind: str, share: float, ids: Sequence[str]) -> None:
         """Assign a kind of fault to a share of the events, one for each call."""
@@ -144,28 +127,14 @@ class FaultPlan:
     def _at_call(self, call: Received) -> Fault | None:
         message_id = self._plan.identify(call.event)
         self._calls = call.number
-        if call.number % PORT_CLOSED_EVERY == PORT_CLOSED_EVERY // 10:
-            self._run_in_background("connections refused", self._close_port)
         phase, faults, _ = self._phase()
         if faults:
             self.faults[phase] += 1
             return faults[call.number % len(faults)]
-        if self._is_throttled(call.event["routing_key"], RATE_LIMIT // 4 if phase == QUARTER else RATE_LIMIT):
-            self.faults["rate limit"] += 1
-            return Fault.answer(429)
+        self._sandbox.rate_limit = RATE_LIMIT // 4 if phase == QUARTER else RATE_LIMIT
         if kinds := self._at_pagerduty[message_id]:
             return AT_PAGERDUTY[self._next_kind(kinds, message_id)][1]
         return None
-
-    def _is_throttled(self, routing_key: str, limit: int) -> bool:
-        """Return whether a call exceeds the rate limit; the sandbox's own would not stop a fault from answering 202."""
-        now, granted = time.monotonic(), self._granted[routing_key]
-        while granted and granted[0] <= now - RATE_WINDOW:
-            granted.popleft()
-        if len(granted) < limit:
-            granted.append(now)
-            return False
-        return True
 
     def _at_aws_call(self, target: str, request: Mapping[str, Any]) -> Failure | None:
         service, _, action = target.partition(".")
@@ -173,7 +142,9 @@ class FaultPlan:
             self.faults["SSM fails"] += 1
             return self._at_ssm.pop()
         if action == "UpdateItem":
-            return self._at_dynamodb_call(request["Key"]["service"]["S"])
+            phase, _, failure = self._phase()
+            self.faults.update([phase] if failure else [])
+            return failure
         if action in ("SendMessage", "SendMessageBatch"):
             for entry in request.get("Entries", [request]):
                 found = EVENT_ID.search(entry["MessageBody"])
@@ -183,45 +154,20 @@ class FaultPlan:
                     return Failure.entries(entry["Id"]) if fails_entry else AT_QUEUE[kind][1]
         return None
 
-    def _at_dynamodb_call(self, service: str) -> Failure | None:
-        kind, _, failure = self._phase()
-        if failure is None:
-            kinds = self._at_dynamodb[service]
-            if next(self._dynamodb_calls) % DYNAMODB_EVERY == 0:
-                kinds += [next(self._dynamodb_kinds)] * DYNAMODB_CALLS
-            if not kinds:
-                return None
-            kind = kinds.pop(0)
-            failure = DYNAMODB_FAILURES[kind]
-        self.faults[kind] += 1
-        return failure
-
     def _next_kind(self, kinds: list[str], message_id: str) -> str:
         """Take the next kind from an event's list and count it, or kill the process that makes the call."""
         kind = kinds.pop(0)
         if kind in KILLED:
-            self._run_in_background(kind, lambda: self._kill(message_id))
+            self._killer.submit(self._kill, kind, message_id)
         else:
             self.faults[kind] += 1
         return kind
 
-    def _run_in_background(self, kind: str, inject: Callable[[], bool]) -> None:
-        def run() -> None:
-            self.faults[kind if inject() else f"{kind}, missed"] += 1
-
-        self._background.submit(run)
-
-    def _close_port(self) -> bool:
-        self._sandbox.stop()
-        time.sleep(PORT_CLOSED_SECONDS)
-        self._sandbox.start()
-        return True
-
-    def _kill(self, message_id: str) -> bool:
+    def _kill(self, kind: str, message_id: str) -> None:
         """Kill the instance that holds this event, and make SSM fail for its successor."""
         for instance in self._stack.runtime.busy_instances() + self._stack.worker.busy_instances():
             if message_id in instance.event:
                 self._at_ssm = [next(self._ssm_failures)] * SSM_CALLS
                 instance.kill()
-                return True
-        return False
+                self.faults[kind] += 1
+                return

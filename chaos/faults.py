@@ -1,29 +1,23 @@
 """Faults for calls to the PagerDuty sandbox and to the local AWS, in chaos and in tests."""
 
-from __future__ import annotations
-
 import json
 import socket
 import struct
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from local import sandbox
-from local.aws_server import ask, failed_entry, json_answer, refusal
+from local.aws_server import Answer, Aws, ask, failed_entry, json_answer, refusal
+from local.sandbox import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Self
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from local.aws_server import Answer, Aws
-    from local.sandbox import Connection
-
-    Json = dict[str, Any]
-    Ending = Literal["keep", "close", "reset", "hold"]  # of the connection, after an answer
+Json = dict[str, Any]
+Ending = Literal["keep", "close", "reset", "hold"]  # of the connection, after an answer
 
 
 @dataclass(frozen=True)
@@ -38,12 +32,7 @@ class Fault(sandbox.Fault):
 
     @classmethod
     def raw(
-        cls,
-        reply: bytes | Iterable[bytes],
-        *,
-        pause: float = 0.0,
-        ending: Ending = "close",
-        takes_effect: bool = True,
+        cls, reply: bytes | Iterable[bytes], *, pause: float = 0.0, ending: Ending = "close", takes_effect: bool = True
     ) -> Self:
         """Answer exactly these bytes; pieces may be endless, and one call uses an iterator up."""
         pieces = [reply] if isinstance(reply, bytes) else reply
@@ -160,8 +149,8 @@ def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None
     """
     choosing = threading.RLock()
 
-    def middleware(application: WSGIApplication) -> WSGIApplication:
-        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def middleware(application: "WSGIApplication") -> "WSGIApplication":
+        def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
             target = environ.get("HTTP_X_AMZ_TARGET")
             if not target:  # Neither SSM's, SQS's nor DynamoDB's.
                 return application(environ, start_response)

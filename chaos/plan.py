@@ -32,19 +32,14 @@ class Plan:
     lives: Mapping[str, Sequence[str]]  # the messageIds of an incident's events, in order, by dedup key
     ends: Mapping[tuple[str, str], str]  # messageIds of acknowledge and resolve, by dedup key and action
 
-    @property
-    def senders(self) -> int:
-        """The number of concurrent requests: few events are not worth the start of ten processes."""
-        return min(SENDERS, 3 + len(self.jobs) // 60)
-
     def identify(self, event: Mapping[str, Any]) -> str:
         """Return the messageId of an event as PagerDuty gets it; acknowledge and resolve have no details to hold it."""
         details = event.get("payload", {}).get("custom_details")
         return str(details["id"] if details else self.ends[event["dedup_key"], event["event_action"]])
 
 
-def plan(events: int, incidents: int, seed: str) -> Plan:
-    """Return the plan of a seed: the lives of the incidents, and change events for the rest."""
+def plan(events: int, seed: str) -> Plan:
+    """Return the plan of a seed: one incident for ten events, and change events for the rest."""
     chance = random.Random(seed)  # noqa: S311 -- repeatable, not secret
     services = [f"service-{n}" for n in range(max(4, events // EVENTS_PER_SERVICE))]
     timed: list[tuple[float, Job]] = []
@@ -66,7 +61,7 @@ def plan(events: int, incidents: int, seed: str) -> Plan:
         timed.append((at, Job(user, event, service)))
         return message_id
 
-    for n in range(incidents):
+    for n in range(events // 10):
         key, (service, user, at) = f"incident-{n}", choose()
         for action in _life(chance):
             message_id = add(service, user, at, {"action": action, "dedupKey": key})

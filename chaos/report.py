@@ -8,13 +8,11 @@ from functools import cached_property
 from typing import Any, Final
 
 from chaos.plan import Plan
-from chaos.router import Record, Request
+from chaos.router import REQUEST_SECONDS, Record, Request
 from local.sandbox import Incident, Received
 
-# Seconds: the function's deadline is eight.
+# Seconds: the function's deadline is eight. Lambda ends it after nine, and answers instead.
 ANSWER_SECONDS: Final = 8.5
-# The log's field for the status of an event.
-STATUS: Final = "status"
 # A run proves little if fewer of the events were posted directly, or queued, or fewer of the incidents were checked.
 MIN_SHARE: Final = 0.05
 SHOWN_PROBLEMS: Final = 50
@@ -30,7 +28,6 @@ class Report:
     records: Sequence[Record] = ()
     received: Sequence[Received] = ()
     incidents: Sequence[Incident] = ()
-    dead_letters: Mapping[str, str] = field(default_factory=dict)  # the reasons, by messageId
     died: Counter[str] = field(default_factory=Counter)  # how often a process died that held the event, by messageId
     log: Sequence[Mapping[str, Any]] = ()  # the lines of events
     faults: Mapping[str, int] = field(default_factory=dict)
@@ -48,16 +45,15 @@ class Report:
         # PagerDuty accepts an acknowledge or resolve without an open incident, and drops it.
         reached = {each for each, call in calls if call.accepted or call.status in range(200, 300)}
         self._dropped = reached - self._arrived.keys()
-        self._merged = {line["message_id"] for line in self.log if line[STATUS] == "merged"}
+        self._merged = {line["message_id"] for line in self.log if line["status"] == "merged"}
         self._done = reached | self._merged
         # Order is not promised if an event waited while no lease could be written, or if a page was posted because the
         # queue was unavailable.
         lines = [line for line in self.log if line.get("without_lease")]
-        pages = [line for line in self.log if line[STATUS] == "delivered" and line.get("reason") == "queue_unavailable"]
-        self._without_lease, self._pages = (
-            {str(line.get("dedup_key")) for line in each} & self.plan.lives.keys() for each in (lines, pages)
-        )
-        self._exempt = self._without_lease | self._pages
+        pages = [
+            line for line in self.log if (line["status"], line.get("reason")) == ("delivered", "queue_unavailable")
+        ]
+        self._exempt = {str(line.get("dedup_key")) for line in (*lines, *pages)} & self.plan.lives.keys()
         self._results = [result_of(each.requests[-1], each.number) if each.requests else {} for each in self.records]
         self._statuses = Counter(result.get("status") for result in self._results)
         # An event may take effect again if its answer was lost, its process died, or it had no lease.
@@ -85,7 +81,9 @@ class Report:
         statuses = Counter(f"{request.status}" if request.answered else "lost" for request in self._requests)
         slowest = max((request.seconds for request in self._requests), default=0)
         # By messageId, since a repeated request repeats the line.
-        queued = {line["message_id"]: line.get("reason", line["code"]) for line in self.log if line[STATUS] == "queued"}
+        queued = {
+            each["message_id"]: each.get("reason", each["code"]) for each in self.log if each["status"] == "queued"
+        }
         apart = Counter(kind for key in self._exempt for kind, _ in self._incident_problems(key))
         changes = {each.job.message_id for each in self.records if "integrations" in each.job.event}
         twice = sum(1 < self._arrived[each] <= 1 + self._losses[each] for each in changes)
@@ -97,8 +95,7 @@ class Report:
         yield f"delivered       {len(self._done)} events in {len(self.received)} calls; {len(self._merged)} merged"
         yield f"delayed         {self.delayed} times a message stayed in the queue"
         yield f"counted apart   {twice} changes twice, each after a lost answer or a killed process"
-        yield f"                {len(self._without_lease)} of {len(self.plan.lives)} incidents without a lease"
-        yield f"                {len(self._pages)} incidents with a page posted because the queue was unavailable"
+        yield f"                {len(self._exempt)} of {len(self.plan.lives)} incidents whose order is not promised"
         yield f"                their problems: {_counts(apart)}"
         yield f"faults          {_counts(self.faults)}"
         yield f"took            {self.seconds:.1f} s"
@@ -108,17 +105,16 @@ class Report:
     def _late_answers(self) -> Problems:
         """Yield requests that were answered late or not at all."""
         for each in self._requests:
-            if each.seconds > ANSWER_SECONDS or not answer_of(each):
+            answer = answer_of(each)
+            if each.seconds > (ANSWER_SECONDS if "status" in answer else REQUEST_SECONDS) or not answer:
                 yield "late answer", f"{each.jobs} was answered after {each.seconds:.1f} s: {each.body[:200]}"
 
     def _lost_events(self) -> Problems:
-        """Yield events that were neither delivered nor merged, and messages that are left in a queue."""
+        """Yield events that were neither delivered nor merged, and messages that are left in the queue."""
         for record, result in zip(self.records, self._results, strict=True):
             message_id = record.job.message_id
             if record.outcome != "delivered" or message_id not in self._done:
                 yield "lost", f"{message_id}: {record.outcome} after {len(record.requests)} requests, {result}"
-        for message_id, reason in self.dead_letters.items():
-            yield "lost", f"{message_id} is a dead letter: {reason}"
         if self.waiting:
             yield "lost", f"{self.waiting} messages are still in the queue"
 

@@ -6,7 +6,6 @@ throttling, and the limits on order and retries that a run is too short for (200
 """
 
 import json
-import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -102,22 +101,19 @@ class Router:
     def __post_init__(self) -> None:
         """Prepare the connections."""
         self._http = urllib3.PoolManager(maxsize=self.workers, retries=False)
-        self._stop = threading.Event()
 
     def deliver(self, jobs: Sequence[Job], patience: float) -> list[Record]:
         """Send all jobs for at most `patience` seconds; return their records in the same order.
 
-        All jobs of a user belong to one worker, which sends one request at a time: router/handle.go, `findWorkerSlot`.
+        All jobs of a user belong to one worker, which sends one request at a time: router/handle.go, `findWorkerSlot`,
+        and router/misc.go, `getWorkerPartition`.
         """
         queues: list[list[Record]] = [[] for _ in range(self.workers)]
         records = [Record(number, job) for number, job in enumerate(jobs)]
         for each in records:
-            queues[worker_of(each.job.user, self.workers)].append(each)
+            queues[zlib.crc32(each.job.user.encode()) % self.workers].append(each)
         deadline = time.monotonic() + patience
-        try:
-            list(ThreadPoolExecutor(self.workers).map(lambda queue: self._work(queue, deadline), queues))
-        finally:
-            self._stop.set()
+        list(ThreadPoolExecutor(self.workers).map(lambda queue: self._work(queue, deadline), queues))
         return records
 
     def retry_delay(self, attempts: int) -> float:
@@ -126,12 +122,12 @@ class Router:
         return min(first * 2.0 ** min(attempts - 1, 30), most) / self.speed
 
     def _work(self, waiting: list[Record], deadline: float) -> None:
-        while waiting and (now := time.monotonic()) < deadline and not self._stop.is_set():
+        while waiting and (now := time.monotonic()) < deadline:
             if batch := _next_batch(waiting, self.batch_size, now):
                 self._record(batch, self._send(batch))
                 waiting = [each for each in waiting if each.outcome == "unfinished"]
             else:
-                self._stop.wait(min(each.due for each in waiting if each.due > now) - now)
+                time.sleep(min(each.due for each in waiting if each.due > now) - now)
 
     def _send(self, batch: Sequence[Record]) -> Request:
         jobs, numbers = [each.job for each in batch], tuple(each.number for each in batch)
@@ -168,11 +164,6 @@ class Router:
                 each.attempts += 1
                 each.due = time.monotonic() + self.retry_delay(each.attempts)
             # Otherwise an earlier job of the same user failed in this batch; this one waits behind it.
-
-
-def worker_of(user: str, workers: int) -> int:
-    """Return the number of the worker to which a user's jobs belong: router/misc.go, `getWorkerPartition`."""
-    return zlib.crc32(user.encode()) % workers
 
 
 def is_retried(status: int) -> bool:

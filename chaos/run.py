@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from chaos.fault_plan import CALLS_PER_MINUTE, EVENT_ID, FaultPlan
-from chaos.plan import Plan, plan
+from chaos.plan import SENDERS, Plan, plan
 from chaos.report import Report
 from chaos.router import Job, Router
 from local.options import LOCAL_TOKEN, Options
@@ -26,26 +26,26 @@ PATIENCE: Final = 1200.0
 ANSWERS_LOST: Final = 0.05
 
 
-def run(*, events: int, incidents: int, seed: int) -> Report:
+def run(events: int, seed: str) -> Report:
     """Send the events of a plan through a new stack, wait until all have arrived, and report."""
-    sent = plan(events, incidents, str(seed))
+    sent = plan(events, seed)
     log: list[str] = []
     routing_keys = {name: f"chaos{n:027}" for n, name in enumerate(sent.services)}
     settings = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
     options = Options(services=routing_keys, rate_limit=None, settings=settings, speed=QUEUE_SPEED)
     with LocalStack(options, on_log=log.append) as stack:
-        return _run(stack, sent, str(seed), log)
+        return _run(stack, sent, seed, log)
 
 
 def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report:
     if stack.sandbox is None:
         raise RuntimeError("The stack has no sandbox")
-    _warm_up(stack, sent.senders)
+    _warm_up(stack)
     died: list[str] = []
     stack.runtime.on_invoked = stack.worker.on_invoked = _record_deaths(died)
     faults = FaultPlan(stack, stack.sandbox, sent, seed)
     router = Router(
-        stack.url, {"X-Api-Key": LOCAL_TOKEN}, workers=sent.senders, speed=SPEED, loses_answer=_loses_answer(sent, seed)
+        stack.url, {"X-Api-Key": LOCAL_TOKEN}, workers=SENDERS, speed=SPEED, loses_answer=_loses_answer(sent, seed)
     )
     began = time.monotonic()
     faults.begin()
@@ -57,10 +57,6 @@ def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report
         records,
         stack.sandbox.received,
         stack.sandbox.incidents,
-        {
-            json.loads(each.body)["message_id"]: each.attributes["reason"]["StringValue"]
-            for each in stack.aws.peek(stack.dead_letter_queue_url)
-        },
         Counter(died),
         list(_event_lines(log)),
         faults=faults.faults,
@@ -70,10 +66,10 @@ def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report
     )
 
 
-def _warm_up(stack: LocalStack, senders: int) -> None:
+def _warm_up(stack: LocalStack) -> None:
     """Start one instance for each concurrent request; later cold starts come one by one, as on Lambda."""
     body = b'{"type": "track", "event": "warm up", "properties": {"source": "chaos"}}'
-    list(ThreadPoolExecutor(senders).map(lambda _: stack.post("/events?preview=true", body), range(senders)))
+    list(ThreadPoolExecutor(SENDERS).map(lambda _: stack.post("/events?preview=true", body), range(SENDERS)))
 
 
 def _record_deaths(died: list[str]) -> Callable[[object, str, str], None]:
