@@ -1,4 +1,4 @@
-"""What a cold start starts: our package and the baselines, each with bytecode for the Python that runs it."""
+"""The packages whose cold starts are measured: ours and the baseline, each with bytecode for this Python."""
 
 import compileall
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final
 
-from benchmarks.environment import ROOT
+from local.options import ROOT
 
 BASELINES: Final = Path(__file__).with_name("baselines")
 
@@ -28,7 +28,7 @@ class Packages:
 
 @contextlib.contextmanager
 def built_packages() -> Iterator[Packages]:
-    """Pack both, the function with `sam build`; they are there until the block ends."""
+    """Build both, the function with `sam build`, and remove them when the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         finished = subprocess.run(  # noqa: S603 -- SAM, from the virtual environment
             [Path(sys.executable).with_name("sam"), "build", "ApiFunction", "--build-dir", folder],
