@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import figures
-from benchmarks.environment import running_environment
+from benchmarks.environment import built_packages, running_environment
 from benchmarks.figures import Figure
-from benchmarks.package import built_packages
 from local.runtime import emulator
 from local.terminal import painted, progress
 

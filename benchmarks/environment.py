@@ -1,9 +1,14 @@
-"""The environment in which the function is measured: PagerDuty and AWS, in a process of their own."""
+"""The packages that are measured, and their environment: PagerDuty and AWS, in a process of their own."""
 
+import compileall
 import contextlib
 import json
 import logging
 import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any, Final
 
 import boto3
@@ -22,9 +28,38 @@ from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT
 from local.resources import create_flow_table, create_queues
 from local.sandbox import Sandbox, ca_file
 
+BASELINES: Final = Path(__file__).with_name("baselines")
 PARAMETERS: Final = {f"{PREFIX}/webhook-token": LOCAL_TOKEN, f"{PREFIX}/routing-keys/default": LOCAL_ROUTING_KEY}
 # Mozilla's list, as on any system: every cold start reads it.
 _CERTIFICATES: Final = Path(botocore.__file__).with_name("cacert.pem")
+
+
+@dataclass(frozen=True)
+class Packages:
+    """The directories that Lambda would find at /var/task."""
+
+    ours: Path
+    baselines: Path
+
+
+@contextlib.contextmanager
+def built_packages() -> Iterator[Packages]:
+    """Build both, the function with `sam build`, and remove them when the block ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        finished = subprocess.run(  # noqa: S603 -- SAM, from the virtual environment
+            [Path(sys.executable).with_name("sam"), "build", "ApiFunction", "--build-dir", folder],
+            cwd=ROOT,
+            env=os.environ | {"BYTECODE_PYTHON": sys.executable},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if finished.returncode != 0:
+            raise RuntimeError(finished.stderr)
+        baselines = Path(folder) / "baselines"
+        shutil.copytree(BASELINES, baselines, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(baselines, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+        yield Packages(Path(folder) / "ApiFunction", baselines)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +22,7 @@ from typing import Any, Final
 
 import boto3
 
-from benchmarks.environment import Environment, request
-from benchmarks.package import BASELINES, Packages
+from benchmarks.environment import BASELINES, Environment, Packages, request
 from local.options import LOCAL_ROUTING_KEY
 from local.runtime import Function, Instance, Runtime
 
@@ -33,6 +32,7 @@ _TIMEOUT: Final = 60
 _REPORT: Final = re.compile(r"REPORT RequestId: .*\tDuration: ([0-9.]+) ms")
 _PEAK: Final = re.compile(r"VmHWM:\s+(\d+) kB")
 _CONTEXT: Final[Any] = SimpleNamespace(aws_request_id="benchmark", get_remaining_time_in_millis=lambda: 9000)
+_NOWHERE: Final = Path(os.devnull).open("w")  # noqa: SIM115 -- until the process ends
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -144,7 +144,16 @@ def queued(environment: Environment) -> Iterator[Figure]:
 def growth(environment: Environment) -> Iterator[Figure]:
     """Time ten times the custom details, and ten times the body, against ten times the time of the step before."""
     answer = handler(environment.variables())
-    for name, make in (("custom details", _with_entries), ("KB of body", _with_kilobytes)):
+
+    def with_details(count: int) -> dict[str, Any]:
+        return request(customDetails={f"detail {n}": n for n in range(count)})
+
+    def with_kilobytes(count: int) -> dict[str, Any]:
+        event = request()
+        padding = "x" * max(0, 1000 * count - len(event["body"]))
+        return {**event, "body": json.dumps({**json.loads(event["body"]), "context": {"padding": padding}})}
+
+    for name, make in (("custom details", with_details), ("KB of body", with_kilobytes)):
         before = None
         for size in (1, 10, 100, 1000):
             run = functools.partial(answer, make(size))
@@ -157,13 +166,13 @@ def growth(environment: Environment) -> Iterator[Figure]:
 def handler(environment: dict[str, str]) -> Handler:
     """Return the function's handler for this environment, without its log; it raises if an answer is not a 200."""
     os.environ.update(environment)
-    import app  # noqa: PLC0415 -- the function's modules are imported only once they are measured
-    from dependencies import Dependencies  # noqa: PLC0415 -- the same
-
+    with contextlib.redirect_stdout(_NOWHERE):  # The logger keeps the standard output that it finds on import.
+        import app  # noqa: PLC0415 -- the function's modules are imported only once they are measured
+        from dependencies import Dependencies  # noqa: PLC0415 -- the same
     deps = Dependencies.from_environment(os.environ)
 
     def answer(event: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(_NOWHERE):
             return _checked(app.handle(event, _CONTEXT, deps))
 
     return answer
@@ -179,17 +188,6 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     if answer.get("statusCode") not in {200, 202}:
         raise RuntimeError(f"answered {answer}")
     return answer
-
-
-def _with_entries(count: int) -> dict[str, Any]:
-    return request(customDetails={f"detail {n}": n for n in range(count)})
-
-
-def _with_kilobytes(count: int) -> dict[str, Any]:
-    event = request()
-    body = json.loads(event["body"])
-    body["context"] = {"padding": "x" * max(0, 1000 * count - len(event["body"]))}
-    return {**event, "body": json.dumps(body)}
 
 
 # -- of the package ----------------------------------------------------------------------------------------------------
@@ -213,7 +211,7 @@ def cold(environment: Environment, packages: Packages) -> Figure:
     _first_answer(theirs, baseline_event)
     read_only = {**variables, "PYTHONDONTWRITEBYTECODE": "1"}
     ours = Function("ours", packages.ours, "app.lambda_handler", _TIMEOUT, read_only)
-    theirs = Function("baseline", packages.baselines, "direct.lambda_handler", _TIMEOUT, read_only)
+    theirs = replace(theirs, environment=read_only)
     value, base = in_turns(lambda: _first_answer(ours, event), lambda: _first_answer(theirs, baseline_event), 15)
     return Figure("cold start", "ms", value * MILLISECONDS, base * MILLISECONDS, 1.15)
 
