@@ -53,11 +53,10 @@ CLOSES_BUDGET: Final = {"429", "no answer, without effect", "no answer, with eff
 # Retries would hide fewer failures: the function posts three times, and botocore tries a call four times.
 CALLS: Final = {"503": 3, "SQS 503": 4, "SQS hangs": 4, "SQS answer lost": 4}
 
-THROTTLED: Final = Failure.answer(400, "ThrottlingException")
-FAILED: Final = Failure.answer(500, "InternalServerError")
+FAILS: Final = Failure.answer(500, "InternalServerError")
 HANGS: Final = Failure.hang(10.0)
 # How SSM fails after a process was killed, by turns, and for how many calls: its successor has to read the parameters.
-SSM_FAILURES: Final = (THROTTLED, FAILED, THROTTLED, FAILED, HANGS)
+SSM_FAILURES: Final = (Failure.answer(400, "ThrottlingException"), FAILS, HANGS)
 SSM_CALLS: Final = 4
 
 # Phases in which all calls fail: the start (in calls to PagerDuty, as a part of the number of events), the seconds, and
@@ -65,7 +64,7 @@ SSM_CALLS: Final = 4
 QUARTER: Final = "PagerDuty grants a quarter"
 PHASES: Final[Mapping[str, tuple[float, float, Sequence[Fault], Failure | None]]] = {
     "PagerDuty down": (0.1, 3.0, (*map(Fault.answer, (503, 500)), Fault.reset_before(), Fault.reset_after()), None),
-    "all DynamoDB calls fail": (0.25, 1.0, (), FAILED),
+    "all DynamoDB calls fail": (0.25, 1.0, (), FAILS),
     "PagerDuty hangs": (0.4, 3.0, (Fault.hang(takes_effect=True), Fault.hang(takes_effect=False)), None),
     "all DynamoDB calls hang": (0.55, 1.0, (), HANGS),
     "all DynamoDB answers lost": (0.65, 1.0, (), Failure.lose_answer()),

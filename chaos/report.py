@@ -50,9 +50,7 @@ class Report:
         # Order is not promised if an event waited while no lease could be written, or if a page was posted because the
         # queue was unavailable.
         lines = [line for line in self.log if line.get("without_lease")]
-        pages = [
-            line for line in self.log if (line["status"], line.get("reason")) == ("delivered", "queue_unavailable")
-        ]
+        pages = [line for line in self.log if line.get("reason") == "queue_unavailable"]
         self._exempt = {str(line.get("dedup_key")) for line in (*lines, *pages)} & self.plan.lives.keys()
         self._results = [result_of(each.requests[-1], each.number) if each.requests else {} for each in self.records]
         self._statuses = Counter(result.get("status") for result in self._results)
