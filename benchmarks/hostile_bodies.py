@@ -58,7 +58,7 @@ class Body:
 
 
 def _event(properties: str, more: str = "") -> str:
-    return f'{{"type":"track","event":"x","messageId":"m"{more},"properties":{{"source":"s",{properties}}}}}'
+    return f'{{"type":"track","event":"x","messageId":"m","properties":{{"source":"s",{properties}}}{more}}}'
 
 
 def _filled(start: str, part: str, end: str) -> str:
