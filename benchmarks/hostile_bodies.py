@@ -1,8 +1,7 @@
-"""What a hostile body costs: `python -m benchmarks.hostile_bodies`; exits 1 when one takes more than is allowed.
+"""The cost of hostile bodies: `python -m benchmarks.hostile_bodies`; exits with 1 if one exceeds its limits.
 
-Each body goes to an instance of its own under AWS's runtime emulator, with the memory and the share of a processor that
-Lambda gives to `MemorySize` 512, where this machine has control groups to give them with (Linux, as root); elsewhere
-with all that there is, and it says so.
+Each body goes to an instance of its own under AWS's runtime emulator. Where this machine has control groups (Linux, as
+root), the instance gets the memory and the processor share of `MemorySize` 512; elsewhere it gets all that there is.
 """
 
 import base64
@@ -10,7 +9,6 @@ import contextlib
 import gzip
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.figures import peak_megabytes
 from local.options import LOCAL_TOKEN, Options
 from local.runtime import Instance, emulator
 from local.stack import LocalStack
@@ -25,70 +24,69 @@ from local.stack import LocalStack
 MEMORY_MB: Final = 512
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: 1,769 MB have one processor.
 PROCESSOR: Final = MEMORY_MB / 1769
-SECONDS_ALLOWED: Final = 4.0
-MEMORY_ALLOWED_MB: Final = 350.0
+MAX_SECONDS: Final = 4.0
+MAX_MEMORY_MB: Final = 350.0
 _PERIOD_MICROSECONDS: Final = 100_000
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _ROW: Final = "{:<58} {:>9} {:>28} {:>7} {:>7} {:>6}"
-_PEAK: Final = re.compile(r"VmHWM:\s+(\d+) kB")
 _MEGABYTES_5: Final = 5 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Body:
-    """A body, made when it is needed, whether it is sent gzipped, and how often, and the code that answers it."""
+    """A body, made on demand, and the code of its answer; `members` is the number of copies if it is gzipped."""
 
     name: str
-    make: Callable[[], str]
     code: str
-    gzipped: bool = False
-    times: int = 1
+    make: Callable[[], str]
+    members: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
         """Build API Gateway's event."""
-        text = self.make()
-        body = base64.b64encode(gzip.compress(text.encode(), mtime=0) * self.times).decode() if self.gzipped else text
+        body = self.make()
+        if self.members:
+            body = base64.b64encode(gzip.compress(body.encode(), mtime=0) * self.members).decode()
         return {
             "version": "2.0",
             "routeKey": "POST /events",
             "rawPath": "/events",
             "headers": {"authorization": f"Bearer {LOCAL_TOKEN}"},
             "body": body,
-            "isBase64Encoded": self.gzipped,
+            "isBase64Encoded": self.members > 0,
         }
 
 
-def _event(properties: str) -> str:
-    return f'{{"type":"track","event":"x","messageId":"m","properties":{{"source":"s",{properties}}}}}'
-
-
-def _many(count: int, event: Callable[[int], str]) -> str:
-    return f"[{','.join(map(event, range(count)))}]"
+def _event(properties: str, more: str = "") -> str:
+    return f'{{"type":"track","event":"x","messageId":"m","properties":{{"source":"s",{properties}}}{more}}}'
 
 
 def _filled(start: str, part: str, end: str) -> str:
-    """Repeat the part, without the comma at its end, until the whole has 5 MB."""
+    """Return 5 MB: the start, repetitions of the part without the last comma, and the end."""
     count = (_MEGABYTES_5 - len(start.encode()) - len(end.encode())) // len(part.encode())
     return start + (part * count).rstrip(",") + end
 
 
-def _trigger(key: object) -> str:
-    return _event(f'"dedupKey":"{key}"')
+def _filled_property(start: str, part: str, end: str = "]") -> str:
+    """Return an event whose last property, from `start` to `end`, fills 5 MB."""
+    return _filled(_event(start)[:-2], part, f"{end}}}}}")
 
 
-def _spelt(name: str, number: int) -> str:
-    """Spell the name in a way of its own, with separators after its first letter."""
-    return name[0] + f"{number:b}".replace("0", "-").replace("1", "_") + name[1:]
+def _200_events(event: Callable[[int], str]) -> str:
+    return f"[{','.join(map(event, range(200)))}]"
 
 
-def _detailed(count: int, entry: Callable[[int], str]) -> str:
-    entries = ",".join(map(entry, range(count)))
-    return _event(f'"customDetails":{{{entries}}}')
+def _entries(count: int, name: Callable[[int], str], value: str) -> str:
+    return ",".join(f'"{name(number)}":{value}' for number in range(count))
 
 
-def _named(count: int, value: str) -> str:
-    return ",".join(f'"{number:x}-":{value}' for number in range(count))
+def _hexadecimal(number: int) -> str:
+    return f"{number:x}-"
+
+
+def _spelled(name: str) -> Callable[[int], str]:
+    """Return spellings of the name by number, with separators after its first letter."""
+    return lambda number: name[0] + f"{number:b}".replace("0", "-").replace("1", "_") + name[1:]
 
 
 _DEEP: Final = "[" * 90 + "]" * 90
@@ -98,148 +96,106 @@ _SETTINGS: Final = {
     "EXTRA_DETAILS": "properties,properties.host,context",
     "SERVICE_FIELD": "properties.host.team",
 }
-_INTEGRATIONS_LIKE_OURS: Final = json.dumps({_spelt("ytudregap", number): {} for number in range(100)})
+_SIMILAR_INTEGRATIONS: Final = f',"integrations":{{{_entries(100, _spelled("ytudregap"), "{}")}}}'
 
+# The worst body of each kind that is known.
 BODIES: Final = (
-    Body("200,000 zeros, gzipped", lambda: f"[{'0,' * 199_999}0]", "too_many_events", gzipped=True),
-    Body("5 million zeros, gzipped", lambda: f"[{'0,' * 4_999_999}0]", "body_too_large", gzipped=True),
-    Body("800 KB of zeros", lambda: f"[{'0,' * 399_999}0]", "too_many_events"),
-    Body("5 MB of zeros", lambda: _filled("[", "0,", "]"), "too_many_events"),
-    Body("5 MB of objects, gzipped", lambda: _filled("[", '{"":{}},', "]"), "too_many_events", gzipped=True),
-    Body(
-        "5 MB of objects as one event, gzipped",
-        lambda: _filled('{"":[', '{"":{}},', "]}"),
-        "type_missing",
-        gzipped=True,
-    ),
-    Body("5 MB of fractions as one event", lambda: _filled('{"":[', "0.1,", "]}"), "type_missing"),
-    Body(
-        "5 MB of integers beside one of 5,000 digits",
-        lambda: _filled(f'{{"":[{"1" * 5000},', "7,", "]}"),
-        "type_missing",
-    ),
-    Body("5 MB of one number", lambda: _filled('{"":', "7", ".5}"), "type_missing"),
-    Body("5 MB of escapes", lambda: _filled('{"":"', "\\ud83d", '"}'), "type_missing"),
-    Body("5 MB nested as deep as it goes", lambda: "[" * _MEGABYTES_5, "body_too_deep"),
-    Body("100,000 page calls", lambda: _many(100_000, lambda _: '{"type":"page"}'), "too_many_events"),
-    Body("200 page calls", lambda: _many(200, lambda _: '{"type":"page"}'), "not_a_track_call"),
-    Body("200 events that are none", lambda: _many(200, lambda _: "0"), "event_not_an_object"),
-    Body("20,000 valid events", lambda: _many(20_000, _trigger), "too_many_events"),
-    Body("200 valid events of as many incidents", lambda: _many(200, _trigger), "queued"),
-    # One incident's events are enqueued one by one, in their order: RudderStack sends 100 at most.
-    Body("200 valid events of one incident", lambda: _many(200, lambda _: _trigger("same")), "queued"),
+    Body("5 million zeros, gzipped", "body_too_large", lambda: f"[{'0,' * 4_999_999}0]", members=1),
+    Body("4.4 MB of empty gzip members", "body_too_large", lambda: "", members=220_000),
+    Body("5 MB of zeros", "too_many_events", lambda: _filled("[", "0,", "]")),
+    Body("5 MB of objects, gzipped", "too_many_events", lambda: _filled("[", '{"":{}},', "]"), members=1),
+    Body("5 MB nested as deep as it goes", "body_too_deep", lambda: "[" * _MEGABYTES_5),
+    Body("5 MB of objects in one event", "type_missing", lambda: _filled('{"":[', '{"":{}},', "]}"), members=1),
+    Body("5 MB of integers", "type_missing", lambda: _filled(f'{{"":[{"1" * 5000},', "7,", "]}")),
+    Body("5 MB of one number", "type_missing", lambda: _filled('{"":', "7", ".5}")),
+    Body("5 MB of escapes", "type_missing", lambda: _filled('{"":"', "\\ud83d", '"}')),
+    # The events of one incident are enqueued one after the other.
+    Body("200 events of one incident", "queued", lambda: _200_events(lambda _: _event('"dedupKey":"same"'))),
     Body(
         "200 events of 5 KB",
-        lambda: _many(200, lambda n: _event(f'"dedupKey":{n},"group":"{"é" * 2400}"')),
         "queued",
+        lambda: _200_events(lambda n: _event(f'"dedupKey":{n},"group":"{"é" * 2400}"')),
     ),
     Body(
         "200 events with 1,000 bad links each",
-        lambda: _many(200, lambda n: _event(f'"dedupKey":{n},"linkURLs":[{"0," * 999}0]')),
         "queued",
+        lambda: _200_events(lambda n: _event(f'"dedupKey":{n},"linkURLs":[{"0," * 999}0]')),
     ),
     Body(
-        "one event with 5 million bad links, gzipped",
-        lambda: _event(f'"linkURLs":[{"0," * 4_999_999}0]'),
-        "body_too_large",
-        gzipped=True,
-    ),
-    Body("one event with 5 MB of bad links", lambda: _filled(_event('"linkURLs":[')[:-2], "0,", "]}}"), "delivered"),
-    Body(
-        "one event with 400,000 custom details, gzipped",
-        lambda: _detailed(400_000, lambda n: f'"{n}":0'),
-        "delivered",
-        gzipped=True,
-    ),
-    Body(
-        "one event with 100,000 custom details of 50 bytes",
-        lambda: _detailed(100_000, lambda n: f'"{n:05}":"{"x" * 38}"'),
-        "delivered",
-    ),
-    Body(
-        "one event with 5 MB of objects in its details, gzipped",
-        lambda: _filled(_event('"customDetails":[')[:-2], '{"":{}},', "]}}"),
-        "delivered",
-        gzipped=True,
-    ),
-    Body(
-        "one event with 5 MB of details 90 deep",
-        lambda: _filled(_event('"customDetails":[')[:-2], f"{_DEEP},", "]}}"),
-        "delivered",
-    ),
-    Body(
-        "the same beside a nested host, with settings",
-        lambda: _filled(_event(f'"host":{{"a":[{f"{_DEEP}," * 14_000}0]}},"customDetails":[')[:-2], f"{_DEEP},", "]}}"),
-        "delivered",
-        settings=_SETTINGS,
-    ),
-    Body(
-        "200 events with a host of 25 KB 90 deep, with settings",
-        lambda: _many(200, lambda _: _event(f'"host":[{f"{_DEEP}," * 140}0],"customDetails":{_DEEP}')),
+        "200 events with a deep host of 25 KB, with settings",
         "queued",
+        lambda: _200_events(lambda _: _event(f'"host":[{f"{_DEEP}," * 140}0],"customDetails":{_DEEP}')),
         settings=_SETTINGS,
     ),
     Body(
-        "one event with 450,000 names in its host, with settings",
-        lambda: _event(f'"host":{{{_named(450_000, "0")}}}'),
-        "delivered",
-        settings=_SETTINGS,
-    ),
-    Body(
-        "one event with 450,000 properties, with settings",
-        lambda: _event(_named(450_000, "0")),
-        "delivered",
-        settings=_SETTINGS,
-    ),
-    Body(
-        "one event with 400,000 integrations",
-        lambda: _event('"a":0')[:-1] + f',"integrations":{{{_named(400_000, "{}")}}}}}',
-        "delivered",
-    ),
-    Body("4.4 MB of empty gzip members", lambda: "", "body_too_large", gzipped=True, times=220_000),
-    Body(
-        "one event with 150,000 blank spellings of one property",
-        lambda: _event(",".join(f'"{_spelt("severity", number)}":""' for number in range(150_000))),
-        "delivered",
-    ),
-    Body(
-        "one event with 150,000 names with the letters of action",
-        lambda: _event(",".join(f'"{_spelt("acoitn", number)}":"ack"' for number in range(150_000))),
-        "delivered",
-    ),
-    Body(
-        "200 events with 100 names with the letters of pagerduty each",
-        lambda: _many(200, lambda n: _event(f'"dedupKey":{n}')[:-1] + f',"integrations":{_INTEGRATIONS_LIKE_OURS}}}'),
+        "200 events with 100 integrations like pagerduty each",
         "queued",
+        lambda: _200_events(lambda n: _event(f'"dedupKey":{n}', _SIMILAR_INTEGRATIONS)),
     ),
-    Body("one event with 2 MB of JSON text", lambda: _event(f'"linkURLs":"[{"[]," * 600_000}[]]"'), "delivered"),
-    Body("one event with 5 MB of text", lambda: _filled(_event('"group":"')[:-2], "x", '🚨"}}'), "delivered"),
+    Body("5 MB of bad links", "delivered", lambda: _filled_property('"linkURLs":[', "0,")),
+    Body("2 MB of links as JSON text", "delivered", lambda: _event(f'"linkURLs":"[{"[]," * 600_000}[]]"')),
+    Body("5 MB of text", "delivered", lambda: _filled_property('"group":"', "x", '🚨"')),
+    Body(
+        "400,000 details", "delivered", lambda: _event(f'"customDetails":{{{_entries(400_000, str, "0")}}}'), members=1
+    ),
+    Body(
+        "100,000 details of 50 bytes",
+        "delivered",
+        lambda: _event(f'"customDetails":{{{_entries(100_000, "{:05}".format, json.dumps("x" * 38))}}}'),
+    ),
+    Body("5 MB of details 90 deep", "delivered", lambda: _filled_property('"customDetails":[', f"{_DEEP},")),
+    Body(
+        "the same beside a deep host, with settings",
+        "delivered",
+        lambda: _filled_property(f'"host":{{"a":[{f"{_DEEP}," * 14_000}0]}},"customDetails":[', f"{_DEEP},"),
+        settings=_SETTINGS,
+    ),
+    Body(
+        "450,000 names in a host, with settings",
+        "delivered",
+        lambda: _event(f'"host":{{{_entries(450_000, _hexadecimal, "0")}}}'),
+        settings=_SETTINGS,
+    ),
+    Body(
+        "450,000 properties, with settings",
+        "delivered",
+        lambda: _event(_entries(450_000, _hexadecimal, "0")),
+        settings=_SETTINGS,
+    ),
+    Body(
+        "400,000 integrations",
+        "delivered",
+        lambda: _event('"a":0', f',"integrations":{{{_entries(400_000, _hexadecimal, "{}")}}}'),
+    ),
+    Body("150,000 spellings of severity", "delivered", lambda: _event(_entries(150_000, _spelled("severity"), '""'))),
+    Body("150,000 names like action", "delivered", lambda: _event(_entries(150_000, _spelled("acoitn"), '"ack"'))),
 )
 
 
 def main() -> int:
-    """Send each body, print a table; return 1 when one took too long or too much, or was answered otherwise."""
+    """Send each body and print a table; return 1 if one exceeded its limits or had another answer."""
     if emulator() is None:
-        print("AWS's runtime emulator, in which this is measured, runs on Linux only.", file=sys.stderr)
+        print("This is measured in AWS's runtime emulator, which runs on Linux only.", file=sys.stderr)
         return 2
     failed = 0
     with _control_group() as limit:
-        where = "all that this machine has" if limit is None else f"{MEMORY_MB} MB, {PROCESSOR:.0%} of a processor"
-        print(f"Each answered with {where}; allowed are {SECONDS_ALLOWED:g} s and {MEMORY_ALLOWED_MB:g} MB.\n")
+        resources = f"{MEMORY_MB} MB and {PROCESSOR:.0%} of a processor" if limit else "all that this machine has"
+        print(f"Each function has {resources}. The limits are {MAX_SECONDS:g} s and {MAX_MEMORY_MB:g} MB.\n")
         print(_ROW.format("body", "KB", "answer", "s", "MB", "lines"))
         for body in BODIES:
             failed += not _measure(body, limit)
-    print(f"\n{f'{failed} of {len(BODIES)} are too much.' if failed else 'All are answered in time and memory.'}")
+    print(f"\n{f'{failed} of {len(BODIES)} exceed their limits.' if failed else 'All are within their limits.'}")
     return 1 if failed else 0
 
 
 def _measure(body: Body, limit: Callable[[int], None] | None) -> bool:
+    """Send one body and print its row; return whether it kept to its limits."""
     request = json.dumps(body.request(), ensure_ascii=False)
     lines: list[str] = []
     instances: list[Instance] = []
     with LocalStack(Options(rate_limit=None, settings=body.settings), on_log=lines.append) as stack:
         stack.runtime.on_invoked = lambda instance, _event, _answer: instances.append(instance)
-        stack.runtime.invoke(json.dumps({**body.request(), "body": _trigger("warm"), "isBase64Encoded": False}))
+        stack.runtime.invoke(json.dumps(Body("", "", lambda: _event('"dedupKey":"warm"')).request()))
         process = instances[0].function_process()
         if limit:
             limit(process)
@@ -247,31 +203,20 @@ def _measure(body: Body, limit: Callable[[int], None] | None) -> bool:
         began = time.monotonic()
         answer = json.loads(stack.runtime.invoke(request))
         seconds = time.monotonic() - began
-        peak = _peak_megabytes(process)
+        peak = peak_megabytes(process)
         written = sum('"code":' in line or '"left_out":' in line for line in lines[before:])
     code = json.loads(answer["body"])["code"] if "body" in answer else answer.get("errorMessage", "no answer")
-    shown = f"{answer.get('statusCode', '-')} {code}"
-    print(
-        _ROW.format(body.name, len(request.encode()) // 1024, shown[:28], f"{seconds:.1f}", f"{peak:.0f}", written),
-        flush=True,
-    )
-    return code == body.code and seconds <= SECONDS_ALLOWED and peak <= MEMORY_ALLOWED_MB
-
-
-def _peak_megabytes(process: int) -> float:
-    try:
-        found = _PEAK.search(Path(f"/proc/{process}/status").read_text())
-    except OSError:
-        found = None  # It was killed.
-    return int(found[1]) / 1024 if found else float("inf")
+    shown = f"{answer.get('statusCode', '-')} {code}"[:28]
+    size = len(request.encode()) // 1024
+    print(_ROW.format(body.name, size, shown, f"{seconds:.1f}", f"{peak:.0f}", written), flush=True)
+    return code == body.code and seconds <= MAX_SECONDS and peak <= MAX_MEMORY_MB
 
 
 @contextlib.contextmanager
 def _control_group() -> Iterator[Callable[[int], None] | None]:
-    """Make a control group of either version; yield what puts a process into it, or None where there is none."""
+    """Make a control group of either version; yield a function that adds a process to it, or None if that fails."""
     name = f"rudderstack-pagerduty-{os.getpid()}"
-    quota = int(PROCESSOR * _PERIOD_MICROSECONDS)
-    memory = MEMORY_MB * 1024 * 1024
+    quota, memory = int(PROCESSOR * _PERIOD_MICROSECONDS), MEMORY_MB * 1024 * 1024
     if (_CGROUP / "cgroup.controllers").exists():
         folders = {_CGROUP / name: {"cpu.max": f"{quota} {_PERIOD_MICROSECONDS}", "memory.max": str(memory)}}
     else:

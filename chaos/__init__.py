@@ -1,1 +1,1 @@
-"""Lets everything fail under RudderStack's retry rules, and counts: `make chaos`."""
+"""Makes everything fail under RudderStack's retry rules, and counts broken promises: `make chaos`."""

@@ -1,86 +1,75 @@
-"""How calls to the sandbox of PagerDuty, and to the local AWS, go wrong in chaos and in tests."""
-
-from __future__ import annotations
+"""Faults for calls to the PagerDuty sandbox and to the local AWS, in chaos and in tests."""
 
 import json
 import socket
 import struct
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from local import sandbox
-from local.aws_server import ask, failed_entry, json_answer, refusal
+from local.aws_server import Answer, Aws, ask, failed_entry, json_answer, refusal
+from local.sandbox import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Self
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from local.aws_server import Answer, Aws
-    from local.sandbox import Connection
-
-    Json = dict[str, Any]
-    Ending = Literal["keep", "close", "reset", "hold"]  # what becomes of the connection after an answer
+Json = dict[str, Any]
+Ending = Literal["keep", "close", "reset", "hold"]  # of the connection, after an answer
 
 
 @dataclass(frozen=True)
 class Fault(sandbox.Fault):
-    """How one call to PagerDuty goes wrong, in more ways; `dataclasses.replace` combines them."""
+    """A fault of one call to PagerDuty, of the network's kinds as well; `dataclasses.replace` combines them."""
 
     wait: float = 0.0  # seconds before the rules are applied
     hold: float = 0.0  # seconds between the effect and the answer
-    pieces: Iterable[bytes] | None = None  # sent instead of what the rules say; they need not end
-    pause: float = 0.0  # seconds before each piece; what has no pieces is sent a byte at a time
+    pieces: Iterable[bytes] | None = None  # sent instead of the usual answer; may be endless
+    pause: float = 0.0  # seconds before each piece; without pieces, before each byte
     ending: Ending = "keep"  # hold: wait until the client hangs up
 
     @classmethod
     def raw(
-        cls,
-        reply: bytes | Iterable[bytes],
-        *,
-        pause: float = 0.0,
-        ending: Ending = "close",
-        takes_effect: bool = True,
+        cls, reply: bytes | Iterable[bytes], *, pause: float = 0.0, ending: Ending = "close", takes_effect: bool = True
     ) -> Self:
-        """Answer exactly these bytes; pieces need not end, and an iterator is used up by one call."""
+        """Answer exactly these bytes; pieces may be endless, and one call uses an iterator up."""
         pieces = [reply] if isinstance(reply, bytes) else reply
         return cls(takes_effect, b"", pieces=pieces, pause=pause, ending=ending)
 
     @classmethod
     def delay(cls, seconds: float) -> Self:
-        """Wait, then go on as usual: the event takes effect late, even when the client has given up by then."""
+        """Wait, then continue as usual: the event takes effect late, even if the client has given up by then."""
         return cls(wait=seconds)
 
     @classmethod
     def reset_before(cls) -> Self:
-        """Reset the connection, the event not taken."""
+        """Reset the connection before the event takes effect."""
         return cls.raw(b"", ending="reset", takes_effect=False)
 
     @classmethod
     def reset_after(cls) -> Self:
-        """Let the event take effect and reset the connection: the answer is lost."""
+        """Reset the connection after the event took effect: the answer is lost."""
         return cls.raw(b"", ending="reset")
 
     @classmethod
     def hang(cls, seconds: float | None = None, *, takes_effect: bool = False) -> Self:
-        """Never answer: close the connection after these seconds (None: when the client or the sandbox does)."""
+        """Never answer; close the connection after these seconds (None: when the client or the sandbox does)."""
         ending: Ending = "hold" if seconds is None else "close"
         return cls(takes_effect, b"", hold=seconds or 0.0, pieces=(), ending=ending)
 
     @classmethod
     def trickle(cls, pause: float) -> Self:
-        """Go on as usual, but send the answer, headers included, a byte at a time."""
+        """Continue as usual, but send the answer, headers included, a byte at a time."""
         return cls(pause=pause)
 
     def begin(self, connection: Connection) -> None:
-        """Wait."""
+        """Wait before the rules are applied."""
         connection.wait(self.wait)
 
     def finish(self, connection: Connection, reply: bytes) -> None:
-        """Send the pieces, and let the connection go on or end: a reset is ECONNRESET to the client."""
+        """Send the pieces, then keep or end the connection; the client sees a reset as ECONNRESET."""
         connection.wait(self.hold)
         pieces = self.pieces
         if pieces is None:
@@ -93,18 +82,18 @@ class Fault(sandbox.Fault):
         elif self.ending != "keep":
             connection.close_connection = True
         if self.ending == "reset":
-            # No orderly end: https://www.man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
+            # Skips the orderly end: https://www.man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
             connection.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise ConnectionResetError("Told to reset the connection")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How one call to AWS goes wrong; the named constructors are the usual ways."""
+    """A fault of one call to AWS; the named constructors are the usual ones."""
 
-    takes_effect: bool = True  # False: nothing but the answer happens
+    takes_effect: bool = True
     hold: float = 0.0  # seconds between the effect and the answer
-    status: int = HTTPStatus.SERVICE_UNAVAILABLE  # answered, with `code` and `message`, when it takes no effect
+    status: int = HTTPStatus.SERVICE_UNAVAILABLE  # of the answer, with `code` and `message`, without an effect
     code: str = ""
     message: str = "Told to fail"
     failed_entries: tuple[str, ...] = ()  # ids of a batch's entries that fail with `code`; the others take effect
@@ -112,31 +101,31 @@ class Failure:
 
     @classmethod
     def answer(cls, status: int, code: str, message: str = "Told to fail") -> Self:
-        """Answer this status and AWS error code; nothing happens."""
+        """Answer this status and AWS error code, without an effect."""
         return cls(takes_effect=False, status=status, code=code, message=message)
 
     @classmethod
     def entries(cls, *ids: str, code: str = "InternalError") -> Self:
-        """Put these entries of a batch on its list of failed ones, as SQS's fault; the others take effect."""
+        """List these entries of a batch as failed by SQS's fault; the others take effect."""
         return cls(failed_entries=ids, code=code)
 
     @classmethod
     def lose_answer(cls) -> Self:
-        """Let the call take effect and close the connection."""
+        """Close the connection after the call took effect."""
         return cls(lost=True)
 
     @classmethod
     def delay(cls, seconds: float) -> Self:
-        """Let the call take effect and answer it late."""
+        """Answer late, after the call took effect."""
         return cls(hold=seconds)
 
     @classmethod
     def hang(cls, seconds: float | None = None) -> Self:
-        """Do nothing and never answer: close the connection after these seconds (None: when the server stops)."""
+        """Never answer; close the connection after these seconds (None: when the server stops)."""
         return cls(takes_effect=False, hold=threading.TIMEOUT_MAX if seconds is None else seconds, lost=True)
 
     def change(self, request: Json, go_on: Callable[[Json], Answer]) -> Answer:
-        """Answer a call, which may `go_on` with what is left of it."""
+        """Answer a call; `go_on` makes what is left of it take effect."""
         if not self.takes_effect:
             return refusal(self.status, self.code, self.message)
         entries = request.get("Entries", [])
@@ -153,17 +142,17 @@ class Failure:
 
 
 def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None:
-    """Let calls to AWS fail from now on, as `choose` says; None: no more of that.
+    """Make calls to AWS fail from now on (None: stop that).
 
-    It is asked for every call with its target ("AmazonSQS.SendMessage") and request, one call at a time, and must not
+    `choose` is called for each call with its target ("AmazonSQS.SendMessage") and request, one at a time, and must not
     block.
     """
     choosing = threading.RLock()
 
-    def middleware(application: WSGIApplication) -> WSGIApplication:
-        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def middleware(application: "WSGIApplication") -> "WSGIApplication":
+        def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
             target = environ.get("HTTP_X_AMZ_TARGET")
-            if not target:  # None of SSM's, nor of SQS's.
+            if not target:  # Neither SSM's, SQS's nor DynamoDB's.
                 return application(environ, start_response)
             request = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
             with choosing:
@@ -172,7 +161,7 @@ def fail(aws: Aws, choose: Callable[[str, Json], Failure | None] | None) -> None
             answer = failure.change(request, lambda changed: ask(application, environ, json.dumps(changed).encode()))
             if aws.stopping.wait(min(failure.hold, threading.TIMEOUT_MAX)) or failure.lost:
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-                raise ConnectionAbortedError  # which werkzeug passes over, as if the client had gone away
+                raise ConnectionAbortedError  # ignored by werkzeug, as if the client had hung up
             return answer.send(start_response)
 
         return call
