@@ -82,7 +82,7 @@ def ratio(name: str, ours: Callable[[], object], baseline: Callable[[], object],
 
 def mapping() -> Figure:
     """Map RudderStack's alert sample, against reading and writing its JSON."""
-    from mapping import map_event  # noqa: PLC0415 -- the function's modules are imported only once they are measured
+    from mapping import Context, map_event  # noqa: PLC0415 -- the function's modules are imported only once they are measured
     from settings import Rules  # noqa: PLC0415 -- the same
 
     text = request()["body"]
@@ -90,7 +90,7 @@ def mapping() -> Figure:
 
     def ours() -> None:
         for _ in range(100):
-            map_event(event, "default", rules, now, fallback_key="benchmark")
+            map_event(event, rules, Context("default", now, "benchmark"))
 
     def baseline() -> None:
         for _ in range(100):
@@ -168,8 +168,8 @@ def handler(environment: dict[str, str]) -> Handler:
     os.environ.update(environment)
     with contextlib.redirect_stdout(_NOWHERE):  # The logger keeps the standard output that it finds on import.
         import app  # noqa: PLC0415 -- the function's modules are imported only once they are measured
-        from dependencies import Dependencies  # noqa: PLC0415 -- the same
-    deps = Dependencies.from_environment(os.environ)
+        import dependencies  # noqa: PLC0415 -- the same
+    deps = dependencies.load()
 
     def answer(event: dict[str, Any]) -> dict[str, Any]:
         with contextlib.redirect_stdout(_NOWHERE):

@@ -57,6 +57,7 @@ def lines(log: io.StringIO) -> list[str]:
     )
     queued = Outcome("queued", "", detail="no lease", is_urgent=True, without_lease=True).for_event(event)
     codes = CODES.keys() - {"preview"}
+    reasons: list[Any] = [*codes, "several_events"]
     calls = [Call(status, seconds=0.1, attempts=2) for status in (200, 302, 400, 429, 503, None)]
     for outcome in (
         *(replace(queued, code=code) for code in codes),
