@@ -61,7 +61,7 @@ def lines(log: io.StringIO) -> list[str]:
     calls = [Call(status, seconds=0.1, attempts=2) for status in (200, 302, 400, 429, 503, None)]
     for outcome in (
         *(replace(queued, code=code) for code in codes),
-        *(replace(queued, reason=reason) for reason in (*codes, "several_events")),
+        *(replace(queued, reason=reason) for reason in reasons),
         *(replace(queued, call=call) for call in calls),
     ):
         telemetry.log_event(outcome, "default", event, is_known=True)

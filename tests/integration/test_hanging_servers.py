@@ -2,113 +2,20 @@
 
 import io
 import json
-import socket
-import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from urllib3.connection import HTTPSConnection
 
 from chaos.faults import Failure, Fault, fail
-from event import Event
-from local.sandbox import Sandbox
-from pagerduty import Client
-from tests.support import ROUTING_KEY, Answer, Clock, Endpoint, soon, track
+from tests.support import Answer, Clock, Endpoint, track
 
 # Seconds. What awaits a server that hangs takes at least twice as long, and what does not about a second.
 IN_TIME = 5.0
-LOOK_UP = socket.getaddrinfo
 
 MakeEndpoint = Callable[..., Endpoint]
-MakeClient = Callable[[str], Client]
-CallsEnd = Callable[[], None]
-
-
-# -- a call to PagerDuty -----------------------------------------------------------------------------------------------
-
-
-def assert_timeout(client: Client) -> None:
-    """Post an event, and assert that the call is abandoned at its deadline."""
-    began = time.monotonic()
-    outcome = client.post(Event("default", "alert", {}, "trigger", "k"), ROUTING_KEY, soon(0.5))
-
-    assert outcome.code == "pagerduty_timeout"
-    assert time.monotonic() - began < IN_TIME
-
-
-def test_an_answer_that_trickles_in_is_not_awaited(sandbox: Sandbox, make_client: MakeClient) -> None:
-    sandbox.on_call = lambda _: Fault.trickle(0.2)
-
-    assert_timeout(make_client(sandbox.url))
-
-
-def test_a_call_that_is_answered_forever_ends_at_its_deadline(
-    sandbox: Sandbox, make_client: MakeClient, calls_end: CallsEnd
-) -> None:
-    sandbox.on_call = lambda _: Fault.raw(iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", None), pause=0.001)
-
-    assert_timeout(make_client(sandbox.url))
-    calls_end()
-
-
-def test_addresses_that_do_not_answer_the_connect_are_not_awaited(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A listener whose backlog is full does not answer.
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        address = full.getsockname()
-        first.connect(address)
-        second.settimeout(0)
-        second.connect_ex(address)
-        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 30
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-
-        assert_timeout(make_client(f"https://pagerduty.test:{address[1]}"))
-
-
-def test_a_tls_handshake_that_hangs_is_not_awaited(make_client: MakeClient) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert_timeout(make_client(f"https://127.0.0.1:{silent.getsockname()[1]}"))
-
-
-def test_an_event_that_was_abandoned_while_looking_up_the_name_is_not_posted(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd
-) -> None:
-    go_on = threading.Event()
-
-    def getaddrinfo(*name: Any, **more: Any) -> Any:
-        go_on.wait(30)
-        return LOOK_UP(*name, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    assert_timeout(make_client(sandbox.url.replace("127.0.0.1", "localhost")))
-    go_on.set()
-    calls_end()
-
-    assert sandbox.received == []
-
-
-def test_an_event_that_was_abandoned_once_connected_is_not_posted_over_another_connection(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, calls_end: CallsEnd
-) -> None:
-    go_on = threading.Event()
-    putrequest = HTTPSConnection.putrequest
-
-    def wait_and_put(*args: Any, **more: Any) -> None:
-        go_on.wait(30)
-        putrequest(*args, **more)
-
-    monkeypatch.setattr(HTTPSConnection, "putrequest", wait_and_put)
-    assert_timeout(make_client(sandbox.url))
-    go_on.set()
-    calls_end()
-
-    assert sandbox.received == []
 
 
 # -- a request ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import worker
 from chaos.faults import Failure, Fault, fail
 from event import Event
 from local.sandbox import Received
-from outcome import ProcessingError
 from settings import SettingsError
 from tests.support import ROUTING_KEY, Clock, Endpoint, LambdaContext, soon
 
@@ -121,39 +120,6 @@ def test_a_message_that_pagerduty_refuses_for_good_becomes_a_dead_letter_and_del
         ("pagerduty_rejected", "PagerDuty refused the event for good with 400: odd")
     ]
     assert actions(endpoint) == ["trigger", "resolve"]
-
-
-CHANGES = [
-    {"kind": "page"},
-    {"kind": None},
-    {"kind": ["alert"]},
-    {"service": 7},
-    {"service": "a/b"},
-    {"message_id": 7},
-    {"dedup_key": ["a"]},
-    {"action": "resolved"},
-    {"action": None},
-    {"event": [1]},
-    {"event": {"payload": float("nan")}},
-    {"event_base64": "%"},
-    {"occurred_at": "yesterday"},
-    {"occurred_at": 7},
-    {"occurred_at": "0001-01-01T00:00:00+10:00"},
-    {"version": 2},
-]
-VALID = json.loads(sqs.write(event(1), 0)["MessageBody"])
-
-
-@pytest.mark.parametrize(
-    "body",
-    ["hello", "7", "null", "[]", "{}", "[" * 100_000, *[json.dumps(VALID | change) for change in CHANGES]],
-    ids=["text", "number", "null", "array", "object", "deep", *map(str, CHANGES)],
-)
-def test_a_message_that_the_api_function_did_not_write_is_unreadable(body: str) -> None:
-    with pytest.raises(ProcessingError) as refusal:
-        sqs.read(body)
-
-    assert refusal.value.outcome.code == "message_unreadable"
 
 
 def test_an_unreadable_message_becomes_a_dead_letter_at_once(endpoint: Endpoint) -> None:
