@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from chaos.plan import POISON, Plan
 from chaos.router import REQUEST_SECONDS, Record, Request
-from local.pagerduty_rules import SEVERITIES
-from local.sandbox import Incident, Received
+from local.pagerduty_rules import SEVERITIES, Incident
+from local.sandbox import Received
 
 # Seconds: the function's deadline is eight. Of a process that was killed or frozen Lambda says so, after up to nine.
 ANSWER_SECONDS: Final = 8.5

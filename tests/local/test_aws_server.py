@@ -370,17 +370,17 @@ def test_the_visibility_timeout_is_the_queues_own_until_a_receive_says_otherwise
         time.now += 0.1
 
 
-def test_who_looks_into_a_queue_sees_what_is_put_off_and_until_when(queue: Queue, aws: Aws, time: Clock) -> None:
+def test_who_looks_into_a_queue_sees_what_is_delayed_and_until_when(queue: Queue, aws: Aws, time: Clock) -> None:
     queue.send_batch(entry("1", "waiting", "a"), entry("2", "in flight", "b"), entry("3", "put off", "c"))
     queue.delete(*queue.receive(1))
     queue.send_batch(entry("4", "waiting", "a"))
     received = {message["Body"]: message["ReceiptHandle"] for message in queue.receive(2)}
     queue.sqs.change_message_visibility(QueueUrl=queue.url, ReceiptHandle=received["put off"], VisibilityTimeout=100)
 
-    seen = [(each.body, each.receive_count, each.is_hidden, each.is_put_off) for each in aws.peek(queue.url)]
+    seen = [(each.body, each.receive_count, each.is_hidden, each.is_delayed) for each in aws.peek(queue.url)]
 
     assert seen == [("in flight", 1, True, False), ("put off", 1, True, True), ("waiting", 0, False, False)]
-    assert [each.hidden_until - time.now for each in aws.peek(queue.url) if each.is_put_off] == [100]
+    assert [each.hidden_until - time.now for each in aws.peek(queue.url) if each.is_delayed] == [100]
 
 
 def test_the_queue_counts_its_messages(queue: Queue) -> None:
