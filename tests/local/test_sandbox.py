@@ -24,7 +24,8 @@ import urllib3
 
 from chaos.faults import Fault
 from local.options import RATE_LIMIT
-from local.sandbox import Incident, Received, Sandbox, ca_file
+from local.pagerduty_rules import Incident
+from local.sandbox import Received, Sandbox, ca_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
