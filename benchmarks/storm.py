@@ -221,7 +221,7 @@ class Simulation:
                 [(each.event, seconds) for each, seconds in zip(messages, waited, strict=True)]
             )
             done: set[str] = set()
-            delays: dict[str, int] = {}
+            delays: dict[str, tuple[Message, int]] = {}
             silent: set[str] = set()
             for number, (queued, message) in enumerate(zip(batch, messages, strict=True)):
                 if queued.group in delays:
@@ -233,28 +233,24 @@ class Simulation:
                 if code in _DONE:
                     done.add(queued.id)
                 else:
-                    delays[queued.group] = self._retry_delay(message, queued, code)
-            self._extend_leases(worker, batch, messages, delays)
+                    delays[queued.group] = message, self._retry_delay(message, queued, code)
+            for message, delay in delays.values():
+                worker.extend_leases({message.event.service: EPOCH + self.now + delay}, math.inf)
             yield BATCH_OVERHEAD
             self._settle(batch, done, delays)
         self._workers.append(worker)
 
-    def _extend_leases(
-        self, worker: Flow, batch: Sequence[QueuedMessage], messages: Sequence[Message], delays: Mapping[str, int]
+    def _settle(
+        self, batch: Sequence[QueuedMessage], done: set[str], delays: Mapping[str, tuple[Message, int]]
     ) -> None:
-        services = {queued.group: message.event.service for queued, message in zip(batch, messages, strict=True)}
-        for group, delay in delays.items():
-            worker.extend_leases({services[group]: EPOCH + self.now + delay}, math.inf)
-
-    def _settle(self, batch: Sequence[QueuedMessage], done: set[str], delays: Mapping[str, int]) -> None:
         """Delete what is done, delay the rest, and let workers look at what becomes visible by that."""
         for queued in batch:
             if queued.id in done:
                 self.queue.delete(queued.handle)
             else:
-                self.queue.change_visibility(queued.handle, delays[queued.group])
+                self.queue.change_visibility(queued.handle, delays[queued.group][1])
         self._wake()
-        for delay in delays.values():
+        for _, delay in delays.values():
             self._at(self.now + delay, self._wake)
 
     def _deliver(
