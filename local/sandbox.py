@@ -181,6 +181,10 @@ class Sandbox(Service):
         with self._lock:
             return self._incidents.latest(dedup_key, routing_key)
 
+    def apply(self, event: dict[str, Any], dedup_key: str) -> bool:
+        """Open or change an incident; return whether the event had an effect."""
+        return self._incidents.apply(event, dedup_key)
+
     def start(self) -> None:
         """Listen. Raises OSError if the port is taken, RuntimeError if it listens already."""
         if self._server:
@@ -248,7 +252,7 @@ class Sandbox(Service):
             return _Answer(HTTPStatus.ACCEPTED, body, accepted=True)
         dedup_key = call.event.get("dedup_key") or uuid.uuid4().hex
         body = {"status": "success", "message": "Event processed", "dedup_key": dedup_key}
-        return _Answer(HTTPStatus.ACCEPTED, body, accepted=self._incidents.apply(call.event, dedup_key))
+        return _Answer(HTTPStatus.ACCEPTED, body, accepted=self.apply(call.event, dedup_key))
 
 
 def _refused(status: HTTPStatus, name: str, message: str) -> _Answer:

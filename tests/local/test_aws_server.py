@@ -20,7 +20,7 @@ from local.resources import create_flow_table
 from tests.support import Clock
 
 EVERY_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
-ATTRIBUTES = {"MessageAttributes": {"a": {"DataType": "String", "StringValue": "x"}}}
+ATTRIBUTES: dict[str, Any] = {"MessageAttributes": {"a": {"DataType": "String", "StringValue": "x"}}}
 
 
 @functools.cache

@@ -207,7 +207,7 @@ def test_each_routing_key_has_120_calls_in_any_60_seconds_and_refused_calls_do_n
 
 
 def apply(incidents: Incidents, action: str, routing_key: str = KEY, **payload: str) -> bool:
-    event = {**FULL_TRIGGER, "routing_key": routing_key, "event_action": action}
+    event: dict[str, Any] = {**FULL_TRIGGER, "routing_key": routing_key, "event_action": action}
     if action == "trigger":
         event["payload"] = {"summary": "Disk full", "source": "db1", "severity": "error", **payload}
     return incidents.apply(event, "disk")

@@ -16,8 +16,10 @@ from local.resources import properties
 
 def mixed() -> Arrivals:
     """Return repeated triggers of 40 incidents, each of which is resolved and opened again."""
-    severities = ("warning", "error", "info")
-    repeated = [(number / 20, event(number, str(number % 40), severities[number % 3])) for number in range(1200)]
+    repeated = [
+        (number / 20, event(number, str(number % 40), ("warning", "error", "info")[number % 3]))
+        for number in range(1200)
+    ]
     resolved = [(600.0 + number, event(number, str(number), "info", "resolve")) for number in range(40)]
     return [*repeated, *resolved, *((700.0 + n, event(-n, str(n), "critical")) for n in range(40))]
 
