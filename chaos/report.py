@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from chaos.plan import Plan
 from chaos.router import REQUEST_SECONDS, Record, Request
-from local.sandbox import Incident, Received
+from local.pagerduty_rules import Incident
+from local.sandbox import Received
 
 # Seconds: the function's deadline is eight. Lambda ends it after nine, and answers instead.
 ANSWER_SECONDS: Final = 8.5

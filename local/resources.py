@@ -1,4 +1,4 @@
-"""Creates the queues and the table of the template on the local AWS: the local stack's, and those of tests."""
+"""Creates the template's queues and table on the local AWS, for the local stack and for tests."""
 
 import functools
 import json
@@ -17,8 +17,12 @@ TEMPLATE: Final = ROOT / "template.yaml"
 
 
 @functools.cache
+def _template() -> Any:
+    return yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
+
+
 def properties(resource: str) -> Mapping[str, Any]:
-    """Return the properties of a resource as the template has them: references are not resolved."""
+    """Return the properties of a resource of the template, with references unresolved."""
     found: Mapping[str, Any] = _template()["Resources"][resource]["Properties"]
     return found
 
@@ -41,15 +45,7 @@ def create_flow_table(dynamodb: "DynamoDBClient", name: str) -> str:
     return name
 
 
-@functools.cache
-def _template() -> Any:
-    return yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
-
-
 def _queue_attributes(resource: str) -> dict[Any, str]:
-    """Write a queue's properties as SQS's attributes, which have the same names."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in properties(resource).items()
-        if isinstance(value, bool | int | str)
-    }
+    """Return a queue's properties as SQS's attributes, which have the same names."""
+    plain = {name: value for name, value in properties(resource).items() if isinstance(value, bool | int | str)}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in plain.items()}

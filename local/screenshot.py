@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from local.browser import chromium
 from local.options import ROOT, Options
-from local.sandbox import RATE_WINDOW
+from local.pagerduty_rules import RATE_WINDOW
 from local.stack import LocalStack
 from local.ui import Page
 

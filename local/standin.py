@@ -1,6 +1,6 @@
-"""Stands in for the Runtime Interface Emulator where it cannot run: one process, one invocation at a time.
+"""Replaces the Runtime Interface Emulator where it cannot run: one process, one invocation at a time.
 
-Takes the same requests, gives the handler a context of the same shape, and ends the process at the time limit, as
+It accepts the same requests, gives the handler a context of the same shape, and ends the process at the time limit, as
 Lambda does. Started as `python standin.py PORT HANDLER` in the function's directory.
 """
 
@@ -16,19 +16,20 @@ from typing import Any
 
 
 class Context:
-    """What handlers read of Lambda's context: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html."""
+    """Lambda's context: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html."""
+
+    identity = None
+    client_context = None
+    function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
+    function_version = "$LATEST"
+    memory_limit_in_mb = "512"
+    invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{function_name}"
+    log_group_name = f"/aws/lambda/{function_name}"
+    log_stream_name = "local"
 
     def __init__(self, timeout: float) -> None:
-        self._ends_at = time.monotonic() + timeout
         self.aws_request_id = str(uuid.uuid4())
-        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
-        self.function_version = "$LATEST"
-        self.memory_limit_in_mb = "512"
-        self.invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{self.function_name}"
-        self.log_group_name = f"/aws/lambda/{self.function_name}"
-        self.log_stream_name = "local"
-        self.identity = None
-        self.client_context = None
+        self._ends_at = time.monotonic() + timeout
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds that are left until the time limit."""
@@ -44,7 +45,7 @@ class Invocations(BaseHTTPRequestHandler):
     handler_name = ""
 
     def do_POST(self) -> None:
-        """Run the handler. SIGALRM's own effect ends the process at the time limit."""
+        """Run the handler; SIGALRM's default action ends the process at the time limit."""
         if self.headers["host"] != f"127.0.0.1:{self.server.server_port}" or "origin" in self.headers:
             self.send_error(403)  # A page that is open in a browser on this machine.
             return
@@ -64,16 +65,16 @@ class Invocations(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class names it so
-        """Say nothing: the function's own log lines are what counts."""
+        """Stay quiet: the function logs by itself."""
 
 
 class Server(HTTPServer):
-    """Ends with the process that started it, also when that is killed outright."""
+    """Ends with the process that started it, even if that is killed."""
 
     parent = os.getppid()
 
     def service_actions(self) -> None:
-        """Look twice a second whether the parent is still there."""
+        """Check, twice a second, that the parent still runs."""
         if os.getppid() != self.parent:
             os._exit(0)
 

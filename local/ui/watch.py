@@ -13,8 +13,9 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from local import metrics
-from local.aws_server import QueuedMessage
-from local.sandbox import Incident, Received
+from local.fifo import QueuedMessage
+from local.pagerduty_rules import Incident
+from local.sandbox import Received
 from local.stack import LocalStack
 
 Json = dict[str, Any]
@@ -205,7 +206,7 @@ class Watch:
         order = ("in flight", "waiting", "put off")
         coming = sorted(
             groups.values(),
-            key=lambda group: (order.index(_state(group[0])), group[0].is_put_off, group[0].hidden_until),
+            key=lambda group: (order.index(_state(group[0])), group[0].is_delayed, group[0].hidden_until),
         )
         return {
             **{name.replace(" ", "_"): states[name] for name in order},
@@ -251,7 +252,7 @@ class Watch:
 
 
 def _state(message: QueuedMessage) -> str:
-    if message.is_put_off:
+    if message.is_delayed:
         return "put off"
     return "in flight" if message.is_hidden else "waiting"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import pacing
 from event import SEVERITIES, Action, Event, Severity
-from local.sandbox import Incident, Sandbox
+from local.pagerduty_rules import Incident, Incidents
 from pacing import Waiting
 
 
@@ -164,10 +164,10 @@ def test_change_events_are_never_merged() -> None:
 
 def at_pagerduty(events: list[Event]) -> list[Incident]:
     """Return the incidents that the events of one dedup key open at PagerDuty, without the number of triggers."""
-    sandbox = Sandbox()
+    incidents = Incidents()
     for event in events:
-        sandbox.apply({"routing_key": "key", **event.content}, "disk")
-    return [replace(incident, triggers=0) for incident in sandbox.incidents]
+        incidents.apply({"routing_key": "key", **event.content}, "disk")
+    return [replace(incident, triggers=0) for incident in incidents.all]
 
 
 @settings(deadline=None)
