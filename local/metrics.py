@@ -1,4 +1,4 @@
-"""Reads metrics out of the functions' log, as CloudWatch does on AWS, and as strictly as its specification.
+"""Read metrics from the functions' log as CloudWatch does, as strictly as its specification.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -12,12 +12,12 @@ DIMENSIONS: Final = range(31)
 METRICS: Final = range(1, 101)
 VALUES: Final = range(1, 101)
 NAME_LENGTHS: Final = range(1, 1025)
-# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html, those of time and number.
+# Those in use: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
 UNITS: Final = frozenset({"Seconds", "Microseconds", "Milliseconds", "Count", "Bytes", "Percent", "None"})
 
 
 class Metric(NamedTuple):
-    """One value of one metric, under one set of dimensions, in the order in which the line names them."""
+    """One value of a metric under one set of dimensions, in the line's order."""
 
     namespace: str
     name: str
@@ -27,12 +27,12 @@ class Metric(NamedTuple):
 
     @property
     def dimension_names(self) -> tuple[str, ...]:
-        """The names of its dimensions, by which CloudWatch tells metrics of one name apart."""
+        """The names of its dimensions, which distinguish metrics of one name in CloudWatch."""
         return tuple(name for name, _ in self.dimensions)
 
 
 def read(line: str) -> list[Metric]:
-    """Return every metric of a line of log; none when it has none. Raises ValueError where CloudWatch would refuse."""
+    """Return the metrics in a log line. Raises ValueError if CloudWatch would reject the line."""
     try:
         content = json.loads(line)
     except ValueError:
@@ -47,7 +47,7 @@ def read(line: str) -> list[Metric]:
 
 
 def read_all(lines: Iterable[str]) -> list[Metric]:
-    """Return every metric of a log."""
+    """Return the metrics in a log."""
     return [metric for line in lines for metric in read(line)]
 
 
@@ -60,10 +60,10 @@ def _of_directive(content: dict[str, Any], directive: dict[str, Any]) -> Iterato
         for name in names:
             _check_text(name, content[name])
         if metric["Unit"] not in UNITS:
-            raise ValueError(f"{metric['Name']}: {metric['Unit']} is no unit")
+            raise ValueError(f"{metric['Name']}: {metric['Unit']} is not a unit")
         values = content[metric["Name"]] if isinstance(content[metric["Name"]], list) else [content[metric["Name"]]]
         if len(values) not in VALUES or not all(map(_is_number, values)):
-            raise ValueError(f"{metric['Name']}: {content[metric['Name']]} is neither a number nor 1 to 100 of them")
+            raise ValueError(f"{metric['Name']}: {content[metric['Name']]} is neither a number nor 1 to 100 numbers")
         dimensions = tuple((name, content[name]) for name in names)
         for value in values:
             yield Metric(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, value)
@@ -75,4 +75,4 @@ def _is_number(value: object) -> bool:
 
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str) or len(value) not in NAME_LENGTHS or not value.isascii() or not value.strip():
-        raise ValueError(f"{name}: {value!r} is no value of a dimension")
+        raise ValueError(f"{name}: {value!r} is not a dimension value")
