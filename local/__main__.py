@@ -88,7 +88,7 @@ def run(files: Sequence[Path]) -> int:
 
 @cli.command(
     epilog="`ps` shows command lines to everybody on this machine. Give real secrets in the environment: ROUTING_KEY "
-    "is the key of service `default`, ROUTING_KEYS=\"NAME=KEY NAME=KEY\" are those of others, and WEBHOOK_TOKEN is the "
+    'is the key of service `default`, ROUTING_KEYS="NAME=KEY NAME=KEY" are those of others, and WEBHOOK_TOKEN is the '
     f"token. {_SETTINGS}"
 )
 @click.option(
@@ -125,7 +125,9 @@ def run(files: Sequence[Path]) -> int:
     show_default=True,
     help="Calls a minute and routing key that the sandbox accepts; CALLS_PER_MINUTE of the functions.",
 )
-@click.argument("more_services", metavar="", nargs=-1, callback=lambda _context, _parameter, pairs: _parse_services(pairs))
+@click.argument(
+    "more_services", metavar="", nargs=-1, callback=lambda _context, _parameter, pairs: _parse_services(pairs)
+)
 @click.pass_context
 def serve(  # noqa: PLR0913 -- one for each option
     context: click.Context,
@@ -138,8 +140,8 @@ def serve(  # noqa: PLR0913 -- one for each option
     more_services: dict[str, str],
 ) -> None:
     """Keep the endpoint up until stopped."""
-    sources = {context.get_parameter_source(name) for name in ("services", "token", "more_services")}
-    if pagerduty_url and ParameterSource.COMMANDLINE in sources:
+    has_token = context.get_parameter_source("token") is ParameterSource.COMMANDLINE
+    if pagerduty_url and (services or more_services or has_token):
         click.echo(
             "Warning: `ps` shows the secrets of this command line to everybody on this machine; see `serve --help`",
             err=True,

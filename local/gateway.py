@@ -1,7 +1,7 @@
 """SAM's local API Gateway, fed from template.yaml, with the functions running in `local.runtime`.
 
-Where SAM differs from an HTTP API on AWS, this module restores AWS's behaviour: which bodies are passed as base64, which
-paths match no route, and the responses to an unknown route, an oversized request and a failed function.
+Where SAM differs from an HTTP API on AWS, this module restores AWS's behaviour: which bodies are passed as base64,
+which paths match no route, and the responses to an unknown route, an oversized request and a failed function.
 """
 
 import json

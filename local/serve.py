@@ -4,7 +4,7 @@ import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
 _ENVIRONMENT_FILE = STATE / "env.json"
 _POLL_SECONDS = 0.2
-# A batch may hold a thousand events.
-_SHOWN_RESULTS = 20
 
 
 def main(options: Options) -> None:
@@ -123,20 +121,8 @@ def _show_answer(_: "Request", response: "Response") -> None:
         answer = json.loads(response.get_data())
     except ValueError:
         answer = {}
-    results = answer.get("results", [])
-    lines = [f"    event {n:<3}  {_summary(result)}" for n, result in enumerate(results[:_SHOWN_RESULTS], start=1)]
-    if len(results) > _SHOWN_RESULTS:
-        lines.append(f"    and {len(results) - _SHOWN_RESULTS} more")
     words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
-    _show("  answer     ", words, *lines, status=response.status_code)
-
-
-def _summary(result: dict[str, Any]) -> str:
-    """Return an event's code and dedup key, and the reason if it was not accepted."""
-    words = [result.get("code", ""), result.get("dedup_key", "")]
-    if result.get("status") in ("rejected", "deferred"):
-        words.append(result.get("message", ""))
-    return " ".join(str(word) for word in words if word)
+    _show("  answer     ", words, status=response.status_code)
 
 
 def _show_received(call: Received) -> None:
@@ -159,10 +145,10 @@ def _show_log(line: str) -> None:
         _show(f"  log        {line}")
 
 
-def _show(heading: str, rest: str = "", *more: str, status: int = 0) -> None:
-    """Print lines with the time; the first has the status, if any, in colour between `heading` and `rest`."""
+def _show(heading: str, rest: str = "", status: int = 0) -> None:
+    """Print a line with the time; the status, if any, stands in colour between `heading` and `rest`."""
     colour = f"{painted(str(status), 'green' if status // 100 == 2 else 'red')} " if status else ""  # noqa: PLR2004 -- 2xx
-    now = f"{datetime.now().astimezone():%H:%M:%S}"
-    lines = [printable(heading) + colour + printable(rest), *map(printable, more)]
-    # One write, so that no other thread's lines come between.
-    print("".join(f"{now}  {line}\n" for line in lines), end="", flush=True)
+    # One write, so that no other thread's output comes between.
+    print(
+        f"{datetime.now().astimezone():%H:%M:%S}  {printable(heading)}{colour}{printable(rest)}\n", end="", flush=True
+    )

@@ -33,8 +33,8 @@ _VARIANTS: Final = 3
 class LocalStack:
     """All parts together, as a context manager; afterwards no process runs and no port is bound.
 
-    `on_request` is called for each request to the API, `on_answer` for each response, `on_received` for each call to the
-    sandbox, and `on_log` for each log line. `middleware` wraps the API, to serve other paths on its port.
+    `on_request` is called for each request to the API, `on_answer` for each response, `on_received` for each call to
+    the sandbox, and `on_log` for each log line. `middleware` wraps the API, to serve other paths on its port.
     """
 
     def __init__(  # noqa: PLR0913 -- four callbacks

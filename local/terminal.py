@@ -37,7 +37,10 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*header, box=_BOX, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    _console().print(table)
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 @contextlib.contextmanager
@@ -45,7 +48,9 @@ def progress(what: str) -> Iterator[None]:
     """Show on a terminal what is going on and for how long; it is erased at the end."""
     columns = (TextColumn("{task.description}:"), TimeElapsedColumn())
     console = _console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(
+        *columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
+    ) as shown:
         shown.add_task(what, total=None)
         yield
 
