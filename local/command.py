@@ -1,6 +1,6 @@
-"""Ends a command within two seconds of Ctrl-C: it says `Stopped.`, exits with 130, and leaves no process behind.
+"""End a command within two seconds of Ctrl-C: print `Stopped.`, exit with 130, and leave no process behind.
 
-`python -m local.command MODULE ARGUMENT...` runs a module so that this holds from its first import on.
+`python -m local.command MODULE ARGUMENT...` runs a module this way, also while it is still being imported.
 """
 
 import atexit
@@ -18,43 +18,45 @@ from typing import Final
 
 INTERRUPTED: Final = 130
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Until then the command may clean up by itself.
+# The time that the command has to clean up by itself.
 _SECONDS: Final = 1.0
 _STDERR: Final = 2
-# Held once `Stopped.` is printed, by whichever thread was first.
-_said: Final = threading.Lock()
+# Erase the line and show the cursor, both of which a progress display may have changed.
+_RESET: Final = "\r\x1b[K\x1b[?25h"
+# Held by the thread that prints `Stopped.`, for good.
+_stopped: Final = threading.Lock()
 
 
 def run(command: Callable[[], int]) -> int:
     """Run a command in the main thread; return its exit code, or 130 if it was interrupted.
 
-    Child processes are ended at once, since threads and context managers may wait for them. What takes too long
-    nevertheless, such as a thread that is still busy, ends with the process.
+    Child processes are terminated at once, because threads and context managers may wait for them. After a second the
+    process exits, even if a thread is still busy.
     """
     interrupted = threading.Event()
 
     def interrupt(*_: object) -> None:
-        # Once is enough: a second Ctrl-C must not disturb the clean-up.
+        # A second Ctrl-C must not disturb the clean-up.
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         interrupted.set()
-        # Whatever fails from now on fails because of this.
+        # Hide the errors that the interruption causes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
-        _end_children(signal.SIGTERM)
+        _signal_children(signal.SIGTERM)
         raise KeyboardInterrupt
 
-    def leave_at_once() -> None:
+    def exit_at_once() -> None:
         if interrupted.is_set():
             sys.stdout.flush()
             os._exit(INTERRUPTED)
 
-    # It runs after what others register later; to tear down the modules takes a second or more on a busy machine.
-    atexit.register(leave_at_once)
-    # Python writes each signal to the pipe at once, whatever the main thread is busy with.
+    # Runs after exit functions that are registered later. Tearing down the modules can take a second.
+    atexit.register(exit_at_once)
+    # Python writes each signal to the pipe at once, even while the main thread is busy.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    threading.Thread(target=_end_in_time, args=(reader,), daemon=True).start()
+    threading.Thread(target=_exit_in_time, args=(reader,), daemon=True).start()
     for number in _SIGNALS:
         signal.signal(number, interrupt)
     try:
@@ -64,13 +66,13 @@ def run(command: Callable[[], int]) -> int:
             raise
     if not interrupted.is_set():
         return code
-    _say_stopped()
+    _print_stopped()
     return INTERRUPTED
 
 
 @contextlib.contextmanager
 def deaf_to_ctrl_c() -> Iterator[None]:
-    """Let the processes that are started in the block ignore Ctrl-C, which a terminal sends to them as well."""
+    """Start processes in the block that ignore Ctrl-C, which a terminal sends to children too."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -79,34 +81,34 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def children(pid: int) -> Iterator[int]:
-    """Yield the ids of a process's children; on Linux only."""
-    # The process, or one of its threads, may end meanwhile.
+    """Yield the ids of a process's children. Linux only."""
+    # The process or one of its threads may end meanwhile.
     with contextlib.suppress(OSError):
         for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):
                 yield from map(int, tasks.read_text().split())
 
 
-def _end_in_time(reader: int) -> None:
+def _exit_in_time(reader: int) -> None:
     while os.read(reader, 1)[0] not in _SIGNALS:
         continue
     time.sleep(_SECONDS)
-    _say_stopped()
-    _end_children(signal.SIGKILL)
+    _print_stopped()
+    _signal_children(signal.SIGKILL)
     os._exit(INTERRUPTED)
 
 
-def _say_stopped() -> None:
-    if _said.acquire(blocking=False):
-        print("\r\x1b[KStopped." if sys.stdout.isatty() else "Stopped.", flush=True)
+def _print_stopped() -> None:
+    if _stopped.acquire(blocking=False):
+        print(f"{_RESET}Stopped." if sys.stdout.isatty() else "Stopped.", flush=True)
 
 
-def _end_children(number: signal.Signals) -> None:
+def _signal_children(number: signal.Signals) -> None:
     pids = {*_descendants(os.getpid()), *(each.pid for each in multiprocessing.active_children() if each.pid)}
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-            # A stopped process, as `chaos` has some, would end only then.
+            # A stopped process handles the signal only after it continues.
             os.kill(pid, signal.SIGCONT)
 
 

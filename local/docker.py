@@ -1,8 +1,8 @@
-"""Lets containers on this machine, those of `sam local`, reach the servers of the stack, which listen on loopback.
+"""Let containers on this machine, such as those of `sam local`, reach the stack's servers, which listen on loopback.
 
-In a container `host.docker.internal` is this machine. Docker Desktop leads it to loopback by itself. Docker Engine on
-Linux leads it to the address of its bridge (`--add-host host.docker.internal:host-gateway`), where nobody listens; so
-what arrives there, through the bridge alone, is passed on. https://docs.docker.com/reference/cli/docker/container/run/
+In a container, `host.docker.internal` is this machine. Docker Desktop forwards it to loopback. Docker Engine on Linux
+resolves it to the bridge's address (`--add-host host.docker.internal:host-gateway`), so connections to that address,
+through the bridge only, are forwarded here. https://docs.docker.com/reference/cli/docker/container/run/
 """
 
 import contextlib
@@ -18,25 +18,25 @@ from urllib.parse import urlsplit
 
 _NAME: Final = "host.docker.internal"
 _BRIDGE: Final = b"docker0"
-# How Linux is asked for the address of an interface: netdevice(7).
+# The request for an interface's address: netdevice(7).
 _SIOCGIFADDR: Final = 0x8915
 _POLL_SECONDS: Final = 0.05
 
 
 def for_containers(url: str) -> str:
-    """Return the URL of a server of this stack as a container has to call it."""
+    """Return the URL by which a container reaches one of this stack's servers."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{_NAME}:{parts.port}").geturl()
 
 
 @contextlib.contextmanager
 def reachable_from_containers(*urls: str) -> Iterator[None]:
-    """Pass on what comes through Docker's bridge, if there is one, to the servers at these URLs."""
+    """Forward connections from Docker's bridge, if there is one, to the servers at these URLs."""
     address = _bridge_address()
     with contextlib.ExitStack() as started:
         if address:
             for url in urls:
-                server = started.enter_context(_Bridge((address, urlsplit(url).port or 0), _PassOn))
+                server = started.enter_context(_Bridge((address, urlsplit(url).port or 0), _Forward))
                 threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
                 started.callback(server.shutdown)
         yield
@@ -49,12 +49,12 @@ def _bridge_address() -> str | None:
         try:
             answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", _BRIDGE))
         except OSError:
-            return None  # There is no such interface.
+            return None  # No such interface.
     return socket.inet_ntoa(answer[20:24])
 
 
 class _Bridge(socketserver.ThreadingTCPServer):
-    """Listens on the bridge's address for what comes through the bridge, and not from another machine."""
+    """Listens on the bridge's address for connections through the bridge, not from other machines."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -64,8 +64,8 @@ class _Bridge(socketserver.ThreadingTCPServer):
         super().server_bind()
 
 
-class _PassOn(socketserver.BaseRequestHandler):
-    """Passes a connection's bytes on to the same port of loopback, and the answer's back."""
+class _Forward(socketserver.BaseRequestHandler):
+    """Forwards a connection to the same port on loopback."""
 
     def handle(self) -> None:
         with socket.create_connection(("127.0.0.1", self.request.getsockname()[1])) as server:

@@ -1,7 +1,7 @@
-"""SAM's own local API Gateway, fed from template.yaml, with the functions running in `local.runtime`.
+"""SAM's local API Gateway, fed from template.yaml, with the functions running in `local.runtime`.
 
-Where SAM differs from an HTTP API on AWS, AWS's behaviour is restored: which bodies reach the function as base64, which
-paths match no route, and what an unknown route, a request that is too large and a function that fails are answered.
+Where SAM differs from an HTTP API on AWS, this module restores AWS's behaviour: which bodies are passed as base64,
+which paths match no route, and the responses to an unknown route, an oversized request and a failed function.
 """
 
 import json
@@ -27,10 +27,10 @@ from local.server import Server
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-# HTTP APIs pass these on as text, everything else as base64.
+# HTTP APIs pass these as text.
 _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "application/xml", ""})
 
-# Lambda's limit; the emulator would cut the event there.
+# Lambda's limit; the emulator would truncate the event.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MAX_PAYLOAD: Final = 6 * 1024 * 1024
 
@@ -40,7 +40,7 @@ Invoke = Callable[[str, str], str]
 def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[str, Function]]:
     """Read the template as SAM does; return its stacks, and its functions by logical id."""
     with warnings.catch_warnings():
-        # SAM CLI calls what its own translator has deprecated.
+        # SAM CLI calls deprecated parts of its own translator.
         warnings.simplefilter("ignore", DeprecationWarning)
         stacks, _ = SamLocalStackProvider.get_stacks(str(template), parameter_overrides=parameters)
         functions = list(SamFunctionProvider(stacks).get_all())
@@ -58,12 +58,12 @@ def _function(found: Any) -> Function:
 
 
 class Gateway:
-    """The HTTP API of the template on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id.
+    """The template's HTTP API on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id.
 
-    `middleware` is put in front of it, to answer other paths on the same port.
+    `on_request` and `on_answer` are called for each request. `middleware` wraps the API, to serve other paths as well.
     """
 
-    def __init__(  # noqa: PLR0913 -- whom it tells what happens
+    def __init__(  # noqa: PLR0913 -- three callbacks
         self,
         stacks: list[Stack],
         invoke: Invoke,
@@ -73,7 +73,7 @@ class Gateway:
         on_answer: Callable[[Request, Response], None] | None = None,
         middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
-        """Take the port at once, so that a busy one is known before anything else starts. Raises OSError."""
+        """Bind the port, so that one in use is noticed before anything else starts. Raises OSError."""
         service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
         service.create()
         service.notify(on_request, on_answer)
@@ -82,32 +82,32 @@ class Gateway:
         self.url = self._server.url
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start answering."""
         self._server.start()
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Answer a request of our own in this thread; return its status and its body."""
+        """Handle a request in this thread, without a connection; return the response's status and body."""
         response = Client(self._api).post(path, self.url, data=body, headers=dict(headers))
         return response.status_code, response.get_data()
 
     def close(self) -> None:
-        """Take no more requests."""
+        """Stop answering."""
         self._server.stop()
 
 
 class _Runner:
-    """What SAM's API Gateway calls to run a function."""
+    """Runs a function for SAM's API Gateway."""
 
     def __init__(self, invoke: Invoke) -> None:
         self._invoke = invoke
 
     def invoke(self, function_name: str, event: str, *, stdout: Any, **_: Any) -> None:
-        """Run the function; what Lambda refuses, or the function fails at, is answered as an HTTP API does on AWS."""
+        """Run the function; an oversized event and a failed invocation get the responses of an HTTP API on AWS."""
         if len(event) > _MAX_PAYLOAD:
             stdout.write_str(_error(413, "Request Entity Too Large"))
             return
         answer = self._invoke(function_name, event)
-        stdout.write_str(answer if _is_answer(answer) else _error(500, "Internal Server Error"))
+        stdout.write_str(answer if _is_response(answer) else _error(500, "Internal Server Error"))
 
     def is_debugging(self) -> bool:
         return False
@@ -121,7 +121,7 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
     def notify(
         self, on_request: Callable[[Request], None] | None, on_answer: Callable[[Request, Response], None] | None
     ) -> None:
-        from flask import request  # noqa: PLC0415 -- only there while a request is served
+        from flask import request  # noqa: PLC0415 -- a proxy that exists during a request only
 
         def after_request(response: Response) -> Response:
             if on_answer:
@@ -136,7 +136,7 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
     def _generate_lambda_event(
         self, flask_request: Request, route: Route, method: str, endpoint: str
     ) -> dict[str, Any]:
-        """Build the event with SAM's own builder; only what is base64 is decided as AWS does, request by request."""
+        """Build the event with SAM's own builder, but choose base64 request by request, as AWS does."""
         event: dict[str, Any] = construct_v2_event_http(
             flask_request=flask_request,
             port=self.port,
@@ -147,7 +147,7 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
                 method, PathConverter.convert_path_to_api_gateway(endpoint), route.is_default_route
             ),
         )
-        # On AWS header names arrive in lower case.
+        # AWS passes header names in lower case.
         event["headers"] = {name.lower(): value for name, value in event["headers"].items()}
         return event
 
@@ -158,7 +158,7 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
 
 
 def _is_binary(request: Request) -> bool:
-    """Tell whether the body reaches the function as base64: compressed, not of a textual type, or not text at all."""
+    """Return whether the body is passed as base64: compressed, not of a textual type, or not text at all."""
     mimetype = request.mimetype
     if request.headers.get("Content-Encoding", "identity") != "identity":
         return True
@@ -171,8 +171,8 @@ def _is_binary(request: Request) -> bool:
     return False
 
 
-def _is_answer(answer: str) -> bool:
-    """Tell a function's answer from what Lambda says of one that raised, ran out of time or died."""
+def _is_response(answer: str) -> bool:
+    """Return whether the answer is a response, and not Lambda's report of a failed invocation."""
     try:
         return "statusCode" in json.loads(answer)
     except (ValueError, TypeError):
@@ -184,9 +184,9 @@ def _error(status: int, message: str) -> str:
 
 
 def _is_routable(request: Request) -> bool:
-    """Return whether an HTTP API may match the path: it matches none with a slash at its end.
+    """Return whether an HTTP API may match the path: a path that ends with a slash matches no route.
 
-    Two slashes in a row and an encoded one are refused as well: what AWS does with them is not documented.
+    Two slashes in a row and an encoded slash are refused as well, because AWS's behaviour is not documented.
     """
     path = request.environ["REQUEST_URI"].partition("?")[0]
     return not (path.endswith("/") or "//" in path or "%2f" in path.lower())

@@ -1,7 +1,7 @@
-"""Lets only programs of this machine in: a page of anybody's, open in a browser here, can send requests to loopback.
+"""Accept requests from this machine's programs only: any web page that is open here can send requests to loopback.
 
-`Host` gives away a page whose own name leads here (DNS rebinding), which could otherwise read every answer, and
-`Origin` one that asks for this machine by its name. Programs send the server's own name, and no `Origin`.
+`Host` reveals a page whose own name resolves to this machine (DNS rebinding), which could otherwise read the responses;
+`Origin` reveals a page that uses this machine's name. Programs send the server's name, and no `Origin`.
 """
 
 import re
@@ -21,14 +21,14 @@ _DOCKERS_NAME: Final = re.compile(r"host\.docker\.internal(?::[0-9]+)?", re.IGNO
 
 
 def is_for_us(host: str | None, origin: str | None, *, containers: bool) -> bool:
-    """Return by its `Host` and `Origin` whether a request may be answered; `containers` may send requests or not."""
+    """Return whether a request with this `Host` and `Origin` is accepted; `containers`: also from a container."""
     name = host or ""
     is_own = bool(_OWN_NAME.fullmatch(name) or (containers and _DOCKERS_NAME.fullmatch(name)))
     return is_own and (origin is None or origin.partition("://")[2] == host)
 
 
 def guarded(application: "WSGIApplication", *, containers: bool) -> "WSGIApplication":
-    """Put the guard in front of an application."""
+    """Return the application with this check in front of it."""
 
     def guard(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if is_for_us(environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN"), containers=containers):

@@ -1,4 +1,4 @@
-"""What can be chosen about the local stack; apart from the stack, so that a wrong argument is answered at once."""
+"""The options of the local stack. This module imports little, so that a wrong argument is reported at once."""
 
 import os
 import re
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-# Where `serve` leaves word of itself; the tests have a place of their own, so as not to disturb one that is running.
+# Where `serve` describes itself to other commands. The tests use a folder of their own, beside a stack in use.
 STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
-# What `make serve` writes for `make doctor` while it runs.
+# Written by `make serve` for `make doctor` while it runs.
 LOCAL_STACK_FILE: Final = STATE / "stack.json"
-# The name under which `make doctor` is asked for the stack of `make serve`.
+# The name by which `make doctor` is asked for the stack of `make serve`.
 LOCAL: Final = "local"
-# By this, `make serve` tells the requests of `make doctor` from others.
+# The user agent of `make doctor`, by which `make serve` marks its requests.
 DOCTOR: Final = "make doctor"
-# Nobody's secrets: they open nothing but this machine's own loopback.
+# Public on purpose: they work only on this machine's loopback interface.
 LOCAL_TOKEN: Final = "local-webhook-token"  # noqa: S105
 LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"
 PREFIX: Final = "/rudderstack-pagerduty"
@@ -26,11 +26,11 @@ MIN_SECRET_LENGTH: Final = 16
 SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # https://github.com/PagerDuty/developer-docs/blob/main/docs/events-API-v2/05-Rate-Limits.md: per integration key.
 RATE_LIMIT: Final = 120
-# As of the template's parameter CallsPerMinute: what PagerDuty grants at most, and the least to save up from.
+# As in the template's parameter CallsPerMinute.
 MAX_CALLS_PER_MINUTE: Final = 10_000
 MIN_CALLS_PER_MINUTE: Final = 12
 
-# The settings of the mapping, as the API's function finds them in its environment.
+# The mapping's settings: environment variables of the API function.
 MAPPING_SETTINGS: Final = (
     *("DEDUP_KEY_FIELD", "DEFAULT_SEVERITY", "DEFAULT_SOURCE"),
     *("SERVICE_FIELD", "SUMMARY_TEMPLATE", "EXTRA_DETAILS"),
@@ -38,18 +38,18 @@ MAPPING_SETTINGS: Final = (
 
 
 def settings_of_environment() -> dict[str, str]:
-    """Return the settings of the functions that are set in the environment of this process."""
+    """Return the functions' settings that are set in this process's environment."""
     names = (*MAPPING_SETTINGS, "MERGE_REPEATED_TRIGGERS")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What can be chosen: the port of the API (0: the system picks), the secrets, and which PagerDuty.
+    """The API's port (0: the system picks one), the secrets, and the PagerDuty that receives events.
 
-    Without `pagerduty_url` PagerDuty is the sandbox, which accepts `rate_limit` calls a minute and routing key (None:
-    any number), and service `default` has a routing key that it accepts. `rate_limit` is the functions' too. `settings`
-    are environment variables of both functions. `speed` is how many times faster time passes for delayed events.
+    Without `pagerduty_url`, PagerDuty is the sandbox, and service `default` has a routing key that the sandbox accepts.
+    `rate_limit` is the sandbox's limit, in calls a minute and routing key (None: no limit), and the functions'.
+    `settings` are environment variables of both functions. Time passes `speed` times faster for delayed events.
     """
 
     port: int = 0
@@ -62,5 +62,5 @@ class Options:
 
     @property
     def routing_keys(self) -> Mapping[str, str]:
-        """The routing keys by service, that of `default` at the sandbox included."""
+        """The routing keys by service, including the sandbox's for `default`."""
         return self.services if self.pagerduty_url else {"default": LOCAL_ROUTING_KEY, **self.services}

@@ -1,107 +1,90 @@
-"""`python -m local run`: sends event files through the whole stack and shows what became of each.
+"""`python -m local run`: send event files through the whole stack and show the result of each.
 
-A file holds a request as API Gateway hands it to the function, or what RudderStack sends: an event, an array of them,
-or `{"batch": [...]}`. Of the latter the PagerDuty events are shown as well.
+A file holds a request as API Gateway passes it to the function, or what RudderStack sends: an event, an array of
+events, or `{"batch": [...]}`. For the latter, the PagerDuty events are previewed as well.
 """
 
 import base64
 import json
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import urllib3
 
-from local import metrics
 from local.options import LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Received
 from local.stack import LocalStack
-from local.terminal import fitted, painted, progress
+from local.terminal import painted, print_table, printable, progress
 
 EVENTS: Final = ROOT / "events"
-# They belong to the connection that the event was recorded from.
+# Headers of the recorded connection.
 _NOT_SENT_ON: Final = frozenset({"host", "content-length", "connection"})
 # Seconds: a cold start on a slow machine takes a few.
-_PATIENCE: Final = 60
-_PATIENCE_AFTERWARDS: Final = 10
-# The file with several events. They go through the queue, and so does what is sent after them.
+_REQUEST_TIMEOUT: Final = 60
+_QUEUE_TIMEOUT: Final = 10
+# Sent last: its events go through the queue, and so do later ones.
 _SEVERAL: Final = "array.json"
 _COLUMNS: Final = ("event file", "our answer", "PagerDuty received", "incident")
 
 
 @dataclass(frozen=True)
-class Expected:
-    """How a file of events/ has to turn out: our status and code, PagerDuty's calls, the incident's state after it."""
+class Result:
+    """The result of a file: the answer's status and code, the calls to PagerDuty, and the incident's last state."""
 
     status: int
     code: str
     received: tuple[str, ...] = ()
     incident: str = ""
 
+    def __str__(self) -> str:
+        received = f"PagerDuty received {', '.join(self.received) or 'nothing'}"
+        return f"{self.status} {self.code}, {received}, incident {self.incident or 'none'}"
+
 
 EXPECTED: Final = {
-    "alert-1-trigger.json": Expected(200, "delivered", ("alert trigger",), "triggered"),
-    "alert-2-acknowledge.json": Expected(200, "delivered", ("alert acknowledge",), "acknowledged"),
-    "alert-3-resolve.json": Expected(200, "delivered", ("alert resolve",), "resolved"),
-    "change-event-with-severity.json": Expected(200, "delivered", ("change",)),
-    "change-event.json": Expected(200, "delivered", ("change",)),
-    "ignored-identify.json": Expected(200, "not_a_track_call"),
-    "refused-misspelt-action.json": Expected(400, "action_unknown"),
-    _SEVERAL: Expected(200, "queued", ("alert trigger", "alert resolve", "change"), "resolved"),
+    "alert-1-trigger.json": Result(200, "delivered", ("alert trigger",), "triggered"),
+    "alert-2-acknowledge.json": Result(200, "delivered", ("alert acknowledge",), "acknowledged"),
+    "alert-3-resolve.json": Result(200, "delivered", ("alert resolve",), "resolved"),
+    "change-event-with-severity.json": Result(200, "delivered", ("change",)),
+    "change-event.json": Result(200, "delivered", ("change",)),
+    "ignored-identify.json": Result(200, "not_a_track_call"),
+    "refused-misspelt-action.json": Result(400, "action_unknown"),
+    _SEVERAL: Result(200, "queued", ("alert trigger", "alert resolve", "change"), "resolved"),
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """What became of one file; `problem` says how it differs from what was expected."""
-
-    file: str
-    status: int
-    answer: dict[str, Any]
-    received: tuple[str, ...]
-    incident: str
-    problem: str
-
-
 def main(options: Options, files: Sequence[Path]) -> int:
-    """Send the files, print the table; return 0 only if all went as expected."""
-    paths = list(files) or sorted(EVENTS.glob("*.json"), key=lambda path: (path.name == _SEVERAL, path.name))
-    events = []
+    """Send the files and print a table; return 0 only if every result is as expected. Raises UsageError."""
+    paths = files or sorted(EVENTS.glob("*.json"), key=lambda path: (path.name == _SEVERAL, path.name))
+    requests = []
     for path in paths:
         try:
-            events.append((path.name, *_read(path)))
+            requests.append((path.name, *_read(path)))
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            print(f"error: {path}: {reason}", file=sys.stderr)
-            return 2
+            raise click.UsageError(f"{path}: {error}") from None
 
-    began = time.monotonic()
-    log: list[str] = []
-    with progress("Sending the events"), LocalStack(options, on_log=log.append) as stack:
-        started = time.monotonic()
-        previews = [(name, _preview(stack, event)) for name, event, is_plain in events if is_plain]
-        rows = [_send(stack, name, event) for name, event, _ in events]
-        sent = time.monotonic()
-        answers = [row.answer for row in rows] + [answer for _, answer in previews]
-        results = [result for answer in answers for result in _results(answer)]
-        _wait_for(log, lines=sum(1 + (result["status"] == "queued") for result in results))
-    for name, answer in previews:
-        print("\n".join(preview_lines(name, answer)), end="\n\n")
-    for line in [*table(rows, seen=options.pagerduty_url is None), "", *metrics_table(log)]:
-        print(fitted(line))
-    problems = [row for row in rows if row.problem]
+    with progress("Sending the events"), LocalStack(options) as stack:
+        previews = [line for name, request, is_plain in requests if is_plain for line in _preview(stack, name, request)]
+        results = [(name, *_send(stack, request)) for name, request, _ in requests]
+    for line in previews:
+        print(printable(line))
+    columns = _COLUMNS if stack.sandbox else _COLUMNS[:2]
+    print_table(columns, [_cells(name, result, answer)[: len(columns)] for name, result, answer in results])
+    problems = [
+        (name, problem)
+        for name, result, answer in results
+        if (problem := _problem(name, result, str(answer.get("message")), has_sandbox=stack.sandbox is not None))
+    ]
     print()
-    for row in problems:
-        print(f"{painted('NOT AS EXPECTED', 'red')}  {row.file}: {row.problem}")
-    where = options.pagerduty_url or "the PagerDuty sandbox"
+    for name, problem in problems:
+        print(f"{painted('NOT AS EXPECTED', 'red')}  {printable(f'{name}: {problem}')}")
     verdict = painted(f"{len(problems)} not as expected", "red") if problems else painted("all as expected", "green")
-    print(
-        f"{len(rows)} files sent to {where}: {verdict}. "
-        f"The stack started in {started - began:.1f} s, the events took {sent - started:.1f} s."
-    )
+    print(f"{len(results)} files sent to {options.pagerduty_url or 'the PagerDuty sandbox'}: {verdict}.")
     return 1 if problems else 0
 
 
@@ -116,7 +99,7 @@ def read_event(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bool]:
-    """Read a file, and tell whether it holds RudderStack's events alone, without a request around them."""
+    """Read a file; return the API Gateway event, and whether the file held only RudderStack's events."""
     content = json.loads(path.read_text(encoding="utf-8"))
     names = content.keys() if isinstance(content, dict) else set()
     if not names & {"type", "event", "batch"} and not (isinstance(content, list) and content):
@@ -130,8 +113,8 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
     return request, True
 
 
-def send(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Send the HTTP request that the event was made from; return the status and the answer."""
+def _post(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Send the HTTP request that an API Gateway event was made from; return the status and the answer."""
     body = event.get("body") or ""
     query = event.get("rawQueryString")
     response = urllib3.request(
@@ -140,7 +123,7 @@ def send(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         body=base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(),
         headers={name: value for name, value in event["headers"].items() if name.lower() not in _NOT_SENT_ON},
         retries=False,
-        timeout=_PATIENCE,
+        timeout=_REQUEST_TIMEOUT,
     )
     try:
         answer = response.json()
@@ -149,53 +132,39 @@ def send(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return response.status, answer if isinstance(answer, dict) else {"message": str(answer)}
 
 
-def _results(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """List the results of an answer, also of one event."""
-    found: list[dict[str, Any]] = answer.get("results", [{"status": "", **answer}])
-    return found
-
-
-def _wait_for(log: Sequence[str], lines: int) -> None:
-    """Wait until the log has the line of each event: it comes on a way of its own, a little later than the answer."""
-    _wait_until(lambda: sum('"status":' in line for line in log) >= lines)
+def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, dict[str, Any]]:
+    """Send a request, wait until the queue is empty, and return the result and the answer."""
+    sandbox = stack.sandbox
+    before = len(sandbox.received) if sandbox else 0
+    status, answer = _post(stack.url, request)
+    _wait_until(lambda: not stack.count_messages(stack.queue_url))
+    calls = sandbox.received[before:] if sandbox else []
+    # One incident's events arrive in order; events of others may come between.
+    received = tuple(_describe(call) for call in sorted(calls, key=lambda call: call.kind))
+    keys = [call.event["dedup_key"] for call in calls if call.kind == "alert" and "dedup_key" in call.event]
+    incident = sandbox.incident(keys[-1]) if sandbox and keys else None
+    return Result(status, str(answer.get("code")), received, incident.status if incident else ""), answer
 
 
 def _wait_until(happened: Callable[[], bool]) -> None:
-    """Wait, but not for ever: what has not happened then shows in the table."""
-    give_up = time.monotonic() + _PATIENCE_AFTERWARDS
+    """Wait, but not forever: the table shows what has not happened by then."""
+    give_up = time.monotonic() + _QUEUE_TIMEOUT
     while not happened() and time.monotonic() < give_up:
         time.sleep(0.01)
 
 
-def _send(stack: LocalStack, name: str, event: dict[str, Any]) -> Row:
-    sandbox = stack.sandbox
-    before = len(sandbox.received) if sandbox else 0
-    status, answer = send(stack.url, event)
-    _wait_until(lambda: not stack.count_messages(stack.queue_url))
-    calls = sandbox.received[before:] if sandbox else []
-    # Events of one incident arrive in order; those of others, at the same time.
-    received = tuple(_describe(call) for call in sorted(calls, key=lambda call: call.kind))
-    keys = [call.event["dedup_key"] for call in calls if call.kind == "alert" and "dedup_key" in call.event]
-    incident = sandbox.incident(keys[-1]) if sandbox and keys else None
-    row = Row(name, status, answer, received, incident.status if incident else "", "")
-    return Row(name, status, answer, received, row.incident, _problem(row, sandbox is not None))
-
-
-def _preview(stack: LocalStack, event: dict[str, Any]) -> dict[str, Any]:
-    return send(stack.url, {**event, "rawQueryString": "preview=true"})[1]
-
-
-def preview_lines(name: str, answer: dict[str, Any]) -> list[str]:
-    """Lay out the answer to a preview: each PagerDuty event with its warnings, or why there is none."""
-    results = _results(answer)
-    lines = []
+def _preview(stack: LocalStack, name: str, request: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines about a preview: each PagerDuty event with its warnings, or why there is none."""
+    _, answer = _post(stack.url, {**request, "rawQueryString": "preview=true"})
+    results = answer.get("results", [answer])
     for number, result in enumerate(results, start=1):
         heading = name if len(results) == 1 else f"{name}, event {number}"
-        lines.append(f"{heading}: {result['message'].removesuffix(' Nothing was sent.')}")
-        lines += [f"  warning: {warning}" for warning in result.get("warnings", ())]
+        yield f"{heading}: {result['message'].removesuffix(' Nothing was sent.')}"
+        for warning in result.get("warnings", ()):
+            yield f"  warning: {warning}"
         if "event" in result:
-            lines += json.dumps(result["event"], indent=2, ensure_ascii=False).splitlines()
-    return lines
+            yield from json.dumps(result["event"], indent=2, ensure_ascii=False).splitlines()
+    yield ""
 
 
 def _describe(call: Received) -> str:
@@ -207,61 +176,16 @@ def _describe(call: Received) -> str:
     return " ".join(word for word in words if word)
 
 
-def _problem(row: Row, with_sandbox: bool) -> str:  # noqa: FBT001 -- private, and called once
-    """Tell how the row differs from what was expected; a file that is not of events/ is expected to be answered 200."""
-    expected = EXPECTED.get(row.file)
+def _cells(name: str, result: Result, answer: dict[str, Any]) -> tuple[str, ...]:
+    words = dict.fromkeys((str(answer.get("status", "")), result.code))
+    return name, f"{result.status} {', '.join(words)}", ", ".join(result.received) or "-", result.incident or "-"
+
+
+def _problem(name: str, result: Result, message: str, *, has_sandbox: bool) -> str:
+    """Return how the result differs from the expected one, or "". A file that is not in events/ should yield 200."""
+    expected = EXPECTED.get(name)
     if expected is None:
-        return "" if row.status == 200 else f"expected 200, got {row.status}: {row.answer.get('message')}"  # noqa: PLR2004 -- the status
-    code = row.answer.get("code")
-    if (row.status, code) != (expected.status, expected.code):
-        return f"expected {expected.status} {expected.code}, got {row.status} {code}: {row.answer.get('message')}"
-    if with_sandbox and row.received != expected.received:
-        return f"expected PagerDuty to receive {expected.received or 'nothing'}, got {row.received or 'nothing'}"
-    if with_sandbox and row.incident != expected.incident:
-        return f"expected the incident {expected.incident or 'not to be there'}, got {row.incident or 'none'}"
-    return ""
-
-
-def table(rows: Iterable[Row], *, seen: bool = True) -> list[str]:
-    """Lay the rows out as text, a line each; what PagerDuty received is left out where it could not be seen."""
-    columns = _COLUMNS if seen else _COLUMNS[:2]
-    cells = [
-        columns,
-        *(
-            (row.file, _answer_in_short(row), ", ".join(row.received) or "-", row.incident or "-")[: len(columns)]
-            for row in rows
-        ),
-    ]
-    return _laid_out(cells)
-
-
-def metrics_table(log: Iterable[str]) -> list[str]:
-    """Lay out the metrics that CloudWatch would read out of the log: counts added up, times as their mean."""
-    lines = [line for line in log if metrics.read(line)]
-    found: dict[str, dict[str, list[metrics.Metric]]] = {}
-    for metric in metrics.read_all(lines):
-        place = " ".join(value for _, value in metric.dimensions[1:])
-        found.setdefault(metric.name, {}).setdefault(place, []).append(metric)
-    cells = [("metric", "all", "by PagerDuty service and event type")]
-    for name, places in sorted(found.items()):
-        below = ", ".join(f"{place} {_summed(each)}" for place, each in sorted(places.items()) if place)
-        cells.append((name, _summed(places[""]), below))
-    return [*_laid_out(cells), f"(out of {len(lines)} lines of log in CloudWatch's embedded metric format)"]
-
-
-def _summed(values: Sequence[metrics.Metric]) -> str:
-    total = sum(each.value for each in values)
-    if values[0].unit == "Count":
-        return str(round(total))
-    return f"{total / len(values):.1f} {'ms' if values[0].unit == 'Milliseconds' else 's'}"
-
-
-def _laid_out(cells: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
-
-
-def _answer_in_short(row: Row) -> str:
-    words = dict.fromkeys((str(row.answer.get("status", "")), str(row.answer.get("code", ""))))
-    return f"{row.status} {', '.join(words)}"
+        return "" if result.status == HTTPStatus.OK else f"expected 200, got {result.status}: {message}"
+    if not has_sandbox:
+        expected = replace(expected, received=(), incident="")
+    return "" if result == expected else f"expected {expected}; got {result}: {message}"

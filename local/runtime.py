@@ -1,7 +1,7 @@
-"""Runs the Lambda functions: each instance a process under AWS's Runtime Interface Emulator.
+"""Run the Lambda functions, each instance in a process under AWS's Runtime Interface Emulator.
 
 The emulator comes with SAM CLI (`samcli/local/rapid`) and runs the real runtime client, awslambdaric, with the real
-time limit. It is a Linux program; elsewhere `local.standin` takes its place.
+time limit. It is a Linux program; elsewhere `local.standin` replaces it.
 https://docs.aws.amazon.com/lambda/latest/dg/images-test.html
 """
 
@@ -33,10 +33,10 @@ from local.command import children
 _EMULATORS: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _INVOCATIONS: Final = "/2015-03-31/functions/function/invocations"
 _PREVIOUS_LOG_LINES: Final = 2000
-# Seconds to start listening; and seconds past the function's own limit, since a cold start counts towards neither.
+# Seconds to start listening, and seconds beyond the function's time limit, which does not include the cold start.
 _START_LIMIT: Final = 15.0
 _GRACE: Final = 15.0
-# Linux ends the emulator when the thread that started it ends, also when our process is killed outright.
+# Linux kills the emulator when the thread that started it ends, even if this process is killed.
 _KILL_WITH_PARENT: Final = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -46,7 +46,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the template: its code, its handler, its time limit in seconds, its environment."""
+    """A function of the template; `timeout` is in seconds."""
 
     name: str
     code: Path
@@ -56,10 +56,10 @@ class Function:
 
 
 class Runtime:
-    """Invokes one function, as Lambda does: an idle instance is used again, otherwise another one is started.
+    """Invokes one function as Lambda does, in an idle instance or else in a new one.
 
-    At most `max_instances` run side by side; an invocation past that waits for one. `on_log` gets every line that the
-    instances write, log lines and the emulator's reports alike.
+    At most `max_instances` run at once; further invocations wait. `on_log` is called for each line that the instances
+    write, including the emulator's reports.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class Runtime:
         self._on_log = on_log
         self._slots = threading.BoundedSemaphore(max_instances)
         self._lock = threading.Lock()
-        # Instances end with the thread that started them, so one thread starts them all.
+        # Instances are killed when the thread that started them ends, so one thread starts all of them.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._idle: list[Instance] = []
         self._all: set[Instance] = set()
         self._closed = threading.Event()
-        # Told every invocation that ended: the instance, the event, and the answer or Lambda's words for a failure.
+        # Called after each invocation with the instance, the event, and the answer or Lambda's report of a failure.
         self.on_invoked: Callable[[Instance, str, str], None] | None = None
         self.logs: collections.deque[str] = collections.deque(maxlen=_PREVIOUS_LOG_LINES)
 
     def invoke(self, event: str) -> str:
-        """Run the handler with the event (JSON) and return its answer (JSON), or Lambda's words for its failure."""
+        """Run the handler with the event (JSON); return its answer (JSON), or Lambda's report of its failure."""
         with self._slots:
             instance = self._take()
             try:
@@ -98,19 +98,19 @@ class Runtime:
             return answer
 
     def busy_instances(self) -> list["Instance"]:
-        """List the instances in the middle of an event, so that a test can kill or freeze one."""
+        """Return the instances that are handling an event, so that a test can kill or freeze one."""
         with self._lock:
             return [instance for instance in self._all if instance not in self._idle]
 
     def end_idle(self) -> None:
-        """End the idle instances, as Lambda does after a while; what they remember ends with them."""
+        """Stop the idle instances, as Lambda does after a while; their memory is lost."""
         with self._lock:
             instances, self._idle = self._idle, []
         for instance in instances:
             self._drop(instance)
 
     def close(self) -> None:
-        """End every instance, also one in the middle of an event."""
+        """Stop every instance, even one that is handling an event."""
         with self._lock:
             self._closed.set()
             instances = list(self._all)
@@ -123,7 +123,7 @@ class Runtime:
             if self._closed.is_set():
                 raise RuntimeError("the local stack is shutting down")
             while self._idle:
-                # The one used last: so that, as on Lambda, few instances stay warm.
+                # The one used last, so that few instances stay warm, as on Lambda.
                 instance = self._idle.pop()
                 if instance.is_alive():
                     return instance
@@ -152,25 +152,25 @@ class Runtime:
 
 
 class InstanceDied(Exception):
-    """The process ended, or was killed, in the middle of an invocation."""
+    """The process ended or was killed during an invocation."""
 
 
 class Instance:
-    """One process that runs the function, one invocation at a time: the emulator does not survive a second one."""
+    """One process that runs the function, one invocation at a time: the emulator crashes at a second one."""
 
     def __init__(self, function: Function, on_log: Callable[[str], None]) -> None:
-        self.event = ""  # the event in work; "" before the first and between two
-        self.url = ""  # where it takes invocations, once it is started
+        self.event = ""  # the event being handled, if any
+        self.url = ""  # where it accepts invocations, once it is started
         self._function = function
         self._on_log = on_log
         self._process: subprocess.Popen[str] | None = None
         self._http: urllib3.HTTPConnectionPool | None = None
 
     def start(self) -> None:
-        """Start the process and wait until it takes invocations; the function itself starts with the first one."""
+        """Start the process and wait until it accepts invocations; the function starts with the first one."""
         host = _host()
         port, runtime_port = _free_ports(host, 2)
-        self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and SAM's emulator
+        self._process = subprocess.Popen(  # noqa: S603 -- this interpreter and SAM's emulator
             [*_command(host, port, runtime_port), self._function.handler],
             cwd=self._function.code,
             env=_environment(self._function),
@@ -179,7 +179,7 @@ class Instance:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C is for us: we stop the instances, in our order.
+            # Ctrl-C is for the parent, which stops the instances in order.
             start_new_session=True,
         )
         threading.Thread(target=self._read_log, args=(self._process,), daemon=True).start()
@@ -203,15 +203,15 @@ class Instance:
         return response.data.decode()
 
     def function_process(self) -> int:
-        """Return the id of the process in which the function runs, once it has been invoked."""
+        """Return the id of the process that runs the function, once it has been invoked."""
         return next(children(self._process.pid)) if self._process else 0
 
     def is_alive(self) -> bool:
-        """Tell whether the process is running."""
+        """Return whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the process and its child, the runtime client, which has a group of its own; wait until it is gone."""
+        """Kill the process and its child, the runtime client, which has its own process group; wait for the end."""
         if self._process is None or not self.is_alive():
             return
         for pid in [*children(self._process.pid), self._process.pid]:
@@ -220,14 +220,14 @@ class Instance:
         self._process.wait()
 
     def freeze(self) -> None:
-        """Stop the runtime client, so that the time limit strikes; the emulator (Linux only) then starts another."""
+        """Stop the runtime client until the time limit is reached; the emulator (Linux only) then starts another."""
         if self._process is not None:
             for pid in children(self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
 
     def stop(self) -> None:
-        """End the instance; harmless when it has ended already."""
+        """Stop the instance; harmless if it has ended already."""
         self.kill()
         if self._http is not None:
             self._http.close()
@@ -238,7 +238,7 @@ class Instance:
             with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
                 return
             time.sleep(0.01)
-        raise RuntimeError(f"The runtime of {self._function.name} did not start; its log has the reason")
+        raise RuntimeError(f"The runtime of {self._function.name} did not start; see its log")
 
     def _read_log(self, process: "subprocess.Popen[str]") -> None:
         if process.stdout is None:
@@ -249,7 +249,7 @@ class Instance:
 
 
 def emulator() -> Path | None:
-    """Find SAM's Runtime Interface Emulator for this machine; None where it cannot run."""
+    """Return the path of SAM's Runtime Interface Emulator for this machine, or None where it cannot run."""
     architecture = _EMULATORS.get(platform.machine().lower())
     if sys.platform != "linux" or architecture is None:
         return None
@@ -257,9 +257,9 @@ def emulator() -> Path | None:
 
 
 def _host() -> str:
-    """Choose an address of our own that no page in a browser can guess: the emulator takes invocations from anybody."""
+    """Choose a loopback address that no web page can guess: the emulator accepts invocations from every sender."""
     if emulator() is None:
-        return "127.0.0.1"  # Elsewhere than on Linux there is no other; the stand-in asks who it is.
+        return "127.0.0.1"  # Other systems have no other address; the stand-in checks the sender.
     return str(IPv4Address("127.0.0.2") + secrets.randbelow(2**24 - 3))
 
 
@@ -283,7 +283,7 @@ def _command(host: str, port: int, runtime_port: int) -> list[str]:
 
 
 def _environment(function: Function) -> dict[str, str]:
-    """Build the environment that Lambda would give, and nothing of the user's: no AWS profile, no real credentials.
+    """Return the environment that Lambda would give, without the user's AWS profile and credentials.
 
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
@@ -304,7 +304,7 @@ def _environment(function: Function) -> dict[str, str]:
 
 
 def _free_ports(host: str, count: int) -> list[int]:
-    """Ask the system for ports; all are held until the last is known, so that they differ."""
+    """Return free ports; all are held until the last is known, so that they differ."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

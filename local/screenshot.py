@@ -1,4 +1,4 @@
-"""`python -m local.screenshot`: plays with the page in a browser, and writes the picture of it for the README."""
+"""`python -m local.screenshot`: use the page in a browser and write its picture for the README."""
 
 import re
 import sys
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
 PICTURE: Final = ROOT / "docs" / "page.png"
-# Minutes of a storm in seconds.
+# A storm of minutes takes seconds.
 _SPEED: Final = 6.0
-# About as wide as the README is shown.
+# About the width at which the README is shown.
 _SCALE: Final = 0.7
-_PATIENCE_MILLISECONDS: Final = 120_000
+_TIMEOUT_MILLISECONDS: Final = 120_000
 
 
 def main() -> int:
-    """Take the picture; return 0, or 1 where there is no browser."""
+    """Take the picture; return 0, or 1 if there is no browser."""
     try:
         with chromium() as browser, Page(Options(speed=_SPEED, services={"checkout": "checkout" * 4})) as stack:
             tab = browser.new_page(viewport={"width": 1600, "height": 1120}, device_scale_factor=_SCALE)
-            tab.set_default_timeout(_PATIENCE_MILLISECONDS)
+            tab.set_default_timeout(_TIMEOUT_MILLISECONDS)
             _play(tab, stack)
             tab.screenshot(path=PICTURE)
     except FileNotFoundError as error:
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _play(tab: "Tab", stack: LocalStack) -> None:
-    """Open incidents and resolve one, let a storm loose, and look at an event that is repaired."""
+    """Start a storm, open incidents, resolve one, and send an event that is repaired."""
     if stack.sandbox:
         stack.sandbox.window = RATE_WINDOW / _SPEED
     tab.goto(f"{stack.url}/")

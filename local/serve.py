@@ -1,17 +1,17 @@
-"""`python -m local serve`: keeps the endpoint up, and shows each event as it passes."""
+"""`python -m local serve`: keep the endpoint up and show each event as it passes."""
 
 import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
 from local.runtime import emulator
 from local.sandbox import Received
 from local.stack import LocalStack
-from local.terminal import painted
+from local.terminal import painted, printable
 from local.ui import Page
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
 _ENVIRONMENT_FILE = STATE / "env.json"
-_LOOK_UP_SECONDS = 0.2
-# Of a batch of a thousand events, nobody wants to see them all.
-_SHOWN_RESULTS = 20
+_POLL_SECONDS = 0.2
 
 
 def main(options: Options) -> None:
@@ -40,9 +38,9 @@ def main(options: Options) -> None:
             _write_environment_file(stack)
             _write_stack_file(stack)
             _greet(stack)
-            # Not signal.pause(): the system may hand the signal to any thread, and then this one would sleep on.
+            # Not signal.pause(): another thread may receive the signal, and this one would not wake up.
             while True:
-                time.sleep(_LOOK_UP_SECONDS)
+                time.sleep(_POLL_SECONDS)
         finally:
             LOCAL_STACK_FILE.unlink(missing_ok=True)
 
@@ -50,7 +48,7 @@ def main(options: Options) -> None:
 def _greet(stack: LocalStack) -> None:
     options = stack.options
     pagerduty = options.pagerduty_url or f"the sandbox, {stack.sandbox.url if stack.sandbox else ''}"
-    token = LOCAL_TOKEN if options.token == LOCAL_TOKEN else "SECRET"
+    token = LOCAL_TOKEN if options.token == LOCAL_TOKEN else "TOKEN"
     lambda_runtime = "AWS's runtime interface emulator" if emulator() else "a stand-in: AWS's emulator needs Linux"
     print(
         f"Listening on {stack.url}\n"
@@ -58,7 +56,6 @@ def _greet(stack: LocalStack) -> None:
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Lambda      {lambda_runtime}\n"
-        f"  Workers     {stack.workers} at once, as this machine bears; on AWS up to {stack.queue_concurrency}\n"
         f"  Queue       {stack.queue_url}\n"
         f"  Dead        {stack.dead_letter_queue_url}\n"
         "\nOpen an incident:\n"
@@ -66,7 +63,7 @@ def _greet(stack: LocalStack) -> None:
         "    -H 'Content-Type: application/json' \\\n"
         f"    -d '{_EVENT}'\n"
         "\nEvents as they pass (Ctrl-C stops):\n",
-        # In one piece with its end: the first request may come meanwhile.
+        # One write, because the first request may arrive meanwhile.
         end="",
         flush=True,
     )
@@ -83,11 +80,11 @@ def _write_environment_file(stack: LocalStack) -> None:
         "FLOW_TABLE": stack.flow_table,
         "CALLS_PER_MINUTE": stack.settings["CALLS_PER_MINUTE"],
     }
-    _write_for_us_alone(_ENVIRONMENT_FILE, {"ApiFunction": variables, "WorkerFunction": variables})
+    _write_private_file(_ENVIRONMENT_FILE, {"ApiFunction": variables, "WorkerFunction": variables})
 
 
 def _write_stack_file(stack: LocalStack) -> None:
-    """Write what `make doctor STACK=local` has to know: what a deployed stack would tell by its outputs."""
+    """Write what `make doctor STACK=local` needs: the outputs that a deployed stack would have."""
     outputs = {
         "EventsUrl": f"{stack.url}/events",
         "WebhookTokenParameter": f"{PREFIX}/webhook-token",
@@ -97,11 +94,11 @@ def _write_stack_file(stack: LocalStack) -> None:
         "DeadLetterQueueUrl": stack.dead_letter_queue_url,
         "FlowTableName": stack.flow_table,
     }
-    _write_for_us_alone(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
+    _write_private_file(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
 
 
-def _write_for_us_alone(file: Path, content: object) -> None:
-    """Write JSON that no other user of this machine may read: it tells how to get at the secrets."""
+def _write_private_file(file: Path, content: object) -> None:
+    """Write JSON that only this user may read, because it gives access to the secrets."""
     file.parent.mkdir(exist_ok=True)
     file.touch(mode=0o600)
     file.chmod(0o600)
@@ -109,13 +106,13 @@ def _write_for_us_alone(file: Path, content: object) -> None:
 
 
 def _pagerduty_url(stack: LocalStack) -> str:
-    """Tell where PagerDuty is for other processes, which do not know the sandbox's CA."""
+    """Return PagerDuty's URL for other processes, which do not know the sandbox's CA."""
     return stack.options.pagerduty_url or (stack.sandbox.plain_url if stack.sandbox else "")
 
 
 def _show_request(request: "Request") -> None:
     sender = f"  ({DOCTOR})" if request.user_agent.string == DOCTOR else ""
-    _say(f"{request.method} {request.full_path.rstrip('?')}{sender}")
+    _show(f"{request.method} {request.full_path.rstrip('?')}{sender}")
 
 
 def _show_answer(_: "Request", response: "Response") -> None:
@@ -124,37 +121,17 @@ def _show_answer(_: "Request", response: "Response") -> None:
     except ValueError:
         answer = {}
     words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
-    lines = [f"  answer     {_status(response.status_code)} {words}"]
-    results = answer.get("results", [])
-    lines += [
-        f"    event {n:<3}  {_event_in_short(result)}" for n, result in enumerate(results[:_SHOWN_RESULTS], start=1)
-    ]
-    if len(results) > _SHOWN_RESULTS:
-        lines.append(f"    and {len(results) - _SHOWN_RESULTS} more")
-    _say(*lines)
-
-
-def _event_in_short(result: dict[str, Any]) -> str:
-    """Tell what became of one event of several: why, when it was not taken."""
-    words = [result.get("code", ""), result.get("dedup_key", "")]
-    if result.get("status") in ("rejected", "deferred"):
-        words.append(result.get("message", ""))
-    return " ".join(str(word) for word in words if word)
+    _show("  answer     ", words, status=response.status_code)
 
 
 def _show_received(call: Received) -> None:
-    action = call.event.get("event_action", "")
-    key = call.event.get("dedup_key", "")
+    words = [call.kind, call.event.get("event_action", ""), call.event.get("dedup_key", "")]
     reasons = f"  {'; '.join(call.errors)}" if call.errors else ""
-    _say(f"  PagerDuty  {_status(call.status)} {call.kind} {action} {key}".rstrip() + reasons)
-
-
-def _status(status: int) -> str:
-    return painted(str(status), "green" if status // 100 == 2 else "red")  # noqa: PLR2004 -- 2xx
+    _show("  PagerDuty  ", " ".join(map(str, words)).rstrip() + reasons, status=call.status)
 
 
 def _show_log(line: str) -> None:
-    """Show what no answer tells: what became of an event of the queue, and the functions' own errors."""
+    """Show what no answer reports: the worker's results, and the functions' errors."""
     try:
         content = json.loads(line)
     except ValueError:
@@ -162,12 +139,15 @@ def _show_log(line: str) -> None:
     if isinstance(content, dict) and "receive_count" in content:
         names = ("status", "code", "event_type", "pagerduty_service", "dedup_key", "message_id")
         words = dict.fromkeys(str(content[name]) for name in names if name in content)
-        _say(f"  worker     {' '.join(words)}")
+        _show(f"  worker     {' '.join(words)}")
     elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
-        _say(f"  log        {line}")
+        _show(f"  log        {line}")
 
 
-def _say(*lines: str) -> None:
-    now = f"{datetime.now().astimezone():%H:%M:%S}"
-    # In one piece, ends included, so that no other thread's lines come between.
-    print("".join(f"{now}  {line}\n" for line in lines), end="", flush=True)
+def _show(heading: str, rest: str = "", status: int = 0) -> None:
+    """Print a line with the time; the status, if any, stands in colour between `heading` and `rest`."""
+    colour = f"{painted(str(status), 'green' if status // 100 == 2 else 'red')} " if status else ""  # noqa: PLR2004 -- 2xx
+    # One write, so that no other thread's output comes between.
+    print(
+        f"{datetime.now().astimezone():%H:%M:%S}  {printable(heading)}{colour}{printable(rest)}\n", end="", flush=True
+    )

@@ -1,4 +1,4 @@
-"""Servers: what starts and stops, and a WSGI application on 127.0.0.1 for programs on this machine alone."""
+"""Services that start and stop, and a WSGI server on 127.0.0.1 for this machine's programs only."""
 
 import socket
 import threading
@@ -11,19 +11,19 @@ from local.guard import guarded
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-# Seconds that a stop may take to be noticed.
+# Seconds until a stop is noticed.
 _POLL_SECONDS: Final = 0.05
 
 
 class Service:
-    """What starts and stops; as a context manager, it runs for as long as that lasts."""
+    """Something that starts and stops; as a context manager, it runs inside the block."""
 
     def start(self) -> None:
-        """Begin; RuntimeError when it runs already."""
+        """Start. Raises RuntimeError if it runs already."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End; harmless when it has ended already."""
+        """Stop; harmless if it is stopped already."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -35,13 +35,13 @@ class Service:
 
 
 class Server:
-    """Takes its port at once (0: the system picks one; OSError when it is taken), and answers once it is started.
+    """Binds its port at once (0: the system picks one; OSError if it is in use), and answers once it is started.
 
-    `containers`: whether it answers those on this machine, too.
+    `containers`: whether containers on this machine may send requests too.
     """
 
     def __init__(self, application: "WSGIApplication", port: int = 0, *, containers: bool = False) -> None:
-        # Bound here and handed over: werkzeug would end the process if it found the port taken.
+        # Bound here, because werkzeug would exit the process if the port were in use.
         with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
             self.port: int = listening.getsockname()[1]
             self._server = make_server(
@@ -56,15 +56,15 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start answering."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more requests, and give the port back."""
+        """Stop answering, and release the port."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -75,8 +75,8 @@ class _QuietHandler(WSGIRequestHandler):
     disable_nagle_algorithm = True
 
     def make_environ(self) -> "WSGIEnvironment":
-        """Add the request's target as it was sent: http.server makes one slash of several at its beginning."""
+        """Add the request target as it was sent: http.server collapses several slashes at its beginning."""
         return super().make_environ() | {"REQUEST_URI": self.requestline.split()[1]}
 
     def log(self, *_: Any) -> None:
-        """Say nothing: the stack reports each request itself."""
+        """Log nothing: the stack shows each request itself."""

@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from flask import Request, Response
 
-# Each worker is a process. On AWS there are up to QueueConcurrency of them, here no more than this machine bears.
-MOST_WORKERS: Final = max(2, os.cpu_count() or 2)
-# Functions with settings of a single request that are kept warm.
+# Each worker is a process. AWS runs up to QueueConcurrency of them; here, no more than there are processors.
+_MAX_WORKERS: Final = max(2, os.cpu_count() or 2)
+# Instances of the API function with the settings of single requests that are kept warm.
 _VARIANTS: Final = 3
 
 
 class LocalStack:
-    """Everything together, as a context manager: on leaving, no process and no port is left behind.
+    """All parts together, as a context manager; afterwards no process runs and no port is bound.
 
-    `on_request` is told every request to the API, `on_answer` every answer, `on_received` every call to the sandbox,
-    `on_log` every line of log. `middleware` is put in front of the API, to answer other paths on its port.
+    `on_request` is called for each request to the API, `on_answer` for each response, `on_received` for each call to
+    the sandbox, and `on_log` for each log line. `middleware` wraps the API, to serve other paths on its port.
     """
 
-    def __init__(  # noqa: PLR0913 -- whom a stack tells what happens
+    def __init__(  # noqa: PLR0913 -- four callbacks
         self,
         options: Options | None = None,
         *,
@@ -54,20 +54,16 @@ class LocalStack:
         self.worker: Runtime
         self.event_source: EventSource
         self.sandbox: Sandbox | None = None
-        self.workers = 0  # at once, at most
-        self.queue_concurrency = 0  # of the template
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self.flow_table = ""
-        self._on_request = on_request
-        self._on_answer = on_answer
+        self._callbacks: dict[str, Any] = {"on_request": on_request, "on_answer": on_answer, "middleware": middleware}
         self._on_received = on_received
         self._on_log = on_log
-        self._middleware = middleware
         self._api: gateway.Gateway
         self._variants: OrderedDict[frozenset[tuple[str, str]], Runtime] = OrderedDict()
         self._variants_lock = threading.Lock()
-        # The function that a request of `post` goes to; SAM's API calls it in the same thread.
+        # The function for a request of `post`; SAM's API calls it in the same thread.
         self._chosen: ContextVar[Runtime | None] = ContextVar("chosen", default=None)
         self._exit = contextlib.ExitStack()
 
@@ -81,7 +77,7 @@ class LocalStack:
         self._exit.close()
 
     def count_messages(self, queue_url: str) -> int:
-        """Count the messages in a queue, those that the worker has in its hands included."""
+        """Return the number of messages in a queue, including those that the worker is processing."""
         answer = self.aws.client("sqs").get_queue_attributes(
             QueueUrl=queue_url,
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
@@ -89,9 +85,9 @@ class LocalStack:
         return sum(int(number) for number in answer["Attributes"].values())
 
     def forget_flow(self) -> None:
-        """Let the next events be posted directly, whatever went through the queue before: tests share a stack.
+        """Let the next events be posted directly, even if earlier ones were queued: tests share a stack.
 
-        If there is a lease, the instances that remember it are ended.
+        Instances that remember a lease are stopped.
         """
         dynamodb = self.aws.client("dynamodb")
         leased = False
@@ -106,13 +102,13 @@ class LocalStack:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment variables of the API's function."""
+        """The environment variables of the API function."""
         return {**self._api_function.environment, **self._environment}
 
     def post(self, path: str, body: bytes, settings: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-        """Send the API a request with the shared secret; return the status and the body of its answer.
+        """Send the API a request with the token; return the response's status and body.
 
-        `settings` are environment variables that the function has for this request instead of its own.
+        `settings` are environment variables that the function has for this request only.
         """
         chosen = self._chosen.set(self._variant(settings) if settings else None)
         try:
@@ -122,7 +118,7 @@ class LocalStack:
             self._chosen.reset(chosen)
 
     def _variant(self, settings: Mapping[str, str]) -> Runtime:
-        """Find or make the API's function with these settings; the one used longest ago makes room."""
+        """Return the API function with these settings; the least recently used one is closed to make room."""
         name = frozenset(settings.items())
         with self._variants_lock:
             if name not in self._variants:
@@ -141,65 +137,60 @@ class LocalStack:
         return (self._chosen.get() or self.runtime).invoke(event)
 
     def _start(self, starting: contextlib.ExitStack) -> None:
-        # werkzeug announces and logs; what is worth showing, the stack shows itself.
+        # The stack shows requests itself.
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         os.environ["SAM_CLI_TELEMETRY"] = "0"
-        options = self.options
-
-        calls_per_minute = options.rate_limit or MAX_CALLS_PER_MINUTE
+        calls_per_minute = self.options.rate_limit or MAX_CALLS_PER_MINUTE
         stacks, functions = gateway.load(TEMPLATE, {"CallsPerMinute": str(calls_per_minute)})
-        api = gateway.Gateway(
-            stacks,
-            self._invoke,
-            options.port,
-            on_request=self._on_request,
-            on_answer=self._on_answer,
-            middleware=self._middleware,
-        )
-        starting.callback(api.close)
-        self._api, self.url = api, api.url
+        self._api = gateway.Gateway(stacks, self._invoke, self.options.port, **self._callbacks)
+        starting.callback(self._api.close)
+        self.url = self._api.url
 
         starting.enter_context(self.aws)
         self._put_parameters()
-
-        pagerduty_url = options.pagerduty_url
-        if pagerduty_url is None:
-            sandbox = Sandbox(rate_limit=options.rate_limit, on_received=self._on_received)
-            self.sandbox = starting.enter_context(sandbox)
-            pagerduty_url = self.sandbox.url
-
-        # Under names of this stack alone: moto keeps those of earlier ones.
+        # moto keeps the resources of earlier stacks of this process.
         name = f"local-{uuid.uuid4()}"
         self.queue_url, self.dead_letter_queue_url = create_queues(self.aws.client("sqs"), name)
         self.flow_table = create_flow_table(self.aws.client("dynamodb"), name)
-        environment = {
+        self._environment = {
             "AWS_ENDPOINT_URL": self.aws.url,
-            "PAGERDUTY_URL": pagerduty_url,
             "QUEUE_URL": self.queue_url,
             "DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
             "FLOW_TABLE": self.flow_table,
+            **self._start_pagerduty(starting),
+            **self.options.settings,
         }
-        if self.sandbox:
-            environment["SSL_CERT_FILE"] = str(ca_file())
-        self._environment = {**environment, **options.settings}
-        self.worker = self._run(starting, functions["WorkerFunction"])
-        events = stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"]
-        self.queue_concurrency = events["ScalingConfig"]["MaximumConcurrency"]
-        self.workers = min(self.queue_concurrency, MOST_WORKERS)
+        self._start_worker(
+            starting,
+            functions["WorkerFunction"],
+            stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"],
+        )
+        self._api_function = functions["ApiFunction"]
+        self.runtime = self._run(starting, self._api_function)
+        starting.callback(self._close_variants)
+        self._api.start()
+
+    def _start_pagerduty(self, starting: contextlib.ExitStack) -> dict[str, str]:
+        """Start the sandbox unless there is another PagerDuty; return the functions' variables about it."""
+        if self.options.pagerduty_url:
+            return {"PAGERDUTY_URL": self.options.pagerduty_url}
+        sandbox = Sandbox(rate_limit=self.options.rate_limit, on_received=self._on_received)
+        self.sandbox = starting.enter_context(sandbox)
+        return {"PAGERDUTY_URL": self.sandbox.url, "SSL_CERT_FILE": str(ca_file())}
+
+    def _start_worker(self, starting: contextlib.ExitStack, function: Function, mapping: Mapping[str, Any]) -> None:
+        """Start the worker with the template's event source mapping."""
+        self.worker = self._run(starting, function)
         self.event_source = starting.enter_context(
             EventSource(
                 self.aws.client("sqs"),
                 self.queue_url,
                 self.worker.invoke,
-                batch_size=events["BatchSize"],
-                max_concurrency=self.workers,
-                retry_seconds=None if options.speed == 1 else properties("Queue")["VisibilityTimeout"],
+                batch_size=mapping["BatchSize"],
+                max_concurrency=min(mapping["ScalingConfig"]["MaximumConcurrency"], _MAX_WORKERS),
+                retry_seconds=None if self.options.speed == 1 else properties("Queue")["VisibilityTimeout"],
             )
         )
-        self._api_function = functions["ApiFunction"]
-        self.runtime = self._run(starting, self._api_function)
-        starting.callback(self._close_variants)
-        api.start()
 
     def _run(self, starting: contextlib.ExitStack, function: Function) -> Runtime:
         runtime = self._make(function, self._environment)
@@ -211,12 +202,12 @@ class LocalStack:
         return Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
 
     def _put_parameters(self) -> None:
-        """Put the secrets into SSM, and take out what an earlier stack of this process left there: moto keeps it."""
+        """Put the secrets into SSM, and delete those of an earlier stack of this process, which moto keeps."""
         ssm = self.aws.client("ssm")
         parameters = {f"{PREFIX}/webhook-token": self.options.token}
         parameters |= {f"{PREFIX}/routing-keys/{name}": key for name, key in self.options.routing_keys.items()}
         found = ssm.get_paginator("get_parameters_by_path").paginate(Path=PREFIX, Recursive=True)
-        for left in {each["Name"] for page in found for each in page["Parameters"]} - parameters.keys():
-            ssm.delete_parameter(Name=left)
+        for name in {each["Name"] for page in found for each in page["Parameters"]} - parameters.keys():
+            ssm.delete_parameter(Name=name)
         for name, value in parameters.items():
             ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)

@@ -1,57 +1,59 @@
-"""What a terminal is shown, and a pipe is not: colours, lines that fit, and that something is still going on."""
+"""Output on a terminal or into a pipe: colours, tables, progress, and hostile text made harmless."""
 
 import contextlib
-import os
-import shutil
 import sys
-import textwrap
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal
+
+from rich.box import Box
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 Colour = Literal["red", "green", "yellow"]
 
-# https://en.wikipedia.org/wiki/ANSI_escape_code#Colors
-_CODES: Final = {"red": 31, "green": 32, "yellow": 33}
-_ERASE: Final = "\r\x1b[K"
+# A rule of dashes below the header, and spaces between the columns.
+_BOX: Final = Box("    \n    \n -  \n    \n    \n    \n    \n    \n")
+# Columns: wide enough that a row stays on one line in a pipe.
+_PIPE_WIDTH: Final = 10_000
 
 
 def painted(text: str, colour: Colour) -> str:
-    """Colour a text, unless it goes into a pipe or NO_COLOR (https://no-color.org) is set."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        return text
-    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+    """Return the text in colour, or as it is in a pipe or if NO_COLOR (https://no-color.org) is set."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(Text(text, style=colour), end="", soft_wrap=True)
+    return captured.get()
 
 
-def fitted(line: str) -> str:
-    """Break a line of a table that is wider than the terminal, with the rest indented below it; rules are cut."""
-    width = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or len(line) <= width:
-        return line
-    if not line.strip("- "):
-        return line[:width]
-    return textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False)
+def printable(text: str) -> str:
+    """Replace control characters and others that are not printable with spaces: they could control the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table. Cells are wrapped on a terminal that is too narrow; in a pipe each row is one line."""
+    table = Table(*header, box=_BOX, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    for row in rows:
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 @contextlib.contextmanager
-def progress(what: str, every: float = 1.0) -> Iterator[None]:
-    """Show, every so many seconds, for how long something has been going on; it leaves no trace."""
-    if not sys.stdout.isatty():
+def progress(what: str) -> Iterator[None]:
+    """Show on a terminal what is going on and for how long; it is erased at the end."""
+    columns = (TextColumn("{task.description}:"), TimeElapsedColumn())
+    console = _console()
+    with Progress(
+        *columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
+    ) as shown:
+        shown.add_task(what, total=None)
         yield
-        return
-    done = threading.Event()
-    began = time.monotonic()
 
-    def show() -> None:
-        while not done.wait(every):
-            print(f"{_ERASE}{what}: {time.monotonic() - began:.0f} s", end="", flush=True)
 
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        print(_ERASE, end="", flush=True)
+def _console() -> Console:
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
