@@ -115,10 +115,11 @@ class Client:
         try:
             status, reply = run_with_deadline(exchange.post, deadline, path, body)
         except Exception:
+            status = exchange.status  # Before the abort, which ends a status line that is still incomplete.
             exchange.abort()
-            if exchange.status is None:
+            if status is None:
                 raise
-            return exchange.status, None
+            return status, None
         self._connection, self._used_at = connection, self._clock()
         return status, reply
 
