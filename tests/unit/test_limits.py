@@ -232,6 +232,7 @@ def test_no_more_values_are_counted_than_are_left() -> None:
     assert value_limit.problem([1, 2, 3, 4, nested(101)]) == "more values than are accepted"
     assert value_limit.problem([1]) == "more values than are accepted"
     assert value_limit.problem("a text") is None
+    assert limits.ValueLimit(100).problem(nested(101)) == "nested deeper than 100 levels"
 
 
 @pytest.mark.parametrize(("values", "left"), [(10, 1000), (2000, 1989)])
@@ -242,6 +243,7 @@ def test_each_event_of_a_request_has_a_thousand_values_at_least(values: int, lef
     value_limit.begin_event()
 
     assert value_limit.left == left
+    assert value_limit.problem([0] * left) is None
 
 
 def test_a_dedup_key_over_255_characters_is_replaced_by_its_sha_256() -> None:

@@ -150,7 +150,10 @@ MEGABYTE = "s" * 1_000_000
     ],
 )
 def test_a_word_of_others_becomes_one_of_pagerdutys_severities(severity: str, words: str) -> None:
-    found = {word: sent(alert(severity=word)).content["payload"]["severity"] for word in words.split()}
+    # A change event has no default in place of a word that is not known.
+    found = {
+        word: sent({**alert(severity=word), **CHANGE}).content["payload"].get("severity") for word in words.split()
+    }
 
     assert found == dict.fromkeys(words.split(), severity)
 
@@ -340,6 +343,10 @@ def test_custom_details_of_100_levels_are_sent_as_they_are() -> None:
     assert sent(alert(customDetails=nested(100))).content["payload"]["custom_details"] == nested(100)
     assert sent(alert(host=nested(99)), rules).content["payload"]["custom_details"] == {"host": nested(99)}
     assert sent(alert(host=nested(100)), rules).content["payload"]["custom_details"] != {"host": nested(100)}
+
+
+def test_an_integration_nested_too_deep_is_an_alert() -> None:
+    assert sent({**alert(), "integrations": {"pagerduty": {"options": DEEP}}}).kind == "alert"
 
 
 @pytest.mark.parametrize("name", ["severity", "linkURLs", "imageURLs", "group", "clientUrl"])
