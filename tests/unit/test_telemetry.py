@@ -90,12 +90,13 @@ def test_a_deferred_event_is_a_warning_with_its_details_and_no_age(log: io.Strin
 
 
 def test_metrics_are_counted_for_the_stack_and_for_each_service_and_type(log: io.StringIO) -> None:
-    log_event(Outcome("delivered", "", call=Call(202, 0.5, 1)), queue_time=2.0, receive_count=1)
+    event = replace(CHANGE, occurred_at=TRIGGER.occurred_at)
+    log_event(Outcome("delivered", "", call=Call(202, 0.5, 1)), event, queue_time=2.0, receive_count=1)
 
     stack = ("service", "service_undefined")
     both = (stack,), (stack, ("pagerduty_service", "checkout"), ("event_type", "change"))
-    expected = [("Delivered", "Count", 1), ("QueueTime", "Seconds", 2.0), ("PagerDuty2xx", "Count", 1)]
-    expected.append(("PagerDutyTime", "Milliseconds", 500.0))
+    expected = [("Delivered", "Count", 1), ("QueueTime", "Seconds", 2.0), ("EventAge", "Seconds", 90.0)]
+    expected += [("PagerDuty2xx", "Count", 1), ("PagerDutyTime", "Milliseconds", 500.0)]
     assert read_all(log.getvalue().splitlines()) == [
         Metric("RudderStackPagerDuty", name, unit, dimensions, value)
         for dimensions in both
@@ -176,6 +177,7 @@ def test_a_hundred_events_that_were_not_accepted_have_a_line_and_the_others_are_
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["status"] for line in lines] == ["queued", *["rejected"] * 100, "queued", "rejected"]
     assert (lines[-1]["message"], lines[-1]["left_out"], lines[-1]["level"]) == ("more events", 110, "WARNING")
+    assert [line["pagerduty_service"] for line in lines[-2:]] == ["checkout", "default"]
     assert services == ["checkout", *["default"] * 100, "checkout"]
     totals: Counter[str] = Counter()
     for metric in read_all(log.getvalue().splitlines()):
@@ -214,6 +216,7 @@ def test_a_failure_of_flow_control_is_counted_and_an_event_without_a_lease_can_b
     )
     assert (event["message"], event["message_id"], event["dedup_key"]) == ("without lease", "m-1", "disk-full")
     assert (event["pagerduty_service"], event["without_lease"], event["level"]) == ("default", True, "WARNING")
+    assert failure["code"] == event["code"] == "flow_control_unavailable"
     assert values(log) == {"FlowControlErrors": 1}
 
 
