@@ -115,11 +115,11 @@ class Client:
         try:
             status, reply = run_with_deadline(exchange.post, deadline, path, body)
         except Exception:
-            status = exchange.status  # Before the abort, which ends a status line that is still incomplete.
+            known_status = exchange.status  # Before the abort, which ends a status line that is still incomplete.
             exchange.abort()
-            if status is None:
+            if known_status is None:
                 raise
-            return status, None
+            return known_status, None
         self._connection, self._used_at = connection, self._clock()
         return status, reply
 

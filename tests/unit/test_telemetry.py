@@ -50,7 +50,7 @@ def log_event(outcome: Outcome, event: Event | None = CHANGE, **more: Any) -> No
 
 def test_the_line_of_an_event_identifies_it_and_says_what_happened(log: io.StringIO) -> None:
     telemetry.set_request_id("request-1")
-    log_event(Outcome("delivered", "", call=Call(202, 0.1234, 3), is_urgent=True), TRIGGER)
+    log_event(Outcome("delivered", "", call=Call(202, 0.1234, 2), is_urgent=True), TRIGGER)
 
     line = only_line(log)
     del line["_aws"]
@@ -76,7 +76,7 @@ def test_the_line_of_an_event_identifies_it_and_says_what_happened(log: io.Strin
         "Repaired": [1],
         "PagerDuty2xx": [1],
         "PagerDutyTime": [123.4],
-        "Retries": [2],
+        "Retries": [1],
     }
 
 
@@ -93,12 +93,13 @@ def test_a_deferred_event_is_a_warning_with_its_details_and_no_age(log: io.Strin
 
 
 def test_metrics_are_counted_for_the_stack_and_for_each_service_and_type(log: io.StringIO) -> None:
-    log_event(Outcome("delivered", "", call=Call(202, 0.5, 1)), waiting=Waiting(1, 2.0))
+    event = replace(CHANGE, occurred_at=TRIGGER.occurred_at)
+    log_event(Outcome("delivered", "", call=Call(202, 0.5, 1)), event, waiting=Waiting(1, 2.0))
 
     stack = ("service", "service_undefined")
     both = (stack,), (stack, ("pagerduty_service", "checkout"), ("event_type", "change"))
-    expected = [("Delivered", "Count", 1), ("QueueTime", "Seconds", 2.0), ("PagerDuty2xx", "Count", 1)]
-    expected.append(("PagerDutyTime", "Milliseconds", 500.0))
+    expected = [("Delivered", "Count", 1), ("QueueTime", "Seconds", 2.0), ("EventAge", "Seconds", 90.0)]
+    expected += [("PagerDuty2xx", "Count", 1), ("PagerDutyTime", "Milliseconds", 500.0)]
     assert read_all(log.getvalue().splitlines()) == [
         Metric("RudderStackPagerDuty", name, unit, dimensions, value)
         for dimensions in both
@@ -161,11 +162,7 @@ def test_the_age_of_an_event_from_the_future_is_zero(log: io.StringIO) -> None:
     assert values(log)["EventAge"] == 0
 
 
-@pytest.mark.parametrize("is_preview", [False, True])
-def test_a_hundred_events_that_were_not_accepted_have_a_line_and_the_others_are_counted(
-    log: io.StringIO,
-    is_preview: bool,  # noqa: FBT001 -- a table
-) -> None:
+def test_a_hundred_events_that_were_not_accepted_have_a_line_and_the_others_are_counted(log: io.StringIO) -> None:
     outcomes = [Outcome("queued", ""), *[Outcome("type_missing", "")] * 150, *[Outcome("not_a_track_call", "")] * 60]
     mapped: list[Event | Outcome] = [CHANGE, *outcomes[1:], CHANGE]
     services: list[str] = []
@@ -174,17 +171,25 @@ def test_a_hundred_events_that_were_not_accepted_have_a_line_and_the_others_are_
         services.append(service)
         return True
 
-    telemetry.log_events([*outcomes, Outcome("queued", "")], mapped, "default", is_known, is_preview=is_preview)
+    telemetry.log_events([*outcomes, Outcome("queued", "")], mapped, "default", is_known, is_preview=False)
 
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["status"] for line in lines] == ["queued", *["rejected"] * 100, "queued", "rejected"]
     assert (lines[-1]["message"], lines[-1]["left_out"], lines[-1]["level"]) == ("more events", 110, "WARNING")
+    assert [line["pagerduty_service"] for line in lines[-2:]] == ["checkout", "default"]
     assert services == ["checkout", *["default"] * 100, "checkout"]
     totals: Counter[str] = Counter()
     for metric in read_all(log.getvalue().splitlines()):
         if metric.dimension_names == STACK:
             totals[metric.name] += round(metric.value)
-    assert totals == ({} if is_preview else {"Received": 212, "Queued": 2, "Rejected": 150, "Ignored": 60})
+    assert totals == {"Received": 212, "Queued": 2, "Rejected": 150, "Ignored": 60}
+
+
+def test_a_preview_of_many_events_is_not_counted(log: io.StringIO) -> None:
+    telemetry.log_events([Outcome("preview", "")] * 150, [CHANGE] * 150, "default", lambda _: True, is_preview=True)
+
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert (len(lines), lines[-1]["status"], lines[-1]["left_out"], values(log)) == (101, "preview", 50, {})
 
 
 @pytest.mark.parametrize(
@@ -217,6 +222,7 @@ def test_a_failure_of_flow_control_is_counted_and_an_event_without_a_lease_can_b
     )
     assert (event["message"], event["message_id"], event["dedup_key"]) == ("without lease", "m-1", "disk-full")
     assert (event["pagerduty_service"], event["without_lease"], event["level"]) == ("default", True, "WARNING")
+    assert failure["code"] == event["code"] == "flow_control_unavailable"
     assert values(log) == {"FlowControlErrors": 1}
 
 
