@@ -1,7 +1,7 @@
 """Replaces the Runtime Interface Emulator where it cannot run: one process, one invocation at a time.
 
-It accepts the same requests, gives the handler a context of the same shape, and ends the process at the time limit, as
-Lambda does. Started as `python standin.py PORT HANDLER` in the function's directory.
+It accepts the same requests, and ends the process at the time limit, as Lambda does. Started as
+`python standin.py PORT HANDLER` in the function's directory.
 """
 
 import importlib
@@ -16,16 +16,7 @@ from typing import Any
 
 
 class Context:
-    """Lambda's context: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html."""
-
-    identity = None
-    client_context = None
-    function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-    function_version = "$LATEST"
-    memory_limit_in_mb = "512"
-    invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{function_name}"
-    log_group_name = f"/aws/lambda/{function_name}"
-    log_stream_name = "local"
+    """What the functions read of https://docs.aws.amazon.com/lambda/latest/dg/python-context.html."""
 
     def __init__(self, timeout: float) -> None:
         self.aws_request_id = str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""The local SSM, SQS and DynamoDB as boto3 sees them: what is refused, what is concurrent, and how calls fail."""
+"""The local SSM, SQS and DynamoDB as boto3 sees them: what is refused, and what is concurrent."""
 
 import functools
 import hashlib
@@ -63,15 +63,9 @@ def time_of_queues() -> Clock:
 
 
 @pytest.fixture(scope="module")
-def running(time_of_queues: Clock) -> Iterator[Aws]:
-    with Aws(clock=time_of_queues) as aws:
-        yield aws
-
-
-@pytest.fixture
-def aws(running: Aws) -> Iterator[Aws]:
-    yield running
-    fail(running, None)
+def aws(time_of_queues: Clock) -> Iterator[Aws]:
+    with Aws(clock=time_of_queues) as running:
+        yield running
 
 
 @pytest.fixture
@@ -214,9 +208,6 @@ def test_a_message_that_sqs_does_not_accept_is_refused(queue: Queue, changes: di
     wrong = {name: value for name, value in (message() | changes).items() if value is not None}
 
     assert code_of(lambda: queue.sqs.send_message(QueueUrl=queue.url, **wrong)) == code
-    is_long = len(wrong.get("MessageBody", "")) > 500_000
-    code = "AWS.SimpleQueueService.BatchRequestTooLong" if is_long else code
-    assert code_of(lambda: queue.send_batch(entry("good"), {"Id": "bad", **wrong})) == code
     assert queue.bodies() == []
 
 
@@ -279,34 +270,20 @@ def test_what_is_not_modelled_is_refused_by_its_name(
 # -- moto ------------------------------------------------------------------------------------------------------------
 
 
-class Table:
-    """The table of flow control, with one number of one service in it that only grows."""
-
-    def __init__(self, aws: Aws) -> None:
-        self.dynamodb = aws.client("dynamodb")
-        self.name = create_flow_table(self.dynamodb, f"t-{uuid.uuid4()}")
-
-    def raise_to(self, number: int) -> dict[str, Any] | None:
-        """Write a number if it is greater than the stored one; otherwise return the stored item."""
-        request: Any = {
-            "Key": {"service": {"S": "default"}},
-            "UpdateExpression": "SET lease = :new",
-            "ConditionExpression": "attribute_not_exists(lease) OR lease < :new",
-            "ExpressionAttributeValues": {":new": {"N": str(number)}},
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        try:
-            self.dynamodb.update_item(TableName=self.name, **request)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return dict(error.response["Item"])  # type: ignore[typeddict-item]  # the stubs do not know that it has one
-        return None
-
-
-@pytest.fixture
-def table(aws: Aws) -> Table:
-    return Table(aws)
+def raise_to(dynamodb: Any, table: str, number: int) -> dict[str, Any] | None:
+    """Write a number if it is greater than the stored one; otherwise return the stored item."""
+    request: Any = {
+        "Key": {"service": {"S": "default"}},
+        "UpdateExpression": "SET lease = :new",
+        "ConditionExpression": "attribute_not_exists(lease) OR lease < :new",
+        "ExpressionAttributeValues": {":new": {"N": str(number)}},
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    try:
+        dynamodb.update_item(TableName=table, **request)
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        return dict(error.response["Item"])
+    return None
 
 
 @pytest.fixture
@@ -318,15 +295,17 @@ def switching_at_every_chance() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("switching_at_every_chance")
-def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(table: Table) -> None:
+def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(aws: Aws) -> None:
     barrier = threading.Barrier(8)
+    dynamodb = aws.client("dynamodb")
+    table = create_flow_table(dynamodb, f"t-{uuid.uuid4()}")
 
-    def raise_to(number: int) -> dict[str, Any] | None:
+    def write(number: int) -> dict[str, Any] | None:
         barrier.wait()
-        return table.raise_to(number)
+        return raise_to(dynamodb, table, number)
 
     with ThreadPoolExecutor(8) as threads:
-        rounds = [list(threads.map(raise_to, [number] * 8)) for number in range(1, 21)]
+        rounds = [list(threads.map(write, [number] * 8)) for number in range(1, 21)]
 
     assert [answers.count(None) for answers in rounds] == [1] * 20
     assert [{item["lease"]["N"] for item in answers if item} for answers in rounds] == [
@@ -343,42 +322,13 @@ def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(tab
     ids=["call", "parameter"],
 )
 def test_what_of_dynamodb_is_not_modelled_is_refused_by_its_name(
-    table: Table, action: str, request_: dict[str, Any], what: str
+    aws: Aws, action: str, request_: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(ClientError, match=f"The local DynamoDB does not model {what}; see local/aws_server.py"):
-        getattr(table.dynamodb, action)(TableName=table.name, **request_)
+        getattr(aws.client("dynamodb"), action)(TableName="any", **request_)
 
 
-# -- failures --------------------------------------------------------------------------------------------------------
-
-
-def failing(failure: Failure, target: str) -> Callable[[str, dict[str, Any]], Failure | None]:
-    return lambda called, _: failure if called == target else None
-
-
-def test_a_call_fails_with_the_given_error_until_failures_end(queue: Queue, table: Table, aws: Aws) -> None:
-    fail(aws, lambda *_: Failure.answer(503, "InternalError", "Not now"))
-    ssm = aws.client("ssm")
-    for call in (queue.send, lambda: table.raise_to(1), lambda: ssm.get_parameters(Names=["/a"])):
-        with pytest.raises(ClientError, match="Not now") as failed:
-            call()
-        assert failed.value.response["Error"]["Code"] == "InternalError"
-        assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
-
-    fail(aws, None)
-    ssm.put_parameter(Name=f"/{queue.name}", Value="secret", Type="SecureString")
-    assert (table.raise_to(1), queue.bodies()) == (None, [])
-
-
-@pytest.mark.parametrize(("ids", "delivered"), [(["1"], ["m2", "m3"]), (["1", "2", "3"], [])], ids=["one", "all"])
-def test_entries_of_a_batch_fail_one_by_one(queue: Queue, aws: Aws, ids: list[str], delivered: list[str]) -> None:
-    fail(aws, failing(Failure.entries(*ids), "AmazonSQS.SendMessageBatch"))
-    answer = queue.send_batch(*(entry(str(n), f"m{n}", f"g{n}") for n in (1, 2, 3)))
-
-    assert [(each["Id"], each["Code"], each["SenderFault"]) for each in answer["Failed"]] == [
-        (each, "InternalError", False) for each in ids
-    ]
-    assert queue.bodies() == delivered
+# -- starting and stopping -------------------------------------------------------------------------------------------
 
 
 def test_stopping_ends_waiting_calls_and_a_restart_finds_the_messages() -> None:
