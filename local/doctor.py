@@ -228,7 +228,7 @@ class Examination:
         for one, other in itertools.combinations(sorted(keys), 2):
             if keys[one] & keys[other]:
                 todo = (
-                    "Each service may use CallsPerMinute calls, but PagerDuty grants them once for each key: in a storm\n"
+                    "Each service may use CallsPerMinute calls, but PagerDuty grants them once for a key: in a storm\n"
                     "of one, pages of both are limited. Give each service an integration key of its own."
                 )
                 yield Finding("warn", f"PagerDuty services {one} and {other}: the same routing key", todo)
@@ -434,7 +434,7 @@ def judge_concurrency(parameters: Mapping[str, str], unreserved: int) -> Finding
     if needed < unreserved:
         return Finding("ok", what)
     todo = (
-        f"QueueConcurrency={workers}, and ThrottlingRateLimit={rate} requests a second while PagerDuty does not answer, can\n"
+        f"QueueConcurrency={workers}, and ThrottlingRateLimit={rate} requests a second while PagerDuty is silent, can\n"
         "leave the account's other functions without an instance. Lower them, set ReservedConcurrency, or ask AWS for\n"
         "more: docs/production.md, Concurrency."
     )
