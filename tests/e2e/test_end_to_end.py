@@ -58,23 +58,23 @@ def post(stack: LocalStack, body: bytes | object, path: str = "/events") -> tupl
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "routing_key"),
+    ("path", "body", "expected"),
     [
-        ("/events", track(), "delivered", LOCAL_ROUTING_KEY),
-        ("/events/checkout", track(), "delivered", CHECKOUT_KEY),
-        ("/v1/track", track(), "delivered", LOCAL_ROUTING_KEY),
-        ("/v1/batch", {"batch": [track(messageId="in a batch")]}, "queued", LOCAL_ROUTING_KEY),
-        ("/events", [track(messageId="in an array")], "queued", LOCAL_ROUTING_KEY),
+        ("/events", track(), ("delivered", LOCAL_ROUTING_KEY)),
+        ("/events/checkout", track(), ("delivered", CHECKOUT_KEY)),
+        ("/v1/track", track(), ("delivered", LOCAL_ROUTING_KEY)),
+        ("/v1/batch", {"batch": [track(messageId="in a batch")]}, ("queued", LOCAL_ROUTING_KEY)),
+        ("/events", [track(messageId="in an array")], ("queued", LOCAL_ROUTING_KEY)),
     ],
 )
 def test_an_event_on_each_route_opens_an_incident(
-    stack: LocalStack, pagerduty: Sandbox, path: str, body: object, *, status: str, routing_key: str
+    stack: LocalStack, pagerduty: Sandbox, path: str, body: object, expected: tuple[str, str]
 ) -> None:
-    answer = post(stack, body, path)
+    status, answer = post(stack, body, path)
     drain(stack)
+    (incident,) = pagerduty.incidents
 
-    assert (answer[0], answer[1]["status"]) == (200, status)
-    assert [(each.dedup_key, each.routing_key) for each in pagerduty.incidents] == [("disk-full", routing_key)]
+    assert (status, answer["status"], incident.routing_key) == (200, *expected)
 
 
 @pytest.mark.parametrize("is_batch", [False, True], ids=["directly", "through the queue"])
@@ -106,13 +106,13 @@ def test_a_preview_and_a_refused_event_send_nothing(stack: LocalStack, pagerduty
 
 
 def test_requests_at_the_same_time_are_all_answered(stack: LocalStack, pagerduty: Sandbox) -> None:
-    events = [track(messageId=f"m-{n}", properties={"dedupKey": f"k-{n}"}) for n in range(48)]
-    with ThreadPoolExecutor(16) as threads:
+    events = [track(messageId=f"m-{n}", properties={"dedupKey": f"k-{n}"}) for n in range(12)]
+    with ThreadPoolExecutor(4) as threads:
         statuses = list(threads.map(lambda event: post(stack, event)[0], events))
     drain(stack)
 
-    assert statuses == [200] * 48
-    assert len(pagerduty.incidents) == 48
+    assert statuses == [200] * 12
+    assert len(pagerduty.incidents) == 12
 
 
 def test_no_secret_is_in_the_output_of_the_functions(stack: LocalStack, pagerduty: Sandbox) -> None:
