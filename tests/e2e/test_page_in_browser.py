@@ -1,6 +1,6 @@
 """The page of `make serve` in a real browser, with the whole stack behind it.
 
-Not collected where there is no Chromium; the run says so at its end. Each step waits for what it expects.
+Not collected where Chromium is missing; the run says so at its end.
 """
 
 import json
@@ -13,37 +13,35 @@ from typing import Any, Final, Literal
 
 import pytest
 import urllib3
-from playwright.sync_api import Locator, Page, ViewportSize, expect
+from playwright.sync_api import Page, ViewportSize, expect
 from samcli.cli.types import CfnParameterOverridesType
 
 import local.ui
 from local.browser import chromium
-from local.options import LOCAL_ROUTING_KEY, ROOT, Options
+from local.options import ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
 from tests.support import install_npm_packages, node_is_usable, track, wait_until
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}
-# A host of the tests: what is asked of it, the browser answers itself.
-IMAGES: Final = "https://images.example/"
-SVG: Final = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 NARROW: Final[ViewportSize] = {"width": 380, "height": 800}
 
-# Seconds: a function that starts on a busy machine takes a few.
-expect.set_options(timeout=15_000)
+# Milliseconds: on a busy machine, a function can take many seconds to start.
+TIMEOUT: Final = 60_000
+expect.set_options(timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
-    """Run one stack for all tests but those that name their options; what was put off comes again sooner."""
+    """Run one stack for all tests without options of their own; delayed events return sooner in it."""
     with local.ui.Page(getattr(request, "param", Options(speed=30, rate_limit=None))) as running:
         yield running
 
 
 @pytest.fixture
 def sandbox(stack: LocalStack) -> Iterator[Sandbox]:
-    """Lend the stack's PagerDuty, without an incident, and behaving."""
+    """Return the stack's PagerDuty, without incidents; afterwards no failure is simulated."""
     assert stack.sandbox is not None
     stack.sandbox.clear()
     yield stack.sandbox
@@ -53,7 +51,7 @@ def sandbox(stack: LocalStack) -> Iterator[Sandbox]:
 
 
 class Seen:
-    """The page as a user sees it."""
+    """The page, by what a user sees."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -62,6 +60,7 @@ class Seen:
         self.outcome = page.locator("#outcome")
         self.incidents = page.locator("#incident-list > li")
         self.editor = page.locator("#event")
+        self.marked = page.locator("#gutter b")
 
     def load(self, stack: LocalStack) -> None:
         self.page.goto(f"{stack.url}/")
@@ -81,9 +80,6 @@ class Seen:
         with self.page.expect_response("**/page/pagerduty"):
             self.page.get_by_label(behaviour).check()
 
-    def marked(self) -> Locator:
-        return self.page.locator("#gutter b")
-
 
 @pytest.fixture(scope="module")
 def complaints() -> list[str]:
@@ -92,30 +88,27 @@ def complaints() -> list[str]:
 
 @pytest.fixture(scope="module")
 def tab(complaints: list[str]) -> Iterator[Page]:
-    """Open one tab for all tests, and note what the browser writes to its console, and what is asked of others."""
-
-    def note_request(url: str) -> None:
-        if not url.startswith(("http://127.0.0.1:", IMAGES)):
-            complaints.append(url)
-
+    """Open one tab for all tests; collect console messages, errors, and requests to other hosts."""
+    own = "http://127.0.0.1:"
     with chromium() as browser:
         page = browser.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(TIMEOUT)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: note_request(request.url))
-        page.route(f"{IMAGES}**", lambda route: route.fulfill(status=200, content_type="image/svg+xml", body=SVG))
+        page.on("request", lambda each: None if each.url.startswith(own) else complaints.append(each.url))
         yield page
 
 
 @pytest.fixture
 def seen(tab: Page, complaints: list[str], stack: LocalStack, sandbox: Sandbox) -> Iterator[Seen]:
-    """Load the page anew; a script that was refused or failed, or a request to anybody else, fails the test."""
+    """Load the page; a script that is blocked or fails, or a request to another host, fails the test."""
     tab.set_viewport_size(WIDE)
     page = Seen(tab)
     page.load(stack)
     yield page
     noted = complaints[:]
+    # Otherwise the page would complain when its stack ends.
+    tab.goto("about:blank")
     complaints.clear()
     assert noted == []
 
@@ -139,7 +132,7 @@ def test_a_newcomer_opens_an_incident_and_resolves_it(seen: Seen) -> None:
     expect(seen.incidents.locator(".history li")).to_have_text([re.compile("^triggered "), re.compile("^resolved ")])
 
 
-def test_a_preview_sends_nothing(seen: Seen, sandbox: Sandbox) -> None:
+def test_a_change_event_is_previewed_and_then_sent(seen: Seen, sandbox: Sandbox) -> None:
     seen.choose("A change event")
     seen.click("Preview")
 
@@ -147,79 +140,28 @@ def test_a_preview_sends_nothing(seen: Seen, sandbox: Sandbox) -> None:
     expect(seen.outcome).to_contain_text('"summary": "Version 2.14.0 deployed"')
     assert sandbox.received == []
 
-
-def test_a_change_event_has_a_list_of_its_own(seen: Seen) -> None:
-    seen.choose("A change event")
     seen.click("Send")
 
     expect(seen.page.locator("#change-list > li").first).to_contain_text("Version 2.14.0 deployed")
     expect(seen.incidents).to_have_count(0)
 
 
-def test_an_incident_opens_to_what_pagerduty_would_show_of_it(seen: Seen) -> None:
-    seen.write(
-        track(
-            properties={
-                "component": "postgres",
-                "group": "storage",
-                "class": "disk",
-                "client": "Monitor",
-                "clientUrl": "https://monitor.example/",
-                "linkURLs": {"href": "https://wiki.example/", "text": "Runbook"},
-                "imageURLs": {"src": f"{IMAGES}load.svg", "alt": "Load of the disk"},
-                "customDetails": {"free": "0 %"},
-            }
-        )
-    )
-    seen.click("Send")
-    seen.incidents.locator("summary").click()
-
-    expect(seen.incidents.locator("dd")).to_have_text(["disk-full", "db-1", "storage", "disk", "postgres"])
-    expect(seen.incidents.get_by_role("link")).to_have_text(["Monitor", "Runbook"])
-    image = seen.incidents.get_by_role("img", name="Load of the disk")
-    expect(image).to_have_attribute("loading", "lazy")
-    expect(image).to_have_attribute("referrerpolicy", "no-referrer")
-    expect(seen.incidents.get_by_label("Custom details")).to_have_text('{ "free": "0 %" }')
-
-
-def test_each_event_of_a_batch_has_its_answer(seen: Seen) -> None:
-    seen.choose("A batch of RudderStack's Python SDK")
-    seen.click("Send")
-
-    expect(seen.badge).to_have_text("200 queued")
-    expect(seen.outcome.locator("h3")).to_have_text(["1. queued", "2. queued"])
-    expect(seen.incidents).to_contain_text(["Queue exports is stuck", "Queue mails is stuck"])
-
-
-def test_a_warning_stands_at_its_field(seen: Seen) -> None:
+def test_a_warning_and_a_refusal_are_marked_at_their_lines(seen: Seen) -> None:
     seen.choose("Repaired, with warnings")
     seen.click("Preview")
 
     expect(seen.outcome.locator("li.warning")).to_contain_text(
         ["properties.severity: expected", "properties.group: expected", "properties.linkURLs[0]: expected"]
     )
-    expect(seen.marked()).to_have_text(["7", "9", "13"])
-    seen.click("Line 7")
-    selected = "e => e.value.slice(e.selectionStart, e.selectionEnd)"
-    assert seen.editor.evaluate(selected) == '    "severity": "catastrophic",'
+    expect(seen.marked).to_have_text(["7", "9", "13"])
 
-
-@pytest.mark.parametrize(
-    ("sample", "words", "line"),
-    [
-        ("Refused: a misspelt action", "properties.action: expected trigger, acknowledge or resolve", "6"),
-        ("Broken JSON", "body: not JSON, line 4, column 3", "4"),
-    ],
-)
-def test_a_refusal_says_where_and_that_it_is_final(seen: Seen, sample: str, words: str, line: str) -> None:
-    seen.choose(sample)
+    seen.choose("Refused: a misspelt action")
     seen.click("Send")
 
     expect(seen.badge).to_have_text("400 rejected")
     expect(seen.verdict).to_contain_text("RudderStack gives it up and never sends it again.")
-    expect(seen.verdict).to_contain_text(words)
-    expect(seen.marked()).to_have_text([line])
-    expect(seen.outcome).to_contain_text("PagerDuty gets nothing of it.")
+    expect(seen.verdict).to_contain_text("properties.action: expected trigger, acknowledge or resolve")
+    expect(seen.marked).to_have_text(["6"])
 
 
 def test_a_setting_is_tried_and_written_for_samconfig(seen: Seen) -> None:
@@ -236,10 +178,10 @@ def test_a_setting_is_tried_and_written_for_samconfig(seen: Seen) -> None:
     }
 
 
-# -- PagerDuty misbehaves --------------------------------------------------------------------------------------------
+# -- PagerDuty fails -------------------------------------------------------------------------------------------------
 
 
-def test_pagerduty_is_down_and_back_while_the_queue_waits(seen: Seen) -> None:
+def test_an_event_waits_in_the_queue_while_pagerduty_is_down(seen: Seen) -> None:
     seen.pagerduty("fails with 503")
     seen.click("Send")
     expect(seen.badge).to_have_text("200 queued")
@@ -253,18 +195,7 @@ def test_pagerduty_is_down_and_back_while_the_queue_waits(seen: Seen) -> None:
     expect(seen.page.locator("#queue-empty")).to_be_visible()
 
 
-def test_what_is_sent_twice_is_two_events_and_not_a_retry(seen: Seen) -> None:
-    for _ in range(2):
-        with seen.page.expect_response("**/page/try"):
-            seen.click("Send")
-    seen.incidents.locator("summary").click()
-
-    expect(seen.incidents.locator(".history li")).to_have_text(
-        [re.compile("^triggered [0-9]"), re.compile("^triggered again [0-9]")]
-    )
-
-
-def test_what_pagerduty_refuses_for_good_is_a_dead_letter_with_its_reason(seen: Seen) -> None:
+def test_an_event_that_pagerduty_refuses_is_a_dead_letter_with_its_reason(seen: Seen) -> None:
     seen.pagerduty("refuses every event")
     seen.write([track()])
     seen.click("Send")
@@ -273,13 +204,13 @@ def test_what_pagerduty_refuses_for_good_is_a_dead_letter_with_its_reason(seen: 
     expect(seen.page.locator("#dead-list li").first).to_contain_text("Told to refuse every event")
 
 
-# A stack of its own: what a storm leaves in the queue, and in the workers' pace, must not reach the next test.
+# A stack of its own, because a storm leaves events in the queue and delays in the workers.
 @pytest.mark.parametrize("stack", [Options(rate_limit=None)], ids=["alone"], indirect=True)
-def test_in_a_storm_what_is_critical_arrives_while_the_rest_is_put_off(
+def test_in_a_storm_critical_events_arrive_while_the_others_are_delayed(
     seen: Seen, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local.ui, "_PAGE_SECONDS", 0.1)
-    # So few that some are refused however slowly the machine sends them.
+    # So few that some calls are refused on a slow machine too.
     sandbox.window = 0.5
     seen.page.locator("#limit").fill("8")
     seen.pagerduty("limits the rate to")
@@ -294,40 +225,24 @@ def test_in_a_storm_what_is_critical_arrives_while_the_rest_is_put_off(
     expect(seen.page.locator("#chart")).to_have_attribute("aria-label", re.compile("80 received"))
 
 
-# -- hostile values --------------------------------------------------------------------------------------------------
+# -- for everybody ---------------------------------------------------------------------------------------------------
 
 
-def test_what_an_event_says_is_only_ever_text(seen: Seen) -> None:
+def test_hostile_values_are_shown_as_text_and_fit_a_narrow_window(seen: Seen) -> None:
     title = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">\u202egnp.exe"
     links = ["javascript:document.title='ran'", {"href": "data:text/html,x", "text": "data"}, "https://example.com/"]
     details = {"many": "x" * 450_000, "<b>": "</pre><script>document.title='ran'</script>"}
+    seen.page.set_viewport_size(NARROW)
     seen.write(track(event=title, properties={"linkURLs": links, "customDetails": details, "clientUrl": links[0]}))
     seen.click("Send")
 
-    expect(seen.badge).to_have_text("200 delivered")
     expect(seen.incidents.locator(".title")).to_have_text(title)
     seen.incidents.locator("summary").click()
     expect(seen.incidents.locator(".body")).to_contain_text(re.compile("446,[0-9]{3} more characters"))
     expect(seen.incidents.locator("a")).to_have_count(1)
     expect(seen.incidents.locator("a")).to_have_attribute("href", "https://example.com/")
-    expect(seen.outcome.locator("pre")).to_contain_text(r"\u202egnp.exe")
     expect(seen.page).to_have_title("RudderStack → PagerDuty")
-
-
-def test_five_thousand_incidents_do_not_fill_the_page(seen: Seen, sandbox: Sandbox) -> None:
-    for number in range(1, 5_001):
-        payload = {"summary": f"Incident {number}", "source": "db-1", "severity": "error"}
-        event = {"routing_key": LOCAL_ROUTING_KEY, "event_action": "trigger", "payload": payload}
-        sandbox.apply(event, f"key-{number}")
-
-    expect(seen.page.locator("#incident-counts")).to_have_text("5,000 triggered the newest 200 are here")
-    expect(seen.incidents).to_have_count(30)
-    expect(seen.incidents.first).to_contain_text("Incident 5000")
-    seen.click("Show 30 more")
-    expect(seen.incidents).to_have_count(60)
-
-
-# -- for everybody ---------------------------------------------------------------------------------------------------
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == 380
 
 
 def test_it_works_by_keyboard_alone(seen: Seen) -> None:
@@ -348,16 +263,6 @@ def test_it_works_by_keyboard_alone(seen: Seen) -> None:
 
     assert visited[:5] == ["sample", "service", "event", "preview", "send"]
     expect(seen.incidents).to_contain_text(["resolved"])
-
-
-def test_it_fits_a_narrow_window(seen: Seen) -> None:
-    seen.page.set_viewport_size(NARROW)
-    seen.write(track(event="long" * 256, properties={"dedupKey": "k" * 255, "customDetails": {"a": "b" * 500}}))
-    seen.click("Send")
-    seen.incidents.locator("summary").click()
-    expect(seen.incidents.locator(".history")).to_be_visible()
-
-    assert seen.page.evaluate("document.documentElement.scrollWidth") == 380
 
 
 @pytest.mark.parametrize("axe", [ROOT / "tests" / "e2e" / "page"] if node_is_usable() else [], ids=["axe"])
