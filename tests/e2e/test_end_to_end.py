@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import urllib3
 
 import local.runtime
 from chaos.faults import Fault
-from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, PREFIX, ROOT, Options
+from local.guard import is_for_us
+from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
 from tests.support import track, wait_until
@@ -165,65 +166,47 @@ def test_a_body_reaches_the_function_as_it_was_sent_unless_it_is_too_large(
 # -- web pages on this machine ---------------------------------------------------------------------------------------
 
 
-class Call(NamedTuple):
-    """A call to one of the stack's servers, and the status of its response."""
+@pytest.mark.parametrize(
+    ("host", "origin", "containers", "is_accepted"),
+    [
+        ("127.0.0.1:3000", None, False, True),
+        ("LocalHost", "http://LocalHost", False, True),
+        ("[::1]:3000", "http://[::1]:3000", False, True),
+        ("host.docker.internal:3000", None, True, True),
+        ("host.docker.internal:3000", None, False, False),
+        ("page.example", None, True, False),
+        ("127.0.0.1.page.example:3000", None, True, False),
+        ("localhost@page.example", None, True, False),
+        ("", None, True, False),
+        (None, None, True, False),
+        ("127.0.0.1:3000", "https://page.example", True, False),
+        ("127.0.0.1:3000", "http://127.0.0.1:8080", True, False),
+        ("127.0.0.1:3000", "null", True, False),
+    ],
+)
+def test_a_request_is_accepted_by_its_host_and_origin(
+    host: str | None, origin: str | None, *, containers: bool, is_accepted: bool
+) -> None:
+    assert is_for_us(host, origin, containers=containers) == is_accepted
 
-    url: str
-    body: object
-    headers: dict[str, str]
-    status: int
 
-
-@pytest.fixture
-def calls(stack: LocalStack, pagerduty: Sandbox) -> list[Call]:
+@pytest.mark.parametrize(
+    ("host", "statuses"), [("page.example", [403, 403, 403]), ("host.docker.internal", [403, 200, 202])]
+)
+def test_no_server_answers_another_web_page_and_the_api_no_container(
+    stack: LocalStack, pagerduty: Sandbox, host: str, statuses: list[int]
+) -> None:
     signature = "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/ssm/aws4_request, SignedHeaders=host, Signature=x"
-    ssm = {
-        "Authorization": signature,
-        "Content-Type": "application/x-amz-json-1.1",
-        "X-Amz-Target": "AmazonSSM.GetParameter",
-    }
+    ssm = {"Authorization": signature, "X-Amz-Target": "AmazonSSM.DescribeParameters"}
     event = {"routing_key": CHECKOUT_KEY, "event_action": "resolve", "dedup_key": "disk-full"}
-    return [
-        Call(f"{stack.url}/events", track(), {}, 200),
-        Call(stack.aws.url, {"Name": f"{PREFIX}/webhook-token"}, ssm, 200),
-        Call(f"{pagerduty.plain_url}/v2/enqueue", event, {}, 202),
+    responses = [
+        request(f"{stack.url}/events", track(), Host=host),
+        request(stack.aws.url, {}, Host=host, **ssm | {"Content-Type": "application/x-amz-json-1.1"}),
+        request(f"{pagerduty.plain_url}/v2/enqueue", event, Host=host),
     ]
 
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Host": "page.example"},
-        {"Host": "127.0.0.1.page.example:3000"},
-        {"Host": "localhost@page.example"},
-        {"Host": ""},
-        {"Origin": "https://page.example"},
-        {"Origin": "http://localhost:8080"},
-        {"Origin": "null"},
-    ],
-    ids=str,
-)
-def test_no_server_answers_another_web_page(calls: list[Call], pagerduty: Sandbox, headers: dict[str, str]) -> None:
-    responses = [request(call.url, call.body, **call.headers, **headers) for call in calls]
-
-    assert [(each.status, "Access-Control-Allow-Origin" in each.headers) for each in responses] == [(403, False)] * 3
-    assert pagerduty.received == []
-
-
-@pytest.mark.parametrize(
-    ("host", "has_origin", "api_status"),
-    [("localhost", True, 200), ("[::1]", False, 200), ("host.docker.internal", False, 403)],
-)
-def test_every_server_answers_by_its_names_and_the_api_not_to_containers(
-    calls: list[Call], host: str, *, has_origin: bool, api_status: int
-) -> None:
-    statuses = []
-    for call in calls:
-        name = f"{host}:{urllib3.util.parse_url(call.url).port}"
-        headers = {"Host": name, **({"Origin": f"http://{name}"} if has_origin else {})}
-        statuses.append(request(call.url, call.body, **call.headers, **headers).status)
-
-    assert statuses == [api_status, 200, 202]
+    assert [response.status for response in responses] == statuses
+    assert [response for response in responses if "Access-Control-Allow-Origin" in response.headers] == []
 
 
 def test_the_emulator_listens_at_an_address_that_no_web_page_can_guess(stack: LocalStack, pagerduty: Sandbox) -> None:
@@ -253,7 +236,7 @@ def test_an_api_function_that_is_killed_yields_a_5xx_and_is_replaced(stack: Loca
 
 
 def test_the_event_of_a_killed_worker_is_delivered_by_another(stack: LocalStack, pagerduty: Sandbox) -> None:
-    killed = []
+    killed: list[local.runtime.Instance] = []
 
     def kill(_: object) -> Fault | None:
         if killed:

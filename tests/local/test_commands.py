@@ -109,27 +109,16 @@ def test_serve_reads_its_options_from_the_command_line_and_the_environment(
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize(
-    ("arguments", "environment", "warns"),
-    [
-        (("--pagerduty-url", PAGERDUTY, f"--service=default={KEY}"), {}, True),
-        (("--pagerduty-url", PAGERDUTY, "--token", TOKEN), {}, True),
-        (("--pagerduty-url", PAGERDUTY), {"ROUTING_KEY": KEY, "WEBHOOK_TOKEN": TOKEN}, False),
-        (("--service", f"default={KEY}"), {}, False),
-    ],
-    ids=["a real key", "a real token", "secrets in the environment", "a key of the sandbox"],
-)
+@pytest.mark.usefixtures("served")
 def test_serve_warns_of_real_secrets_on_the_command_line(
-    run: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    environment: dict[str, str],
-    *,
-    warns: bool,
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run("serve", *arguments, **environment)
+    errors = []
+    for arguments in ([f"--service=default={KEY}"], ["--token", TOKEN], []):
+        run("serve", "--pagerduty-url", PAGERDUTY, *arguments, ROUTING_KEY=KEY, WEBHOOK_TOKEN=TOKEN)
+        errors.append(capsys.readouterr().err)
 
-    assert (code, "shows the secrets of this command line" in capsys.readouterr().err) == (0, warns)
+    assert ["shows the secrets of this command line" in error for error in errors] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +129,6 @@ def test_serve_warns_of_real_secrets_on_the_command_line(
         (("serve", "--service", KEY), {}, "'--service': expected NAME=KEY with a name of A-Z a-z 0-9 _ . -"),
         (("serve",), {"ROUTING_KEYS": KEY}, "ROUTING_KEYS: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -"),
         (("serve", "--port", "99999"), {}, "'--port': 99999 is not in the range 0<=x<=65535."),
-        (
-            ("serve", "--pagerduty-url", "x.example"),
-            {},
-            "x.example: expected a URL such as https://events.pagerduty.com",
-        ),
         (("run",), {"PAGERDUTY_URL": PAGERDUTY}, "needs ROUTING_KEY: the integration key of the service to page"),
         (("run", "/nowhere.json"), {}, "File '/nowhere.json' does not exist."),
     ],
