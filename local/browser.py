@@ -10,15 +10,6 @@ if TYPE_CHECKING:
 
 # Debian's name first.
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
-_OPTIONS: Final = (
-    "--no-sandbox",  # Chromium's sandbox does not work as root; only our own page is opened
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def find_chromium() -> str | None:
@@ -35,6 +26,6 @@ def chromium() -> Iterator["Browser"]:
     if path is None:
         raise FileNotFoundError("Chromium is not installed. On Debian and Ubuntu: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_OPTIONS))
+        browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()

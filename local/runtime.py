@@ -257,7 +257,7 @@ def emulator() -> Path | None:
 
 
 def _host() -> str:
-    """Choose a loopback address that no web page can guess: the emulator accepts invocations from anybody."""
+    """Choose a loopback address that no web page can guess: the emulator accepts invocations from every sender."""
     if emulator() is None:
         return "127.0.0.1"  # Other systems have no other address; the stand-in checks the sender.
     return str(IPv4Address("127.0.0.2") + secrets.randbelow(2**24 - 3))

@@ -56,7 +56,6 @@ def _greet(stack: LocalStack) -> None:
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Lambda      {lambda_runtime}\n"
-        f"  Workers     up to {stack.workers} on this machine, up to {stack.queue_concurrency} on AWS\n"
         f"  Queue       {stack.queue_url}\n"
         f"  Dead        {stack.dead_letter_queue_url}\n"
         "\nOpen an incident:\n"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flask import Request, Response
 
 # Each worker is a process. AWS runs up to QueueConcurrency of them; here, no more than there are processors.
-MOST_WORKERS: Final = max(2, os.cpu_count() or 2)
+_MAX_WORKERS: Final = max(2, os.cpu_count() or 2)
 # Instances of the API function with the settings of single requests that are kept warm.
 _VARIANTS: Final = 3
 
@@ -54,8 +54,6 @@ class LocalStack:
         self.worker: Runtime
         self.event_source: EventSource
         self.sandbox: Sandbox | None = None
-        self.workers = 0  # at most at once
-        self.queue_concurrency = 0  # in the template
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self.flow_table = ""
@@ -183,15 +181,13 @@ class LocalStack:
     def _start_worker(self, starting: contextlib.ExitStack, function: Function, mapping: Mapping[str, Any]) -> None:
         """Start the worker with the template's event source mapping."""
         self.worker = self._run(starting, function)
-        self.queue_concurrency = mapping["ScalingConfig"]["MaximumConcurrency"]
-        self.workers = min(self.queue_concurrency, MOST_WORKERS)
         self.event_source = starting.enter_context(
             EventSource(
                 self.aws.client("sqs"),
                 self.queue_url,
                 self.worker.invoke,
                 batch_size=mapping["BatchSize"],
-                max_concurrency=self.workers,
+                max_concurrency=min(mapping["ScalingConfig"]["MaximumConcurrency"], _MAX_WORKERS),
                 retry_seconds=None if self.options.speed == 1 else properties("Queue")["VisibilityTimeout"],
             )
         )
