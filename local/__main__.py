@@ -65,7 +65,7 @@ def cli() -> None:
 )
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def run(files: Sequence[Path]) -> int:
-    """Send sample events through the local stack and show what PagerDuty received.
+    """Send events through the local stack and show the results.
 
     A FILE holds an API Gateway event, or what RudderStack sends: an event, an array of events, or a batch.
     Without FILE, every file of events/ is sent.

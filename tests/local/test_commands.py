@@ -124,7 +124,6 @@ def test_serve_warns_of_real_secrets_on_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (("serve", "--token", "short"), {}, "'--token': expected at least 16 characters"),
         (("serve",), {"WEBHOOK_TOKEN": "short"}, "'--token': expected at least 16 characters"),
         (("serve", "--service", KEY), {}, "'--service': expected NAME=KEY with a name of A-Z a-z 0-9 _ . -"),
         (("serve",), {"ROUTING_KEYS": KEY}, "ROUTING_KEYS: expected NAME=KEY with a name of A-Z a-z 0-9 _ . -"),
@@ -157,12 +156,11 @@ def test_serve_suggests_another_port_if_its_port_is_in_use(
     assert (code, capsys.readouterr().err) == (1, message)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_run_refuses_a_file_without_an_event(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "odd.json"
-    file.write_text(content)
+    file.write_text("{}")
 
     assert run("run", str(file)) == 2
     assert f"Error: {file}: " in capsys.readouterr().err
