@@ -15,7 +15,7 @@ from local.options import (
     LOCAL_TOKEN,
     MAX_CALLS_PER_MINUTE,
     MIN_CALLS_PER_MINUTE,
-    MIN_SECRET_LENGTH,
+    MIN_TOKEN_LENGTH,
     RATE_LIMIT,
     SERVICE,
     Options,
@@ -39,9 +39,9 @@ def main() -> int:
 
 
 def _check_token(_: click.Context, __: click.Parameter, token: str) -> str:
-    if len(token) >= MIN_SECRET_LENGTH:
+    if len(token) >= MIN_TOKEN_LENGTH:
         return token
-    raise click.BadParameter(f"expected at least {MIN_SECRET_LENGTH} characters")
+    raise click.BadParameter(f"expected at least {MIN_TOKEN_LENGTH} characters")
 
 
 def _parse_services(pairs: Sequence[str]) -> dict[str, str]:
@@ -106,7 +106,7 @@ def run(files: Sequence[Path]) -> int:
     envvar="WEBHOOK_TOKEN",
     default=LOCAL_TOKEN,
     callback=_check_token,
-    help=f"The token that callers present, at least {MIN_SECRET_LENGTH} characters; by default WEBHOOK_TOKEN, or else "
+    help=f"The token that callers present, at least {MIN_TOKEN_LENGTH} characters; by default WEBHOOK_TOKEN, or else "
     "a public one.",
 )
 @click.option(

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_SECRET_LENGTH, RATE_LIMIT, SERVICE
+from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_TOKEN_LENGTH, RATE_LIMIT, SERVICE
 from local.pagerduty_rules import ROUTING_KEY
 from local.terminal import Colour, painted, printable
 
@@ -201,14 +201,14 @@ class Examination:
             yield Finding("FIX", f"{what}: not found", _put(name, '"$(openssl rand -hex 24)"'))
             return
         words = _words(parameter["Value"])
-        self._tokens = [word for word in words if len(word) >= MIN_SECRET_LENGTH]
+        self._tokens = [word for word in words if len(word) >= MIN_TOKEN_LENGTH]
         if parameter["Type"] != "SecureString":
             yield _not_secure(what, name, parameter["Type"])
         if not self._tokens:
-            todo = f"A token has at least {MIN_SECRET_LENGTH} characters. {_put(name, 'TOKEN', overwrite=True)}"
+            todo = f"A token has at least {MIN_TOKEN_LENGTH} characters. {_put(name, 'TOKEN', overwrite=True)}"
             yield Finding("FIX", f"{what}: no usable token", todo)
         elif len(self._tokens) < len(words):
-            todo = f"A token has at least {MIN_SECRET_LENGTH} characters; shorter ones are not accepted."
+            todo = f"A token has at least {MIN_TOKEN_LENGTH} characters; shorter ones are not accepted."
             too_short = len(words) - len(self._tokens)
             yield Finding("warn", f"{what}: {too_short} of {len(words)} tokens too short", todo)
         elif parameter["Type"] == "SecureString":

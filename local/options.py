@@ -22,7 +22,7 @@ LOCAL_ROUTING_KEY: Final = "local0local0local0local0local0ab"
 PREFIX: Final = "/rudderstack-pagerduty"
 
 # As in function/credentials.py and function/webhook.py.
-MIN_SECRET_LENGTH: Final = 16
+MIN_TOKEN_LENGTH: Final = 16
 SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # https://github.com/PagerDuty/developer-docs/blob/main/docs/events-API-v2/05-Rate-Limits.md: per integration key.
 RATE_LIMIT: Final = 120
