@@ -30,8 +30,6 @@ def encode(value: object) -> bytes:
 class NonFinite(str):
     """`NaN`, `Infinity` or `-Infinity`, which Python writes and JSON does not have: a text that counts as blank."""
 
-    __slots__ = ()
-
     def strip(self, _chars: str | None = None, /) -> str:
         """Return nothing."""
         return ""
