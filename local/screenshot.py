@@ -45,7 +45,7 @@ def _play(tab: "Tab", stack: LocalStack) -> None:
 
     tab.get_by_label("Warnings", exact=True).fill("150")
     _set_limit(tab, "40")
-    tab.get_by_role("button", name="Let it loose").click()
+    tab.get_by_role("button", name="Start").click()
     tab.locator("#pages-text", has_text=re.compile("^1[0-9] of 20")).wait_for()
 
     _set_limit(tab, "120")

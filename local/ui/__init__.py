@@ -1,4 +1,4 @@
-"""The page of `make serve`: try an event, and see what becomes of it, with the real stack behind it.
+"""The page of `make serve`: try an event, and see the response and the incident, with the real stack behind it.
 
 It is served on the API's port, from this machine to this machine: `local.guard` turns away what another page sends.
 What an event says reaches the page as data and is shown as text; the content security policy lets nothing else run.
@@ -49,7 +49,7 @@ _LOOK_SECONDS: Final = 0.15
 _COME_AGAIN_MILLISECONDS: Final = 1_000
 
 MISBEHAVIOUR: Final[Mapping[str, Fault | None]] = {
-    "fine": None,
+    "works": None,
     "limits": None,
     "fails": Fault.answer(HTTPStatus.SERVICE_UNAVAILABLE),
     "silent": Fault(takes_effect=False, reply=b""),
@@ -74,7 +74,7 @@ class Page:
     ) -> None:
         self._watch = Watch()
         self._stopping = threading.Event()
-        self._mode, self._limit = "fine", 0
+        self._mode, self._limit = "works", 0
         self._storms = 0
 
         def received(call: Received) -> None:

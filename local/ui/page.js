@@ -440,7 +440,7 @@ function showStorm(storm) {
 }
 
 function showQueue(queue) {
-  const states = [["waiting", queue.waiting], ["on their way", queue.in_flight], ["put off", queue.put_off]];
+  const states = [["waiting", queue.waiting], ["in flight", queue.in_flight], ["delayed", queue.delayed]];
   const total = states.reduce((sum, [, count]) => sum + count, 0);
   $("queue-counts").replaceChildren(...states.filter(([, count]) => count).flatMap(
     ([name, count]) => [el("span", { class: "badge" }, `${number(count)} ${name}`), " "]));
@@ -473,7 +473,7 @@ function whereItIs(message) {
 function tick(element) {
   const due = Number(element.dataset.due);
   const left = Math.max(0, Math.round(due - Date.now() / 1000));
-  element.textContent = `put off until ${time(due)} (${left} s)`;
+  element.textContent = `delayed until ${time(due)} (${left} s)`;
 }
 
 const NS = "http://www.w3.org/2000/svg";
@@ -493,7 +493,7 @@ let chart = null;
 function showChart() {
   const first = chart.step - STEPS + 1;
   const of = (from, name) => Array.from({ length: STEPS }, (_, place) => (from[first + place] || {})[name] || 0);
-  const series = Object.fromEntries(["received", "delivered", "put_off", "limited"].map((name) => [name, of(chart.counts, name)]));
+  const series = Object.fromEntries(["received", "delivered", "delayed", "limited"].map((name) => [name, of(chart.counts, name)]));
   const sums = Object.entries(series).map(([name, values]) => [name, values.reduce((sum, value) => sum + value, 0)]);
   for (const [name, sum] of sums) $(`sum-${name}`).textContent = number(sum);
   const late = { pages: of(chart.late, "pages"), others: of(chart.late, "others") };
@@ -506,12 +506,12 @@ function showChart() {
   const scale = (most, room) => (value) => Math.sqrt(value / Math.max(1, most)) * room;
   const bar = (values, up, base, sign) => values.map((value, place) => value
     ? `M${(place * width / STEPS).toFixed(1)} ${base}v${(-sign * up(value)).toFixed(1)}h${(width / STEPS - 1).toFixed(1)}V${base}z` : "").join("");
-  const most = Math.max(1, ...series.received, ...series.delivered, ...series.put_off);
+  const most = Math.max(1, ...series.received, ...series.delivered, ...series.delayed);
   const up = scale(most, 66);
   draw($("chart"), [
     ["received", "path", { d: bar(series.received, up, 75, 1) }],
     ["delivered", "path", { d: bar(series.delivered, up, 75, 1) }],
-    ["put-off", "path", { d: bar(series.put_off, up, 76, -1) }],
+    ["delayed", "path", { d: bar(series.delayed, up, 76, -1) }],
     ["limited", "path", { d: bar(series.limited, up, 76, -1) }],
     ["axis", "path", { d: `M0 75.5h${width}` }],
     ["label", "text", { x: 0, y: 10 }, `${number(most)} in ${STEP_SECONDS} s`],
@@ -550,7 +550,7 @@ function update(news) {
   if ("storm" in news) showStorm(news.storm);
   if (news.pagerduty) {
     document.querySelector(`input[name=mode][value="${news.pagerduty.mode}"]`).checked = true;
-    $("pagerduty").classList.toggle("misbehaves", news.pagerduty.mode !== "fine");
+    $("pagerduty").classList.toggle("fails", news.pagerduty.mode !== "works");
   }
   if (news.chart) {
     chart = news.chart;

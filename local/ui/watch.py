@@ -31,7 +31,7 @@ _DETAILS_CHARACTERS: Final = 4_000
 # Seconds of a step of the chart, and its steps: ten minutes.
 STEP: Final = 5
 STEPS: Final = 120
-_COUNTED: Final = {"Received": "received", "Delivered": "delivered", "Deferred": "put_off", "PagerDuty429": "limited"}
+_COUNTED: Final = {"Received": "received", "Delivered": "delivered", "Deferred": "delayed", "PagerDuty429": "limited"}
 _REMEMBERED: Final = 20_000
 
 
@@ -62,7 +62,7 @@ class Watch:
         self._steps: OrderedDict[int, Counter[str]] = OrderedDict()
         self._late: defaultdict[int, dict[str, float]] = defaultdict(dict)
         self._merged: Counter[str] = Counter()
-        # Why a message was put off, by what identifies its event in the log and in the queue alike.
+        # Why a message was delayed, by what identifies its event in the log and in the queue alike.
         self._reasons: OrderedDict[tuple[str, ...], str] = OrderedDict()
 
     def begin(self, stack: LocalStack) -> None:
@@ -106,7 +106,7 @@ class Watch:
             self._late.pop(self._steps.popitem(last=False)[0], None)
 
     def _note_queued(self, content: Json, found: dict[str, float]) -> None:
-        """Note what the worker says of an event: why it was put off, or how late it was."""
+        """Note from the worker's line why an event was delayed, or how late it was."""
         identity = tuple(str(content.get(name)) for name in ("pagerduty_service", "dedup_key", "message_id"))
         if content["status"] == "deferred":
             self._reasons[identity] = content["code"]
@@ -203,7 +203,7 @@ class Watch:
         groups: dict[str, list[QueuedMessage]] = {}
         for message in messages:
             groups.setdefault(message.group, []).append(message)
-        order = ("in flight", "waiting", "put off")
+        order = ("in flight", "waiting", "delayed")
         coming = sorted(
             groups.values(),
             key=lambda group: (order.index(_state(group[0])), group[0].is_delayed, group[0].hidden_until),
@@ -220,7 +220,7 @@ class Watch:
         shown, identity = _read(message.body)
         state = _state(message)
         shown |= {"state": state, "receive_count": message.receive_count}
-        if state == "put off":
+        if state == "delayed":
             due = round(self._epoch + message.hidden_until, 1)
             shown |= {"due": due, "reason": self._reasons.get(identity, "")}
         return shown
@@ -253,7 +253,7 @@ class Watch:
 
 def _state(message: QueuedMessage) -> str:
     if message.is_delayed:
-        return "put off"
+        return "delayed"
     return "in flight" if message.is_hidden else "waiting"
 
 

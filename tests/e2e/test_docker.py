@@ -1,4 +1,4 @@
-"""What containers on this machine need: a name that leads here, and somebody who listens where it leads."""
+"""What containers on this machine need: a name that leads here, and a server that listens there."""
 
 import tomllib
 from pathlib import Path

@@ -45,7 +45,7 @@ def sandbox(stack: LocalStack) -> Iterator[Sandbox]:
     assert stack.sandbox is not None
     stack.sandbox.clear()
     yield stack.sandbox
-    urllib3.request("POST", f"{stack.url}/page/pagerduty", json={"mode": "fine", "limit": 1})
+    urllib3.request("POST", f"{stack.url}/page/pagerduty", json={"mode": "works", "limit": 1})
     wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
     stack.forget_flow()
 
@@ -186,10 +186,10 @@ def test_an_event_waits_in_the_queue_while_pagerduty_is_down(seen: Seen) -> None
     seen.click("Send")
     expect(seen.badge).to_have_text("200 queued")
     expect(seen.page.locator("#queue-list")).to_contain_text(
-        re.compile(r"Disk is full.*put off until .*PagerDuty failed")
+        re.compile(r"Disk is full.*delayed until .*PagerDuty failed")
     )
 
-    seen.pagerduty("is fine")
+    seen.pagerduty("works")
 
     expect(seen.incidents).to_contain_text(["Disk is full"])
     expect(seen.page.locator("#queue-empty")).to_be_visible()
@@ -215,11 +215,11 @@ def test_in_a_storm_critical_events_arrive_while_the_others_are_delayed(
     seen.page.locator("#limit").fill("8")
     seen.pagerduty("limits the rate to")
     seen.page.locator("#storm-size").fill("60")
-    seen.click("Let it loose")
+    seen.click("Start")
 
     expect(seen.page.locator("#pages-text")).to_contain_text("20 of 20, the slowest after")
-    expect(seen.page.locator("#queue-counts")).to_contain_text("put off")
-    reasons = re.compile("put off until .*, tried .*: (PagerDuty limits the rate|leaves room for what is critical)")
+    expect(seen.page.locator("#queue-counts")).to_contain_text("delayed")
+    reasons = re.compile("delayed until .*, tried .*: (PagerDuty limits the rate|leaves room for what is critical)")
     expect(seen.page.locator("#queue-list")).to_contain_text(reasons)
     expect(seen.page.locator("#sum-limited")).not_to_have_text("0")
     expect(seen.page.locator("#chart")).to_have_attribute("aria-label", re.compile("80 received"))
@@ -271,7 +271,7 @@ def test_axe_finds_no_violation(seen: Seen, axe: Path) -> None:
     seen.write([track()])
     seen.click("Send")
     expect(seen.page.locator("#dead-list li").first).to_be_visible()
-    seen.pagerduty("is fine")
+    seen.pagerduty("works")
     seen.choose("Repaired, with warnings")
     seen.click("Send")
     seen.incidents.locator("summary", has_text="Payment provider is slow").click()

@@ -120,7 +120,7 @@ def test_failures_of_pagerduty_are_simulated(
     stack.sandbox.clear()
     post("/page/pagerduty", {"mode": mode, "limit": 1})
     answers = [post("/page/try", tried(track())).json()["answer"]["content"]["code"] for _ in range(2)]
-    post("/page/pagerduty", {"mode": "fine", "limit": 1})
+    post("/page/pagerduty", {"mode": "works", "limit": 1})
     wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
     stack.forget_flow()
 
