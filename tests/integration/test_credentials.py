@@ -72,16 +72,11 @@ def outcome_of(call: Callable[..., object], *args: Any) -> Outcome:
 
 
 def test_tokens_and_routing_keys_are_read_in_one_call_when_they_are_needed(store: Store) -> None:
+    assert not store.credentials.has_routing_key("default")
     assert store.reads == []
     assert (store.tokens(), store.keys()) == ((FIRST,), (KEY,))
+    assert store.credentials.has_routing_key("default")
     assert store.reads == [["webhook-token", "routing-keys/default"]]
-
-
-def test_routing_keys_are_read_without_the_tokens(store: Store) -> None:
-    known = [store.credentials.has_routing_key("default"), store.keys(), store.credentials.has_routing_key("default")]
-
-    assert known == [False, (KEY,), True]
-    assert store.reads == [["routing-keys/default"]]
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(299.5, KEY), (300, NEW_KEY), (-100_000, NEW_KEY)])
