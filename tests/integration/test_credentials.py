@@ -203,18 +203,9 @@ def test_routing_keys_that_pagerduty_refused_are_read_again_at_most_once_a_secon
     assert found == [(KEY,), (KEY,), (NEW_KEY,)]
 
 
-def test_the_last_good_values_are_served_and_the_failure_is_logged(store: Store, log: io.StringIO) -> None:
-    store.tokens()
-    store.fail()
-    store.clock.now += 1000
-
-    assert (store.tokens(), store.keys()) == ((FIRST,), (KEY,))
-    (line,) = map(json.loads, log.getvalue().splitlines())
-    assert (line["level"], line["reason"]) == ("WARNING", "AccessDeniedException")
-    assert "secret text" not in log.getvalue()
-
-
-def test_a_failed_read_postpones_the_next_of_every_parameter_with_a_value_by_ten_seconds(store: Store) -> None:
+def test_after_a_failed_read_the_last_good_values_are_served_and_no_other_is_read_for_ten_seconds(
+    store: Store, log: io.StringIO
+) -> None:
     store.credentials.webhook_secrets(soon())
     store.keys()
     store.fail()
@@ -223,20 +214,14 @@ def test_a_failed_read_postpones_the_next_of_every_parameter_with_a_value_by_ten
         store.clock.now += seconds
         assert (store.credentials.webhook_secrets(soon()), store.keys()) == ((FIRST,), (KEY,))
     assert store.reads[2:] == [["webhook-token"]]
+    (line,) = map(json.loads, log.getvalue().splitlines())
+    assert (line["level"], line["reason"]) == ("WARNING", "AccessDeniedException")
+    assert "secret text" not in log.getvalue()
 
     store.failure = None
     store.put("webhook-token", SECOND.decode())
     store.clock.now += 0.1
     assert store.tokens() == (SECOND,)
-
-
-def test_parameters_that_were_never_read_are_tried_once_a_second(store: Store) -> None:
-    store.fail()
-    for _ in range(20):
-        outcome_of(store.tokens)
-        store.clock.now += 0.1
-
-    assert len(store.reads) == 2
 
 
 def test_the_sender_learns_the_reason_only_after_authentication(store: Store) -> None:

@@ -90,8 +90,13 @@ def test_an_answer_may_spend_five_seconds_ahead_and_an_older_page_ten(
     assert spend(flow, event, waited=waited) == more
 
 
-def test_an_urgent_event_is_always_posted_and_charged_up_to_ten_seconds_ahead(flow: Flow, clock: Clock) -> None:
+def test_an_urgent_event_is_always_posted_during_no_lease_and_charged_up_to_ten_seconds_ahead(
+    make_flow: MakeFlow, clock: Clock
+) -> None:
+    flow = make_flow()
     assert [admit(flow, page(key=f"incident-{number}")) for number in range(30)] == ["post"] * 30
+    make_flow().extend_leases({"default": clock.now}, soon())
+    assert admit(flow, page(), direct=True) == "queue"
     clock.now += 9
     assert admit(flow, trigger()) == "wait"
     clock.now += 1
@@ -132,17 +137,6 @@ def test_during_the_longest_lease_and_its_hour_only_the_worker_posts(make_flow: 
     assert admit(make_flow(), trigger()) == "post"
     clock.now += 1
     assert admit(make_flow(), trigger(), direct=True) == "post"
-
-
-def test_an_urgent_event_that_can_no_longer_be_charged_still_respects_the_lease(
-    make_flow: MakeFlow, clock: Clock
-) -> None:
-    instance = make_flow()
-    for number in range(30):
-        admit(instance, page(key=f"incident-{number}"))
-    make_flow().extend_leases({"default": clock.now}, soon())
-
-    assert admit(instance, page(), direct=True) == "queue"
 
 
 def test_a_lease_is_written_at_most_every_five_minutes(flow: Flow, requests: list[Any], clock: Clock) -> None:

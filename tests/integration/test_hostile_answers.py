@@ -5,7 +5,6 @@ Whatever an event is answered, the next one gets its own answer.
 
 import gzip
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,34 +19,25 @@ from local.sandbox import Received, Sandbox
 from pagerduty import Client
 from tests.support import ROUTING_KEY, no_pause, soon
 
-ACCEPTED = {"status": "success", "message": "Event processed", "dedup_key": "disk-full"}
-REFUSED = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'summary'"]}
-KEY_REFUSED = {"status": "invalid event", "message": "Event is invalid", "errors": ["Bad routing key"]}
-# Seconds, for tests in which events have to wait for it.
-DEADLINE = 3.0
-
-Codes = Callable[..., dict[Any, str]]
-
-
-def encode(status: int, content: object, framing: str = "length") -> bytes:
-    body = json.dumps(content).encode()
-    field = {"length": b"Content-Length: %d" % len(body), "close": b"Connection: close"}
-    if framing == "chunks":
-        body = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (9, body[:9], len(body) - 9, body[9:])
-    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status
-    return head + field.get(framing, b"Transfer-Encoding: chunked") + b"\r\n\r\n" + body
-
-
+ACCEPTED = b"HTTP/1.1 202 X\r\nContent-Length: 2\r\n\r\n{}"
+BODY = b'{"status": "invalid event", "message": "Event object is invalid", "errors": ["Bad routing key"]}'
+REFUSED = b"HTTP/1.1 400 X\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNKS = b"9\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (BODY[:9], len(BODY) - 9, BODY[9:])
 # An answer, with the code of its event if it is complete, and if only its status is certain.
 EACH_ANSWER = pytest.mark.parametrize(
     ("answer", "complete", "status_only"),
     [
-        (encode(202, ACCEPTED), "delivered", "delivered"),
-        (encode(400, REFUSED, "close"), "pagerduty_rejected", "pagerduty_unexpected"),
-        (encode(400, KEY_REFUSED, "chunks"), "routing_key_refused", "pagerduty_unexpected"),
+        (ACCEPTED, "delivered", "delivered"),
+        (b"HTTP/1.1 400 X\r\nConnection: close\r\n\r\n" + BODY, "routing_key_refused", "pagerduty_unexpected"),
+        (b"HTTP/1.1 400 X\r\n" + CHUNKED + CHUNKS, "routing_key_refused", "pagerduty_unexpected"),
     ],
     ids=["length", "close", "chunks"],
 )
+# Seconds, for tests in which events have to wait for it.
+DEADLINE = 3.0
+
+Codes = Callable[..., dict[Any, str]]
 
 
 @pytest.fixture
@@ -60,7 +50,7 @@ def codes(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Codes:
 
         def answer(call: Received) -> Fault:
             key = str(call.event["dedup_key"])
-            return by_key.get(key) or Fault.answer(400, REFUSED | {"errors": [f"the own answer of {key}"]})
+            return by_key.get(key) or Fault.answer(400, {"status": "", "message": f"the answer to {key}"})
 
         def code(key: str) -> str:
             client = Client(sandbox.plain_url, no_pause)
@@ -68,7 +58,7 @@ def codes(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Codes:
             outcome = client.post(event, ROUTING_KEY, soon(deadline))
             message = client.post(after, ROUTING_KEY, soon(30)).message
             client.close()
-            assert message == f"PagerDuty refused the event for good with 400: the own answer of after {key}"
+            assert message == f"PagerDuty refused the event for good with 400: the answer to after {key}"
             return outcome.code
 
         sandbox.on_call = answer
@@ -112,9 +102,6 @@ def test_an_answer_of_which_any_byte_is_garbled_never_becomes_another(
     assert set(codes(faults).values()) == {complete, status_only, "pagerduty_unreachable"}
 
 
-OK = encode(202, ACCEPTED)
-CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-BODY = json.dumps(REFUSED).encode()
 MALFORMED = {
     "a negative chunk size": CHUNKED + b"-5\r\n" + BODY + b"\r\n0\r\n\r\n",
     "a negative length": b"Content-Length: -5\r\n\r\n" + BODY[:-1],
@@ -133,7 +120,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize(("status", "code"), [(202, "delivered"), (400, "pagerduty_unexpected")])
 def test_an_answer_that_is_malformed_or_endless_counts_by_its_status(codes: Codes, status: int, code: str) -> None:
-    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status
+    head = b"HTTP/1.1 %d X\r\n" % status
     faults = {name: Fault.raw(head + rest) for name, rest in MALFORMED.items()}
     for name, (start, part) in ENDLESS.items():
         faults[name] = Fault.raw(itertools.chain([head + start], itertools.repeat(part)), pause=0.0005)
@@ -142,7 +129,7 @@ def test_an_answer_that_is_malformed_or_endless_counts_by_its_status(codes: Code
 
 
 def test_an_interim_answer_other_than_100_is_undocumented(codes: Codes) -> None:
-    faults = {n: Fault.raw(b"HTTP/1.1 %d Early\r\n\r\n" % n + OK, ending="hold") for n in (102, 103, 199)}
+    faults = {n: Fault.raw(b"HTTP/1.1 %d Early\r\n\r\n" % n + ACCEPTED, ending="hold") for n in (102, 103, 199)}
 
     assert codes(faults) == dict.fromkeys(faults, "pagerduty_unexpected")
 
@@ -150,7 +137,7 @@ def test_an_interim_answer_other_than_100_is_undocumented(codes: Codes) -> None:
 def test_100_continue_announces_the_answer(codes: Codes, calls_end: Callable[[], None]) -> None:
     go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
     faults = {
-        "answered": Fault.raw(go_on * 3 + OK, ending="keep"),
+        "answered": Fault.raw(go_on * 3 + ACCEPTED, ending="keep"),
         "never": Fault.raw(itertools.repeat(go_on), pause=0.001),
     }
 
@@ -161,12 +148,11 @@ def test_100_continue_announces_the_answer(codes: Codes, calls_end: Callable[[],
 
 
 def test_unrequested_bytes_after_an_answer_do_not_answer_the_next_event(codes: Codes) -> None:
-    refused = encode(400, REFUSED)
     answers = {
-        "an answer": OK + refused,
-        "half an answer": OK + refused[:-10],
-        "a long tail": OK + b"\xff" * 100_000,
-        "an answer after chunks": encode(202, ACCEPTED, "chunks") + refused,
+        "an answer": ACCEPTED + REFUSED,
+        "half an answer": ACCEPTED + REFUSED[:-10],
+        "a long tail": ACCEPTED + b"\xff" * 100_000,
+        "an answer after chunks": b"HTTP/1.1 202 X\r\n" + CHUNKED + CHUNKS + REFUSED,
     }
 
     found = codes({name: Fault.raw(answer, ending="keep") for name, answer in answers.items()})

@@ -119,15 +119,11 @@ def test_every_status_of_pagerduty_is_again_or_never(sandbox: Sandbox, post_with
 
 @pytest.mark.parametrize(
     ("errors", "reasons"),
-    [
-        ({"errors": ["Length of 'summary'", "b"]}, "Length of 'summary'; b"),
-        ({"errors": []}, "Event object is invalid"),
-        ({"errors": ["x" * 301, *"abcdefghij"]}, "x" * 300 + "; a; b; c; d; e; f; g; h; i"),
-    ],
-    ids=["errors", "empty", "many"],
+    [(["x" * 301, *"abcdefghij"], "x" * 300 + "; a; b; c; d; e; f; g; h; i"), ([], "Event object is invalid")],
+    ids=["many", "none"],
 )
-def test_the_reasons_for_a_refusal_are_passed_on(post_with: PostWith, errors: dict[str, Any], reasons: str) -> None:
-    message = post_with(Fault.answer(400, REFUSED | errors)).message
+def test_the_reasons_for_a_refusal_are_passed_on(post_with: PostWith, errors: list[str], reasons: str) -> None:
+    message = post_with(Fault.answer(400, REFUSED | {"errors": errors})).message
 
     assert message == f"PagerDuty refused the event for good with 400: {reasons}"
 
@@ -149,19 +145,11 @@ def test_a_refusal_that_is_not_pagerdutys_is_never_final(post_with: PostWith, re
     assert [post_with(Fault.answer(status, reply)).code for status in (400, 413)] == ["pagerduty_unexpected"] * 2
 
 
-@pytest.mark.parametrize(
-    ("status", "text", "code"),
-    [
-        (400, "'routing_key' is missing", "routing_key_refused"),
-        (400, "ROUTINGKEY", "routing_key_refused"),
-        (400, "Bad routing\nkey", "routing_key_refused"),
-        (413, "Too large for this routing key", "pagerduty_rejected"),
-    ],
-)
-def test_a_400_about_the_routing_key_refuses_the_key_and_a_413_the_event(
-    post_with: PostWith, status: int, text: str, code: str
-) -> None:
-    assert post_with(Fault.answer(status, REFUSED | {"errors": [text]})).code == code
+@pytest.mark.parametrize("text", ["'routing_key' is missing", "ROUTINGKEY", "Bad routing\nkey"])
+def test_a_400_about_the_routing_key_refuses_the_key_and_a_413_the_event(post_with: PostWith, text: str) -> None:
+    codes = [post_with(Fault.answer(status, REFUSED | {"errors": [text]})).code for status in (400, 413)]
+
+    assert codes == ["routing_key_refused", "pagerduty_rejected"]
 
 
 @pytest.mark.parametrize("quoted", [ROUTING_KEY, ROUTING_KEY.upper(), ROUTING_KEY.lower(), "x" * 280 + ROUTING_KEY])
