@@ -32,9 +32,7 @@ def test_an_event_is_posted_with_the_routing_key_of_its_service(make_endpoint: C
 
 
 @pytest.mark.parametrize("make", [alert, change])
-def test_events_are_spread_evenly_over_the_keys_and_one_more_takes_over_its_share_only(
-    make: Callable[[int], Event],
-) -> None:
+def test_events_are_spread_evenly_and_one_more_key_takes_over_its_share_only(make: Callable[[int], Event]) -> None:
     before = [choose_routing_key(KEYS, make(n)) for n in range(3000)]
     after = [choose_routing_key([*KEYS, "d" * 32], make(n)) for n in range(3000)]
 

@@ -7,7 +7,6 @@ import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
@@ -195,7 +194,10 @@ def test_no_call_is_begun_without_time_for_an_answer(sandbox: Sandbox, client: C
     assert (outcome.code, outcome.call, sandbox.received) == ("deadline_exceeded", None, [])
 
 
-@pytest.mark.parametrize("place", ["socket.getaddrinfo", "urllib3.connection.HTTPConnection.putrequest"])
+@pytest.mark.parametrize(
+    "place",
+    ["socket.getaddrinfo", "urllib3.util.connection.create_connection", "urllib3.connection.HTTPConnection.putrequest"],
+)
 def test_an_event_that_was_abandoned_before_it_was_sent_is_never_posted(
     sandbox: Sandbox,
     make_client: MakeClient,
@@ -218,21 +220,10 @@ def test_an_event_that_was_abandoned_before_it_was_sent_is_never_posted(
     assert (outcome.code, sandbox.received) == ("pagerduty_timeout", [])
 
 
-@pytest.fixture(params=["connect", "handshake"])
-def unfinished_url(silent: socket.socket, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give the URL of a server that does not accept the connection, or does not answer the TLS handshake."""
-    with ExitStack() as stack:
-        for _ in range(4 if request.param == "connect" else 0):  # More than the backlog holds.
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0)
-            filler.connect_ex(silent.getsockname())
-        yield f"https://127.0.0.1:{silent.getsockname()[1]}"
-
-
 def test_connecting_is_retried_after_its_timeout_and_ends_at_the_deadline(
-    make_client: MakeClient, unfinished_url: str, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = make_client(unfinished_url)
+    client = make_client(f"https://127.0.0.1:{silent.getsockname()[1]}")  # It does not answer the TLS handshake.
     assert post(client, soon(0.8)).code == "pagerduty_timeout"
     monkeypatch.setattr(pagerduty, "CONNECT_TIMEOUT", 0.1)
     outcome = post(client)

@@ -11,7 +11,7 @@ import sqs
 from chaos.faults import Failure, fail
 from dependencies import Dependencies
 from event import Event
-from outcome import Outcome, ProcessingError
+from outcome import Outcome
 from sqs import Queue
 from tests.support import Clock, Endpoint, soon
 
@@ -41,11 +41,6 @@ def calls(endpoint: Endpoint) -> list[list[str]]:
     recorded: list[list[str]] = []
     fail(endpoint.aws, lambda _, request: recorded.append([entry["MessageBody"] for entry in request["Entries"]]))
     return recorded
-
-
-def received(endpoint: Endpoint) -> SQSRecord:
-    """Receive a message, as the worker does."""
-    return SQSRecord(endpoint.received(endpoint.deps.settings.queue_url)[0])
 
 
 @pytest.mark.parametrize(
@@ -109,11 +104,9 @@ def test_on_lambda_calls_to_sqs_and_ssm_are_tried_four_times_for_two_seconds_eac
         assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 4)
 
 
-def test_a_dead_letter_has_its_reason_and_sqs_own_message_id_even_if_it_hardly_fits(
-    queue: Queue, endpoint: Endpoint
-) -> None:
+def test_a_dead_letter_of_any_size_has_its_reason_and_sqs_own_message_id(queue: Queue, endpoint: Endpoint) -> None:
     queue.enqueue([event(content={"a": "é" * 174_600})], soon())
-    record = received(endpoint)
+    record = SQSRecord(endpoint.received(endpoint.deps.settings.queue_url)[0])
     reason = "summary\x00is \ufffe odd " + "x" * 9000
 
     endpoint.deps.dead_letters.dead_letter(record, Outcome("pagerduty_rejected", reason), soon())
@@ -124,22 +117,6 @@ def test_a_dead_letter_has_its_reason_and_sqs_own_message_id_even_if_it_hardly_f
     assert letter["attributes"]["MessageDeduplicationId"] == record.message_id
     assert letter["messageAttributes"]["code"]["stringValue"] == "pagerduty_rejected"
     assert letter["messageAttributes"]["reason"]["stringValue"] == ("summary is   odd " + "x" * 2000)[:1000]
-
-
-def test_a_failure_of_sqs_to_delete_dead_letter_or_delay_is_raised(queue: Queue, endpoint: Endpoint) -> None:
-    queue.enqueue([event()], soon())
-    record = received(endpoint)
-    fail(endpoint.aws, lambda *_: Failure.answer(403, "AccessDenied"))
-
-    with pytest.raises(ProcessingError, match=r"delete the event \(AccessDenied\)"):
-        queue.delete(record, soon())
-    with pytest.raises(ProcessingError, match=r"put the event into the dead-letter queue \(AccessDenied\)"):
-        queue.dead_letter(record, Outcome("pagerduty_rejected", "no"), soon())
-    with pytest.raises(ProcessingError, match=r"delay the events \(AccessDenied\)"):
-        queue.delay([(record, 4)], soon())
-    fail(endpoint.aws, lambda *_: Failure.entries("1"))
-    with pytest.raises(ProcessingError, match=r"delay an event \(InternalError\)"):
-        queue.delay([(record, 4), (record, 4)], soon())
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(9.9, 0), (10, 3), (-3600, 3)])
