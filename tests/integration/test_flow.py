@@ -115,9 +115,7 @@ def test_services_and_routing_keys_have_budgets_of_their_own(flow: Flow) -> None
     assert admit(flow, trigger(), key="l" * 32) == "post"
 
 
-def test_a_budget_that_was_closed_admits_only_events_with_priority_for_five_seconds(
-    make_flow: MakeFlow, clock: Clock
-) -> None:
+def test_a_closed_budget_admits_only_events_with_priority_for_five_seconds(make_flow: MakeFlow, clock: Clock) -> None:
     make_flow().close("default", KEY, soon())
     assert [admit(make_flow(), event) for event in (trigger(), RESOLVE, page())] == ["wait", "post", "post"]
     make_flow().close("checkout", KEY, soon())

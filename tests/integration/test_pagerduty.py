@@ -62,9 +62,7 @@ def silent() -> Iterator[socket.socket]:
         yield listening
 
 
-def test_an_event_is_posted_to_the_path_of_its_kind_with_the_routing_key(
-    client: Client, make_client: MakeClient, sandbox: Sandbox
-) -> None:
+def test_an_event_is_posted_to_the_path_of_its_kind(client: Client, make_client: MakeClient, sandbox: Sandbox) -> None:
     outcomes = [post(client), post(client, event=CHANGE)]
     post(make_client(f"{sandbox.url}/proxy/"))
 

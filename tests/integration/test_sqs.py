@@ -68,9 +68,7 @@ def test_a_call_holds_no_two_events_of_one_incident(queue: Queue, calls: list[li
     ]
 
 
-def test_an_entry_that_sqs_refuses_is_deferred_with_the_later_ones_of_its_incident(
-    queue: Queue, endpoint: Endpoint
-) -> None:
+def test_an_entry_that_sqs_refuses_defers_the_later_ones_of_its_incident(queue: Queue, endpoint: Endpoint) -> None:
     fail(endpoint.aws, lambda *_: Failure.entries("0"))
 
     outcomes = queue.enqueue([event(1), event(2), event(1, "resolve"), event(2, "resolve")], soon())
