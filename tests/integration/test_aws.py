@@ -10,13 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
-import aws as aws_clients
 import dependencies
 from chaos.faults import fail
 from dependencies import Dependencies
 from event import Event
 from local.aws_server import Aws
-from tests.support import soon
 
 EVENT = Event("default", "alert", {"event_action": "resolve", "dedup_key": "k"}, "resolve", "k", "m")
 ENVIRONMENT = {"QUEUE_URL": "{}/123456789012/q.fifo", "DEAD_LETTER_QUEUE_URL": "{}/dead", "FLOW_TABLE": "flow"}
@@ -113,11 +111,3 @@ def test_a_call_that_was_abandoned_in_its_tls_handshake_is_not_sent(
     calls_end()
 
     assert b"".join(slow_tls.received) == b""
-
-
-def test_a_call_within_its_deadline_is_sent_over_the_same_connections(aws: Aws) -> None:
-    client = aws.client("ssm", aws_clients.CLIENT_CONFIG)
-
-    answer = aws_clients.call_with_deadline(client.get_parameters, soon(), Names=["/not-there"])
-
-    assert answer["InvalidParameters"] == ["/not-there"]
