@@ -1,5 +1,6 @@
 """Fixtures: a local AWS, PagerDuty's sandbox, and both functions connected to them."""
 
+import atexit
 import functools
 import io
 import os
@@ -20,6 +21,7 @@ from local.sandbox import Sandbox, ca_file
 collect_ignore = [] if find_chromium() else ["e2e/test_page_in_browser.py"]
 
 _STATE = tempfile.TemporaryDirectory()
+atexit.register(_STATE.cleanup)
 # app makes its AWS clients when it is imported. No test reaches a real account, or a local stack in use.
 os.environ.update(
     LOCAL_STATE=_STATE.name,
@@ -50,10 +52,6 @@ from tests.support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are processors: most tests spend their time waiting."""
     return (os.cpu_count() or 1) + 1
-
-
-def pytest_unconfigure() -> None:
-    _STATE.cleanup()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -172,10 +170,8 @@ def make_endpoint(
     ) -> Endpoint:
         name = str(uuid.uuid4())
         clocks = [clock] if clock else []
-        queue_url, dead_letter_queue_url = create_queues(sqs, name)
         settings = Settings(
-            queue_url,
-            dead_letter_queue_url,
+            *create_queues(sqs, name),
             create_flow_table(dynamodb, name),
             f"/test/{name}",
             calls_per_minute=calls_per_minute,
@@ -187,8 +183,8 @@ def make_endpoint(
             Credentials(settings.parameter_prefix, ssm, *clocks),
             make_client(sandbox.url),
             Flow(Table(dynamodb, settings.flow_table), calls_per_minute, *clocks),
-            Queue(lambda: sqs, queue_url),
-            Queue(lambda: sqs, dead_letter_queue_url),
+            Queue(lambda: sqs, settings.queue_url),
+            Queue(lambda: sqs, settings.dead_letter_queue_url),
         )
         endpoint = Endpoint(aws, ssm, settings.parameter_prefix, sandbox, deps)
         endpoint.put("webhook-token", TOKEN)

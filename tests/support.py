@@ -69,17 +69,12 @@ class Endpoint:
 
     def post(self, content: object, path: str = "/events", milliseconds: int = 9000, **changes: Any) -> Answer:
         """Call the API function; the content becomes the body, as JSON unless it is a string."""
-        parts = path.split("/")
-        is_named = len(parts) > 2 and parts[1] == "events"
+        is_named = path.startswith("/events/")
         event = {
-            "version": "2.0",
             "routeKey": "POST /events/{service}" if is_named else f"POST {path}",
-            "rawPath": path,
-            "rawQueryString": "",
             "headers": self.headers,
             "body": content if isinstance(content, str) else json.dumps(content),
-            "isBase64Encoded": False,
-            **({"pathParameters": {"service": parts[2]}} if is_named else {}),
+            **({"pathParameters": {"service": path.removeprefix("/events/")}} if is_named else {}),
             **changes,
         }
         response = app.handle(event, LambdaContext(milliseconds), self.deps)  # type: ignore[arg-type]  # the part it reads

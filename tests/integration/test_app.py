@@ -226,14 +226,6 @@ def test_an_event_that_neither_pagerduty_nor_the_queue_accepts_is_to_be_sent_aga
     assert len(endpoint.sandbox.received) == 3
 
 
-def test_the_answer_is_given_before_the_functions_own_time_limit(endpoint: Endpoint) -> None:
-    endpoint.post(track())
-
-    answer = endpoint.post(track(), milliseconds=400)
-
-    assert (answer.status, answer.content["code"]) == (504, "deadline_exceeded")
-
-
 # -- the PagerDuty service that an event names -------------------------------------------------------------------------
 
 
@@ -354,7 +346,7 @@ def test_nothing_is_enqueued_for_a_service_without_a_routing_key(endpoint: Endpo
     assert enqueued(endpoint) == []
 
 
-# -- faults of the function --------------------------------------------------------------------------------------------
+# -- faults of the function, the log -----------------------------------------------------------------------------------
 
 
 def test_a_batch_with_an_event_on_which_the_function_fails_is_not_retried(
@@ -408,9 +400,6 @@ def test_the_garbage_collector_is_disabled_during_a_request(
     assert gc.isenabled()
     endpoint.post("{")
     assert gc.isenabled()
-
-
-# -- the log -----------------------------------------------------------------------------------------------------------
 
 
 def test_each_event_has_one_line_in_the_log_by_which_it_can_be_found(endpoint: Endpoint, log: io.StringIO) -> None:

@@ -179,24 +179,15 @@ def test_one_call_of_a_batch_hangs_and_not_ten(
 # -- delays ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_rate_limited_message_waits_as_pacing_says(endpoint: Endpoint, delays: list[list[int]]) -> None:
-    endpoint.sandbox.on_call = lambda _: Fault.answer(429)
-    endpoint.work(queued(endpoint, event(1, severity="critical"), event(2, severity="warning"), waited=50))
-    endpoint.work(queued(endpoint, event(3, severity="critical"), waited=3600))
-
-    (urgent, other), (late,) = delays
-    assert 5 <= urgent <= 11
-    assert (other, late) == (20, 20)
-
-
-def test_the_time_until_all_had_their_turn_counts_messages_and_routing_keys(
+def test_the_delay_of_a_rate_limited_message_depends_on_priority_messages_in_flight_and_routing_keys(
     make_endpoint: Make, delays: list[list[int]]
 ) -> None:
     endpoint = make_endpoint(default=f"{ROUTING_KEY} {NEW_KEY}", calls_per_minute=3)
     endpoint.sandbox.on_call = lambda _: Fault.answer(429)
-    endpoint.work(queued(endpoint, *[event(n) for n in range(5)], waited=3600))
+    events = [event(1, severity="critical"), *[event(n) for n in range(2, 6)]]
+    endpoint.work(queued(endpoint, *events, waited=3000))
 
-    assert delays == [[50] * 5]
+    assert delays == [[10, 50, 50, 50, 50]]
 
 
 def test_after_a_429_only_events_with_priority_are_posted(endpoint: Endpoint, log: io.StringIO) -> None:
@@ -250,20 +241,15 @@ def test_a_message_that_cannot_be_delayed_stays_and_the_log_says_so(endpoint: En
 REPEATS = [event(1, summary=summary) for summary in ("first", "second", "last")]
 
 
-@pytest.mark.parametrize(
-    ("waited", "merge", "posted"),
-    [(61, True, ["first", "last"]), (50, True, ["first", "second", "last"]), (61, False, ["first", "second", "last"])],
-    ids=["merged", "within a minute", "switched off"],
-)
-def test_repeated_triggers_that_waited_together_for_a_minute_are_merged(
+@pytest.mark.parametrize(("merge", "posted"), [(True, ["first", "last"]), (False, ["first", "second", "last"])])
+def test_repeated_triggers_are_merged_unless_that_is_switched_off(
     make_endpoint: Make,
-    waited: float,
     merge: bool,  # noqa: FBT001 -- a table
     posted: list[str],
 ) -> None:
     endpoint = make_endpoint(merge_repeated_triggers=merge)
 
-    assert endpoint.work(queued(endpoint, *REPEATS, waited=waited)) == []
+    assert endpoint.work(queued(endpoint, *REPEATS, waited=61)) == []
     assert [call.event["payload"]["summary"] for call in endpoint.sandbox.received] == posted
 
 
@@ -274,12 +260,6 @@ def test_a_merged_message_is_logged_and_deleted_as_a_delivered_one(endpoint: End
     assert [line["status"] for line in lines(log)] == ["delivered", "merged", "deferred"]
     assert lines(log)[1]["Merged"] == [1]
     assert in_queue(endpoint) == 1
-
-
-def test_nothing_is_merged_while_the_first_of_the_repeats_is_not_delivered(endpoint: Endpoint) -> None:
-    endpoint.sandbox.on_call = when("first", Fault.answer(503))
-
-    assert endpoint.work(queued(endpoint, *REPEATS, waited=61)) == [0, 1, 2]
 
 
 def test_nothing_is_merged_after_pagerduty_refused_the_first_for_good(endpoint: Endpoint) -> None:
