@@ -7,6 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -137,25 +138,15 @@ def calls_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 @pytest.fixture
 def make_client() -> Iterator[Callable[[str], Client]]:
     """Make clients of PagerDuty that retry without a pause; close their connections at the end."""
-    clients = []
-
-    def make(url: str) -> Client:
-        clients.append(Client(url, no_pause))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(closing(Client(url, no_pause)))
 
 
 @pytest.fixture
 def make_endpoint(
     aws: Aws, ssm: Any, sandbox: Sandbox, make_client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Endpoint]:
-    """Connect both functions to an SSM prefix, queues and a table of their own.
-
-    By default the calls per minute and flow control's time limit are so high that neither affects other tests.
-    """
+    """Connect both functions to AWS resources of their own; by default neither limit of flow control is reached."""
     monkeypatch.setattr("flow.CALL_LIMIT", 30)
     dynamodb = aws.client("dynamodb", DYNAMODB_CONFIG.merge(Config(read_timeout=30)))
     sqs = aws.client("sqs")

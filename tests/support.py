@@ -86,19 +86,13 @@ class Endpoint:
         found = self.aws.client("sqs").receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"]
         )
-        return [
-            {
-                "messageId": each["MessageId"],
-                "receiptHandle": each["ReceiptHandle"],
-                "body": each["Body"],
-                "attributes": each["Attributes"],
-                "messageAttributes": {
-                    name: {"stringValue": value["StringValue"]}
-                    for name, value in each.get("MessageAttributes", {}).items()
-                },
+        records = [{f"{key[0].lower()}{key[1:]}": each[key] for key in each} for each in found.get("Messages", [])]  # type: ignore[literal-required]  # any key
+        for record in records:
+            attributes: Any = record.get("messageAttributes", {})
+            record["messageAttributes"] = {
+                name: {"stringValue": attributes[name]["StringValue"]} for name in attributes
             }
-            for each in found.get("Messages", [])
-        ]
+        return records
 
     def work(self, records: list[dict[str, Any]] | None = None, milliseconds: int = 90_000) -> list[int]:
         """Call the worker with the messages, or those in the queue; return the positions of those that have to stay."""
@@ -158,8 +152,7 @@ def node_is_usable() -> bool:
 
 def install_npm_packages(folder: Path) -> Path:
     """Install the packages of the folder's lock file, unless an earlier run has; return their folder."""
-    lock = (folder / "package-lock.json").read_bytes()
-    home = ROOT / ".local" / "node" / hashlib.sha256(lock).hexdigest()[:16]
+    home = ROOT / ".local" / "node" / hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()[:16]
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when complete, since a run may be interrupted, or a second one install the same.

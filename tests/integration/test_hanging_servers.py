@@ -95,9 +95,6 @@ def test_a_dynamodb_that_hangs_delays_only_the_first_event(
     assert len(calls) == count
 
 
-# -- the deadline ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("milliseconds", "seconds"), [(9000, 8.0), (8000, 7.5)])
 def test_the_deadline_is_after_eight_seconds_or_half_a_second_before_the_functions_time_limit(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, milliseconds: int, seconds: float

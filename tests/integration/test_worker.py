@@ -106,7 +106,7 @@ def test_a_message_that_pagerduty_does_not_accept_now_is_delayed_with_the_rest_o
     assert in_queue(endpoint) == 3
 
 
-# -- dead letters ------------------------------------------------------------------------------------------------------
+# -- dead letters, routing keys, time limits ---------------------------------------------------------------------------
 
 
 def test_a_message_that_pagerduty_refuses_for_good_becomes_a_dead_letter_and_delays_nothing(endpoint: Endpoint) -> None:
@@ -135,9 +135,6 @@ def test_a_message_that_cannot_be_dead_lettered_stays(endpoint: Endpoint) -> Non
     assert endpoint.work(queued(endpoint, event(1))) == [0]
 
 
-# -- routing keys ------------------------------------------------------------------------------------------------------
-
-
 def test_a_message_stays_until_its_routing_key_is_corrected(make_endpoint: Make, clock: Clock) -> None:
     endpoint = make_endpoint(clock=clock)
     endpoint.sandbox.known_keys = {NEW_KEY}
@@ -149,9 +146,6 @@ def test_a_message_stays_until_its_routing_key_is_corrected(make_endpoint: Make,
     clock.now += 1.1
     assert endpoint.work(records) == []
     assert endpoint.dead_letters() == []
-
-
-# -- time limits -------------------------------------------------------------------------------------------------------
 
 
 def test_no_call_is_started_with_less_than_ten_seconds_left(endpoint: Endpoint) -> None:
