@@ -81,8 +81,9 @@ def test_a_dynamodb_that_hangs_delays_only_the_first_event(
     calls: list[str] = []
 
     def note_and_hang(target: str, _: object) -> Failure | None:
-        calls.extend([target] if target.startswith("DynamoDB") else [])
-        return hang("DynamoDB")(target, _)
+        if target.startswith("DynamoDB"):
+            calls.append(target)
+        return hang("DynamoDB")(target, None)
 
     fail(endpoint.aws, note_and_hang)
     began = time.monotonic()
