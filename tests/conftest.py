@@ -1,28 +1,31 @@
-"""Fixtures: AWS without an account, PagerDuty's sandbox, and the function wired to both."""
+"""Fixtures: a local AWS, PagerDuty's sandbox, and both functions connected to them."""
 
+import atexit
 import functools
 import io
 import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
+from botocore.config import Config
 
 from chaos.faults import fail
 from local.browser import find_chromium
 from local.sandbox import Sandbox, ca_file
 
-# The run says at its end what it could not test.
+# The summary of the run names what was not tested.
 collect_ignore = [] if find_chromium() else ["e2e/test_page_in_browser.py"]
 
 _STATE = tempfile.TemporaryDirectory()
-# Before app is imported, which makes its AWS clients then: no test reaches a real account, or a local stack in use.
+atexit.register(_STATE.cleanup)
+# app makes its AWS clients when it is imported. No test reaches a real account, or a local stack in use.
 os.environ.update(
     LOCAL_STATE=_STATE.name,
-    # The sandbox's certificate is made on the fly.
     SSL_CERT_FILE=str(ca_file()),
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
@@ -34,6 +37,7 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
     os.environ.pop(name, None)
 
 import telemetry
+from aws import DYNAMODB_CONFIG
 from credentials import Credentials
 from deadline import run_with_deadline
 from dependencies import Dependencies
@@ -47,21 +51,18 @@ from tests.support import ROUTING_KEY, TOKEN, Clock, Endpoint, no_pause, node_is
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Take one more than there are processors: many tests wait for something most of their time."""
+    """Return one more than there are processors: most tests spend their time waiting."""
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_unconfigure() -> None:
-    _STATE.cleanup()
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not node_is_usable():
-        message = "NODE IS NOT ON THIS MACHINE (16.13 or newer, and npm): RudderStack's Node SDK was not tested"
-        terminalreporter.write_line(message, red=True, bold=True)
-    if not find_chromium():
-        message = "CHROMIUM IS NOT ON THIS MACHINE: the page of make serve was not tested in a browser"
-        terminalreporter.write_line(message, red=True, bold=True)
+    tools = {
+        "NODE (16.13 or newer, with npm) IS MISSING: RudderStack's Node SDK was not tested": node_is_usable(),
+        "CHROMIUM IS MISSING: the page of make serve was not tested in a browser": find_chromium(),
+    }
+    for message, is_there in tools.items():
+        if not is_there:
+            terminalreporter.write_line(message, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +73,9 @@ def running_aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def aws(running_aws: Aws) -> Iterator[Aws]:
-    """Lend the one SSM and SQS that is running; it does not fail."""
+    """Return the shared AWS server, and remove the faults of the test afterwards."""
     yield running_aws
     fail(running_aws, None)
-
-
-@pytest.fixture(scope="session")
-def aws_url(running_aws: Aws) -> str:
-    return running_aws.url
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +91,7 @@ def running_sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(running_sandbox: Sandbox) -> Sandbox:
-    """Lend the one sandbox that is running, with nothing left of an earlier test."""
+    """Return the shared sandbox, in its initial state."""
     running_sandbox.clear()
     running_sandbox.on_call = None
     running_sandbox.known_keys = None
@@ -104,9 +100,9 @@ def sandbox(running_sandbox: Sandbox) -> Sandbox:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Collect what the function logs."""
+    """Capture the log of the function."""
     stream = io.StringIO()
-    # Powertools prints metrics; pytest has taken sys.stdout for itself by then.
+    # Powertools prints metrics to the sys.stdout of pytest.
     monkeypatch.setattr(cloudwatch, "print", functools.partial(print, file=stream), raising=False)
     monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
     return stream
@@ -119,54 +115,43 @@ def clock() -> Clock:
 
 @pytest.fixture
 def calls_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Wait until the calls that the function made have ended, also those for which it did not wait itself."""
-    running: set[object] = set()
+    """Wait until the function's calls have ended, also those abandoned at their deadline."""
+    running: list[object] = []
 
-    def noted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            this = object()
-            running.add(this)
+    def run(function: Callable[..., Any], deadline: float, *args: Any, **kwargs: Any) -> Any:
+        def call() -> Any:
             try:
                 return function(*args, **kwargs)
             finally:
-                running.remove(this)
+                running.remove(function)
 
-        return run_with_deadline(call, *args, **kwargs)
-
-    def end() -> None:
-        wait_until(lambda: not running)
+        running.append(function)
+        return run_with_deadline(call, deadline)
 
     for module in ("aws", "pagerduty"):
-        monkeypatch.setattr(f"{module}.run_with_deadline", noted)
+        monkeypatch.setattr(f"{module}.run_with_deadline", run)
+    end = functools.partial(wait_until, lambda: not running)
     yield end
     end()
 
 
 @pytest.fixture
 def make_client() -> Iterator[Callable[[str], Client]]:
-    """Make clients of PagerDuty that do not pause, and close their connections in the end."""
-    clients = []
-
-    def make(url: str) -> Client:
-        clients.append(Client(url, no_pause))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
+    """Make clients of PagerDuty that retry without a pause; close their connections at the end."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(closing(Client(url, no_pause)))
 
 
 @pytest.fixture
 def make_endpoint(
-    aws: Aws, ssm: Any, sandbox: Sandbox, make_client: Callable[[str], Client]
+    aws: Aws, ssm: Any, sandbox: Sandbox, make_client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Endpoint]:
-    """Wire both functions, with an SSM prefix, queues and a table that no other test uses.
-
-    PagerDuty grants so many calls that flow control does not get in the way of a test about something else.
-    """
+    """Connect both functions to AWS resources of their own; by default neither limit of flow control is reached."""
+    monkeypatch.setattr("flow.CALL_LIMIT", 30)
+    dynamodb = aws.client("dynamodb", DYNAMODB_CONFIG.merge(Config(read_timeout=30)))
+    sqs = aws.client("sqs")
 
     def make(
-        url: str | None = None,
         *,
         rules: Rules | None = None,
         clock: Clock | None = None,
@@ -176,12 +161,8 @@ def make_endpoint(
     ) -> Endpoint:
         name = str(uuid.uuid4())
         clocks = [clock] if clock else []
-        sqs = functools.cache(lambda: aws.client("sqs"))
-        dynamodb = aws.client("dynamodb")
-        queue_url, dead_letter_queue_url = create_queues(sqs(), name)
         settings = Settings(
-            queue_url,
-            dead_letter_queue_url,
+            *create_queues(sqs, name),
             create_flow_table(dynamodb, name),
             f"/test/{name}",
             calls_per_minute=calls_per_minute,
@@ -191,10 +172,10 @@ def make_endpoint(
         deps = Dependencies(
             settings,
             Credentials(settings.parameter_prefix, ssm, *clocks),
-            make_client(url or sandbox.url),
+            make_client(sandbox.url),
             Flow(Table(dynamodb, settings.flow_table), calls_per_minute, *clocks),
-            Queue(sqs, queue_url),
-            Queue(sqs, dead_letter_queue_url),
+            Queue(lambda: sqs, settings.queue_url),
+            Queue(lambda: sqs, settings.dead_letter_queue_url),
         )
         endpoint = Endpoint(aws, ssm, settings.parameter_prefix, sandbox, deps)
         endpoint.put("webhook-token", TOKEN)

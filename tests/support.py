@@ -1,65 +1,61 @@
-"""What the tests share besides fixtures: the function wired to real servers, and the events that they send."""
+"""Helpers of the tests: both functions connected to local servers, sample events, and waiting."""
 
 import functools
 import hashlib
+import io
 import json
-import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import app
 import worker
+from chaos.faults import Failure
 from dependencies import Dependencies
 from local.aws_server import Aws
 from local.options import ROOT
 from local.sandbox import Sandbox
 
-TOKEN = "a-secret-of-the-tests"
+TOKEN = "the-token-of-the-tests"
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
 
 
 class Clock:
-    """A clock that stands still until it is told otherwise."""
+    """A clock that a test sets."""
 
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
+    now = 1_000_000.0
 
     def __call__(self) -> float:
         return self.now
 
 
+@dataclass
 class LambdaContext:
-    """What the handler reads of Lambda's context."""
+    """The part of Lambda's context that the functions read."""
 
-    aws_request_id = "11111111-2222-3333-4444-555555555555"
-
-    def __init__(self, milliseconds: int = 9000) -> None:
-        self._milliseconds = milliseconds
+    milliseconds: int = 9000
+    aws_request_id: str = "11111111-2222-3333-4444-555555555555"
 
     def get_remaining_time_in_millis(self) -> int:
-        return self._milliseconds
+        return self.milliseconds
 
 
-@dataclass
-class Answer:
-    """The handler's answer, its body parsed."""
+class Answer(NamedTuple):
+    """The API function's response, its body parsed."""
 
     status: int
     content: dict[str, Any]
-    raw: str
 
 
 @dataclass
 class Endpoint:
-    """Both functions, wired to the local AWS and to the sandbox, called as API Gateway and SQS do."""
+    """Both functions, connected to the local AWS and the sandbox, called as API Gateway and SQS do."""
 
     aws: Aws
     ssm: Any
@@ -71,118 +67,99 @@ class Endpoint:
     def put(self, name: str, value: str) -> None:
         self.ssm.put_parameter(Name=f"{self.prefix}/{name}", Value=value, Type="SecureString", Overwrite=True)
 
-    def delete(self, name: str) -> None:
-        self.ssm.delete_parameter(Name=f"{self.prefix}/{name}")
-
     def post(self, content: object, path: str = "/events", milliseconds: int = 9000, **changes: Any) -> Answer:
-        """Call the API function with the content as body: JSON, unless it is a string already."""
-        parts = path.split("/")
-        is_named = len(parts) > 2 and parts[1] == "events"
+        """Call the API function; the content becomes the body, as JSON unless it is a string."""
+        is_named = path.startswith("/events/")
         event = {
-            "version": "2.0",
             "routeKey": "POST /events/{service}" if is_named else f"POST {path}",
-            "rawPath": path,
-            "rawQueryString": "",
             "headers": self.headers,
             "body": content if isinstance(content, str) else json.dumps(content),
-            "isBase64Encoded": False,
-            **({"pathParameters": {"service": parts[2]}} if is_named else {}),
+            **({"pathParameters": {"service": path.removeprefix("/events/")}} if is_named else {}),
             **changes,
         }
         response = app.handle(event, LambdaContext(milliseconds), self.deps)  # type: ignore[arg-type]  # the part it reads
-        return Answer(response["statusCode"], json.loads(response["body"]), response["body"])
+        return Answer(response["statusCode"], json.loads(response["body"]))
 
-    def received(self, url: str) -> list[dict[str, Any]]:
-        """Take what is in a queue out of it: messages as Lambda hands them to a function, group by group in order."""
-        sqs = self.aws.client("sqs")
-        found = sqs.receive_message(
+    def received(self, url: str | None = None) -> list[dict[str, Any]]:
+        """Receive the messages in a queue, by default the events', as Lambda hands them to a function."""
+        url = url or self.deps.settings.queue_url
+        found = self.aws.client("sqs").receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"]
         )
-        return [
-            {
-                "messageId": each["MessageId"],
-                "receiptHandle": each["ReceiptHandle"],
-                "body": each["Body"],
-                "attributes": each["Attributes"],
-                "messageAttributes": {
-                    name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
-                    for name, value in each.get("MessageAttributes", {}).items()
-                },
-                "md5OfBody": each["MD5OfBody"],
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:queue.fifo",
-                "awsRegion": "us-east-1",
+        records = [{f"{key[0].lower()}{key[1:]}": each[key] for key in each} for each in found.get("Messages", [])]  # type: ignore[literal-required]  # any key
+        for record in records:
+            attributes: Any = record.get("messageAttributes", {})
+            record["messageAttributes"] = {
+                name: {"stringValue": attributes[name]["StringValue"]} for name in attributes
             }
-            for each in found.get("Messages", [])
-        ]
+        return records
 
     def work(self, records: list[dict[str, Any]] | None = None, milliseconds: int = 90_000) -> list[int]:
-        """Call the worker with what is in the queue; return the positions of the messages that have to stay there."""
-        records = self.received(self.deps.settings.queue_url) if records is None else records
-        positions = {record["messageId"]: position for position, record in enumerate(records)}
+        """Call the worker with the messages, or those in the queue; return the positions of those that have to stay."""
+        records = self.received() if records is None else records
+        ids = [record["messageId"] for record in records]
         answer = worker.handle({"Records": records}, LambdaContext(milliseconds), self.deps)  # type: ignore[arg-type]  # the part it reads
-        return sorted(positions[str(failure["itemIdentifier"])] for failure in answer["batchItemFailures"])
+        return sorted(ids.index(str(failure["itemIdentifier"])) for failure in answer["batchItemFailures"])
 
     def dead_letters(self) -> list[tuple[str, str, str]]:
-        """Take body, code and reason of what is in the dead-letter queue."""
-        return [
-            (
-                record["body"],
-                record["messageAttributes"]["code"]["stringValue"],
-                record["messageAttributes"]["reason"]["stringValue"],
-            )
-            for record in self.received(self.deps.settings.dead_letter_queue_url)
-        ]
+        """Receive body, code and reason of the messages in the dead-letter queue."""
+        letters = self.received(self.deps.settings.dead_letter_queue_url)
+        values = [(letter["body"], letter["messageAttributes"]) for letter in letters]
+        return [(body, each["code"]["stringValue"], each["reason"]["stringValue"]) for body, each in values]
+
+
+def down(service: str) -> Callable[[str, object], Failure | None]:
+    """Let the calls to an AWS service fail, or those whose target begins like this."""
+    return lambda target, _: Failure.answer(503, "ServiceUnavailable") if target.startswith(service) else None
+
+
+def lines(log: io.StringIO) -> list[dict[str, Any]]:
+    """Return the lines of the log, each parsed."""
+    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 def track(**changes: Any) -> dict[str, Any]:
-    """Build the smallest track call that opens an incident."""
+    """Return a minimal track call that opens an incident."""
     properties = {"source": "db-1", "dedupKey": "disk-full", **changes.pop("properties", {})}
     return {"type": "track", "event": "Disk is full", "messageId": "m-1", "properties": properties, **changes}
 
 
 def soon(seconds: float = 5.0) -> float:
-    """Give a deadline that is not in question."""
+    """Return a deadline that a local call does not reach."""
     return time.monotonic() + seconds
 
 
 def no_pause(_: float) -> None:
-    """Do not wait between two quick retries."""
+    """Return at once, instead of waiting before a quick retry."""
 
 
 def wait_until(happened: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for something that happens elsewhere; an AssertionError when it has not happened by then."""
+    """Wait until the function returns a true value. Raises AssertionError after so many seconds."""
     give_up = time.monotonic() + seconds
-    patience = threading.Event()
     while not happened() and time.monotonic() < give_up:
-        patience.wait(0.005)
+        time.sleep(0.005)
     assert happened()
 
 
 @functools.cache
 def node_is_usable() -> bool:
-    """Tell whether there are npm and a Node that RudderStack's SDK runs on, 16.13 or newer."""
+    """Return whether there are npm and Node 16.13 or newer, which RudderStack's SDK needs."""
     if not (shutil.which("node") and shutil.which("npm")):
         return False
-    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)  # noqa: S607 -- any node
-    version = re.match(r"v(\d+)\.(\d+)", done.stdout)
-    return version is not None and (int(version[1]), int(version[2])) >= (16, 13)
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S607 -- any node
+    return [int(number) for number in version.removeprefix("v").split(".")[:2]] >= [16, 13]
 
 
 def install_npm_packages(folder: Path) -> Path:
-    """Install what the folder's lock says, once for each lock: below .local, where the next run finds it."""
-    lock = (folder / "package-lock.json").read_bytes()
-    home = ROOT / ".local" / "node" / hashlib.sha256(lock).hexdigest()[:16]
+    """Install the packages of the folder's lock file, unless an earlier run has; return their folder."""
+    home = ROOT / ".local" / "node" / hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()[:16]
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
-        # Made beside its place, then moved there: a run that is cut short, or a second one meanwhile, spoils nothing.
+        # Renamed when complete, since a run may be interrupted, or a second one install the same.
         with tempfile.TemporaryDirectory(dir=home.parent, ignore_cleanup_errors=True) as building:
-            new = shutil.copytree(folder, Path(building, "new"), ignore=shutil.ignore_patterns("node_modules"))
+            shutil.copytree(folder, building, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
             command = ["npm", "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(  # noqa: S603 -- npm, and the lock is ours
-                command, cwd=new, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout
-            with suppress(OSError):  # The other run was first.
-                new.rename(home)
+            subprocess.run(command, cwd=building, check=True)  # noqa: S603 -- a fixed command
+            with suppress(OSError):  # The other run has finished first.
+                Path(building).rename(home)
     return home / "node_modules"

@@ -5,18 +5,17 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
 import trustme
 
-import aws as aws_clients
 import dependencies
 from chaos.faults import fail
 from dependencies import Dependencies
 from event import Event
 from local.aws_server import Aws
-from tests.support import soon
 
 EVENT = Event("default", "alert", {"event_action": "resolve", "dedup_key": "k"}, "resolve", "k", "m")
 ENVIRONMENT = {"QUEUE_URL": "{}/123456789012/q.fifo", "DEAD_LETTER_QUEUE_URL": "{}/dead", "FLOW_TABLE": "flow"}
@@ -64,37 +63,29 @@ def test_a_call_that_was_abandoned_while_looking_up_a_name_is_not_sent(
 class SlowTls(NamedTuple):
     """A server that begins its TLS handshakes when `go_on` is set, and keeps what clients then send."""
 
-    port: int
+    url: str
     go_on: threading.Event
     received: list[bytes]
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def slow_tls(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[SlowTls]:
+def slow_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[SlowTls]:
+    authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = SlowTls(listening.getsockname()[1], threading.Event(), [])
+        server = SlowTls(f"https://127.0.0.1:{listening.getsockname()[1]}", threading.Event(), [])
 
         def serve() -> None:
-            while True:
-                try:
+            # Until the socket is shut down.
+            with suppress(OSError):
+                while True:
                     connection, _ = listening.accept()
-                except OSError:
-                    return
-                server.go_on.wait(30)
-                try:
-                    with context.wrap_socket(connection, server_side=True) as secured:
+                    server.go_on.wait(30)
+                    with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
                         server.received.append(secured.recv(65536))
-                except OSError:
-                    continue
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -107,17 +98,9 @@ def slow_tls(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: A
 def test_a_call_that_was_abandoned_in_its_tls_handshake_is_not_sent(
     slow_tls: SlowTls, monkeypatch: pytest.MonkeyPatch, calls_end: Callable[[], None], call: Call
 ) -> None:
-    deps = deployed(f"https://127.0.0.1:{slow_tls.port}", monkeypatch)
+    deps = deployed(slow_tls.url, monkeypatch)
     call(deps, time.monotonic() + 0.4)
     slow_tls.go_on.set()
     calls_end()
 
     assert b"".join(slow_tls.received) == b""
-
-
-def test_a_call_within_its_deadline_is_sent_over_the_same_connections(aws: Aws) -> None:
-    client = aws.client("ssm", aws_clients.CLIENT_CONFIG)
-
-    answer = aws_clients.call_with_deadline(client.get_parameters, soon(), Names=["/not-there"])
-
-    assert answer["InvalidParameters"] == ["/not-there"]

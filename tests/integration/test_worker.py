@@ -13,11 +13,11 @@ import delivery
 import pacing
 import sqs
 import worker
-from chaos.faults import Failure, Fault, fail
+from chaos.faults import Fault, fail
 from event import Event
 from local.sandbox import Received
 from settings import SettingsError
-from tests.support import ROUTING_KEY, Clock, Endpoint, LambdaContext, soon
+from tests.support import ROUTING_KEY, Clock, Endpoint, LambdaContext, down, lines, soon
 
 REFUSED = Fault.answer(400, {"status": "invalid event", "message": "Event object is invalid", "errors": ["odd"]})
 NEW_KEY = "n" * 32
@@ -36,7 +36,7 @@ def queued(endpoint: Endpoint, *events: Event, waited: float = 0, receive_count:
     """Enqueue the events; return their messages in this order, as if they had waited for so many seconds."""
     for each in events:
         endpoint.deps.queue.enqueue([each], soon())
-    records = endpoint.received(endpoint.deps.settings.queue_url)
+    records = endpoint.received()
     for record in records:
         record["attributes"]["SentTimestamp"] = str(int((time.time() - waited) * 1000))
         record["attributes"]["ApproximateReceiveCount"] = str(receive_count)
@@ -49,35 +49,23 @@ def in_queue(endpoint: Endpoint) -> int:
 
 
 def when(text: str, fault: Fault) -> Callable[[Received], Fault | None]:
-    """Let the calls fail whose event has the text in it."""
+    """Let the calls fail whose event contains the text."""
     return lambda call: fault if text in str(call.event) else None
-
-
-def down(service: str) -> Callable[[str, object], Failure | None]:
-    return lambda target, _: Failure.answer(503, "ServiceUnavailable") if target.startswith(service) else None
-
-
-def lines(log: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 def actions(endpoint: Endpoint) -> list[str]:
     return [call.event["event_action"] for call in endpoint.sandbox.received]
 
 
-def summaries(endpoint: Endpoint) -> list[str]:
-    return [call.event["payload"]["summary"] for call in endpoint.sandbox.received]
-
-
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
 def test_messages_are_delivered_in_their_order_each_deleted_before_a_later_one_of_its_group(endpoint: Endpoint) -> None:
-    deleted: list[int] = []
+    calls: list[tuple[str, int]] = []
 
     def note(target: str, _: object) -> None:
-        if target == "AmazonSQS.DeleteMessage":
-            deleted.append(len(endpoint.sandbox.received))
+        if target.startswith("AmazonSQS"):
+            calls.append((target.partition(".")[2], len(endpoint.sandbox.received)))
 
     records = queued(endpoint, event(1), event(2), event(1, "acknowledge"), event(1, "resolve"))
     fail(endpoint.aws, note)
@@ -85,8 +73,8 @@ def test_messages_are_delivered_in_their_order_each_deleted_before_a_later_one_o
     assert endpoint.work(records) == []
     assert actions(endpoint) == ["trigger", "trigger", "acknowledge", "resolve"]
     assert endpoint.sandbox.received[0].event["routing_key"] == ROUTING_KEY
-    # Lambda deletes the last ones of their groups.
-    assert deleted == [1, 3]
+    # Lambda deletes the last message of each group.
+    assert calls == [("DeleteMessage", 1), ("DeleteMessage", 3)]
 
 
 def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_stay(endpoint: Endpoint) -> None:
@@ -97,19 +85,28 @@ def test_while_a_message_cannot_be_deleted_the_later_ones_of_its_group_stay(endp
     assert actions(endpoint) == ["trigger"]
 
 
-@pytest.mark.parametrize("fault", [Fault.answer(429), Fault.answer(503), Fault.answer(403), Fault.reset_before()])
-def test_a_message_that_pagerduty_does_not_accept_now_stays_with_its_group_and_delays_no_other(
-    endpoint: Endpoint, fault: Fault
-) -> None:
-    endpoint.sandbox.on_call = when("incident-1", fault)
-    records = queued(endpoint, event(1), event(2, severity="critical"), event(1, "resolve"))
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Collect the seconds for which each call delays messages, without jitter, instead of delaying them."""
+    monkeypatch.setattr(pacing, "JITTER", (1.0, 1.0))
+    calls: list[list[int]] = []
+    monkeypatch.setattr(sqs.Queue, "delay", lambda _, records, __: calls.append([seconds for _, seconds in records]))
+    return calls
 
-    assert endpoint.work(records) == [0, 2]
-    assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
+
+def test_a_message_that_pagerduty_does_not_accept_now_is_delayed_with_the_rest_of_its_group(
+    endpoint: Endpoint, delays: list[list[int]]
+) -> None:
+    endpoint.sandbox.on_call = when("acknowledge", Fault.answer(503))
+    records = queued(endpoint, event(1), event(1, "acknowledge"), event(2), event(1, "resolve"))
+
+    assert endpoint.work(records) == [1, 3]
+    assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-1", "incident-2"]
+    assert delays == [[4, 4]]
     assert in_queue(endpoint) == 3
 
 
-# -- dead letters ------------------------------------------------------------------------------------------------------
+# -- dead letters, routing keys, time limits ---------------------------------------------------------------------------
 
 
 def test_a_message_that_pagerduty_refuses_for_good_becomes_a_dead_letter_and_delays_nothing(endpoint: Endpoint) -> None:
@@ -138,9 +135,6 @@ def test_a_message_that_cannot_be_dead_lettered_stays(endpoint: Endpoint) -> Non
     assert endpoint.work(queued(endpoint, event(1))) == [0]
 
 
-# -- routing keys ------------------------------------------------------------------------------------------------------
-
-
 def test_a_message_stays_until_its_routing_key_is_corrected(make_endpoint: Make, clock: Clock) -> None:
     endpoint = make_endpoint(clock=clock)
     endpoint.sandbox.known_keys = {NEW_KEY}
@@ -152,20 +146,6 @@ def test_a_message_stays_until_its_routing_key_is_corrected(make_endpoint: Make,
     clock.now += 1.1
     assert endpoint.work(records) == []
     assert endpoint.dead_letters() == []
-
-
-def test_of_several_routing_keys_a_refused_one_delays_its_own_events_only(make_endpoint: Make) -> None:
-    endpoint = make_endpoint(default=f"{ROUTING_KEY} {NEW_KEY}")
-    endpoint.sandbox.known_keys = {NEW_KEY}
-
-    stayed = endpoint.work(queued(endpoint, *[event(n) for n in range(8)]))
-
-    delivered = {incident.dedup_key for incident in endpoint.sandbox.incidents}
-    assert {f"incident-{n}" for n in range(8)} - delivered == {f"incident-{n}" for n in stayed}
-    assert 0 < len(stayed) < 8
-
-
-# -- time limits -------------------------------------------------------------------------------------------------------
 
 
 def test_no_call_is_started_with_less_than_ten_seconds_left(endpoint: Endpoint) -> None:
@@ -193,57 +173,15 @@ def test_one_call_of_a_batch_hangs_and_not_ten(
 # -- delays ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def delays(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Collect the seconds for which each call delays messages, without jitter."""
-    monkeypatch.setattr(pacing, "JITTER", (1.0, 1.0))
-    calls: list[list[int]] = []
-    delay = endpoint.deps.queue.delay
-
-    def note(records: Any, deadline: float) -> None:
-        calls.append([seconds for _, seconds in records])
-        delay(records, deadline)
-
-    monkeypatch.setattr(endpoint.deps.queue, "delay", note)
-    return calls
-
-
-def test_the_rest_of_a_group_is_delayed_together_with_the_message_before_it(
-    endpoint: Endpoint, delays: list[list[int]]
+def test_the_delay_of_a_rate_limited_message_depends_on_priority_messages_in_flight_and_routing_keys(
+    make_endpoint: Make, delays: list[list[int]]
 ) -> None:
-    endpoint.sandbox.on_call = when("acknowledge", Fault.answer(503))
-    endpoint.work(queued(endpoint, event(1), event(1, "acknowledge"), event(2), event(1, "resolve")))
-
-    assert delays == [[4, 4]]
-
-
-def test_without_a_deferred_message_none_is_delayed(endpoint: Endpoint, delays: list[list[int]]) -> None:
-    endpoint.work(queued(endpoint, event(1), event(2)))
-
-    assert delays == []
-
-
-def test_a_rate_limited_message_waits_as_pacing_says(endpoint: Endpoint, delays: list[list[int]]) -> None:
-    endpoint.sandbox.on_call = lambda _: Fault.answer(429)
-    endpoint.work(queued(endpoint, event(1, severity="critical"), event(2, severity="warning"), waited=50))
-    endpoint.work(queued(endpoint, event(3, severity="critical"), waited=3600))
-
-    (urgent, other), (late,) = delays
-    assert 5 <= urgent <= 11
-    assert (other, late) == (20, 20)
-
-
-def test_the_time_until_all_had_their_turn_counts_messages_and_routing_keys(
-    make_endpoint: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pacing, "JITTER", (1.0, 1.0))
     endpoint = make_endpoint(default=f"{ROUTING_KEY} {NEW_KEY}", calls_per_minute=3)
     endpoint.sandbox.on_call = lambda _: Fault.answer(429)
-    delayed: list[Any] = []
-    monkeypatch.setattr(endpoint.deps.queue, "delay", lambda delays, _: delayed.extend(delays))
-    endpoint.work(queued(endpoint, *[event(n) for n in range(5)], waited=3600))
+    events = [event(1, severity="critical"), *[event(n) for n in range(2, 6)]]
+    endpoint.work(queued(endpoint, *events, waited=3000))
 
-    assert [seconds for _, seconds in delayed] == [50] * 5
+    assert delays == [[10, 50, 50, 50, 50]]
 
 
 def test_after_a_429_only_events_with_priority_are_posted(endpoint: Endpoint, log: io.StringIO) -> None:
@@ -259,19 +197,17 @@ def test_after_a_429_only_events_with_priority_are_posted(endpoint: Endpoint, lo
     ]
 
 
-def lease(endpoint: Endpoint, service: str) -> float | None:
-    """Return the seconds that are left of the lease of a PagerDuty service."""
-    table = endpoint.deps.settings.flow_table
-    item = endpoint.aws.client("dynamodb").get_item(TableName=table, Key={"service": {"S": service}}).get("Item", {})
-    return float(item["lease"]["N"]) - time.time() if "lease" in item else None
-
-
 @pytest.mark.usefixtures("delays")
 def test_the_lease_of_a_delayed_message_lasts_an_hour_longer_than_its_delay(endpoint: Endpoint) -> None:
     endpoint.work(queued(endpoint, event(1, service="missing"), event(2)))
 
-    assert lease(endpoint, "missing") == pytest.approx(3600 + 120, abs=60)
-    assert lease(endpoint, "default") is None
+    dynamodb, table = endpoint.aws.client("dynamodb"), endpoint.deps.settings.flow_table
+    missing, default = (
+        dynamodb.get_item(TableName=table, Key={"service": {"S": service}}).get("Item", {})
+        for service in ("missing", "default")
+    )
+    assert float(missing["lease"]["N"]) - time.time() == pytest.approx(3600 + 120, abs=60)
+    assert "lease" not in default
 
 
 def test_without_dynamodb_messages_are_posted_and_delayed_by_20_seconds_at_most(
@@ -285,16 +221,12 @@ def test_without_dynamodb_messages_are_posted_and_delayed_by_20_seconds_at_most(
     assert delays == [[20]]
 
 
-@pytest.mark.parametrize("failure", [Failure.answer(400, "AccessDenied"), Failure.entries("0")], ids=["call", "entry"])
-def test_a_message_that_cannot_be_delayed_stays_and_the_log_says_so(
-    endpoint: Endpoint, log: io.StringIO, failure: Failure
-) -> None:
+def test_a_message_that_cannot_be_delayed_stays_and_the_log_says_so(endpoint: Endpoint, log: io.StringIO) -> None:
     endpoint.sandbox.on_call = when("incident-1", Fault.answer(503))
     records = queued(endpoint, event(1), event(1, "resolve"), event(2))
-    fail(endpoint.aws, lambda target, _: failure if target == "AmazonSQS.ChangeMessageVisibilityBatch" else None)
+    fail(endpoint.aws, down("AmazonSQS.ChangeMessageVisibilityBatch"))
 
     assert endpoint.work(records) == [0, 1]
-    assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
     assert lines(log)[-1]["message"] == "Delayed events stay invisible for the queue's visibility timeout"
 
 
@@ -303,21 +235,16 @@ def test_a_message_that_cannot_be_delayed_stays_and_the_log_says_so(
 REPEATS = [event(1, summary=summary) for summary in ("first", "second", "last")]
 
 
-@pytest.mark.parametrize(
-    ("waited", "merge", "posted"),
-    [(61, True, ["first", "last"]), (50, True, ["first", "second", "last"]), (61, False, ["first", "second", "last"])],
-    ids=["merged", "within a minute", "switched off"],
-)
-def test_repeated_triggers_that_waited_together_for_a_minute_are_merged(
+@pytest.mark.parametrize(("merge", "posted"), [(True, ["first", "last"]), (False, ["first", "second", "last"])])
+def test_repeated_triggers_are_merged_unless_that_is_switched_off(
     make_endpoint: Make,
-    waited: float,
     merge: bool,  # noqa: FBT001 -- a table
     posted: list[str],
 ) -> None:
     endpoint = make_endpoint(merge_repeated_triggers=merge)
 
-    assert endpoint.work(queued(endpoint, *REPEATS, waited=waited)) == []
-    assert summaries(endpoint) == posted
+    assert endpoint.work(queued(endpoint, *REPEATS, waited=61)) == []
+    assert [call.event["payload"]["summary"] for call in endpoint.sandbox.received] == posted
 
 
 def test_a_merged_message_is_logged_and_deleted_as_a_delivered_one(endpoint: Endpoint, log: io.StringIO) -> None:
@@ -327,12 +254,6 @@ def test_a_merged_message_is_logged_and_deleted_as_a_delivered_one(endpoint: End
     assert [line["status"] for line in lines(log)] == ["delivered", "merged", "deferred"]
     assert lines(log)[1]["Merged"] == [1]
     assert in_queue(endpoint) == 1
-
-
-def test_nothing_is_merged_while_the_first_of_the_repeats_is_not_delivered(endpoint: Endpoint) -> None:
-    endpoint.sandbox.on_call = when("first", Fault.answer(503))
-
-    assert endpoint.work(queued(endpoint, *REPEATS, waited=61)) == [0, 1, 2]
 
 
 def test_nothing_is_merged_after_pagerduty_refused_the_first_for_good(endpoint: Endpoint) -> None:
@@ -365,10 +286,7 @@ def test_a_message_on_which_the_function_fails_stays_and_its_neighbours_are_deli
     assert [incident.dedup_key for incident in endpoint.sandbox.incidents] == ["incident-2"]
 
 
-def test_each_message_has_one_line_in_the_log(
-    endpoint: Endpoint, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LambdaContext, "aws_request_id", "this one")
+def test_each_message_has_one_line_in_the_log(endpoint: Endpoint, log: io.StringIO) -> None:
     endpoint.sandbox.on_call = when("incident-2", Fault.answer(429))
     records = queued(endpoint, event(1), event(2), event(3), event(4, service="missing"), waited=600, receive_count=3)
     records[2]["body"] = "hello"
@@ -376,10 +294,10 @@ def test_each_message_has_one_line_in_the_log(
 
     names = ("status", "code", "receive_count", "pagerduty_service", "dedup_key", "request_id")
     assert [tuple(line.get(name) for name in names) for line in lines(log)] == [
-        ("delivered", "delivered", 3, "default", "incident-1", "this one"),
-        ("deferred", "pagerduty_rate_limited", 3, "default", "incident-2", "this one"),
-        ("rejected", "message_unreadable", 3, None, None, "this one"),
-        ("deferred", "routing_key_missing", 3, "missing", "incident-4", "this one"),
+        ("delivered", "delivered", 3, "default", "incident-1", LambdaContext.aws_request_id),
+        ("deferred", "pagerduty_rate_limited", 3, "default", "incident-2", LambdaContext.aws_request_id),
+        ("rejected", "message_unreadable", 3, None, None, LambdaContext.aws_request_id),
+        ("deferred", "routing_key_missing", 3, "missing", "incident-4", LambdaContext.aws_request_id),
     ]
     assert all(600 <= line["QueueTime"][0] < 660 for line in lines(log))
     # A service without a routing key, or none, has no metrics of its own.

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import webhook
-from outcome import CODES, Call, Code, Outcome, ProcessingError
+from outcome import CODES, Code, Outcome, ProcessingError
 from paths import is_missing
 
 MEGABYTE = 1024 * 1024
-SECRET = b"correct-horse-battery-staple"
-TOKEN = SECRET.decode()
-OTHER = b"another-secret-of-the-tests"
+TOKEN_BYTES = b"correct-horse-battery-staple"
+TOKEN = TOKEN_BYTES.decode()
+OTHER = b"another-token-of-the-tests"
 EVENT = {"type": "track", "event": "Disk full", "properties": {"source": "db-1"}}
 JSON = json.dumps(EVENT)
 
@@ -42,17 +42,15 @@ def events_in(body: str) -> list[Any]:
 
 
 def test_names_of_headers_are_read_in_any_case() -> None:
-    request = webhook.open_request({"headers": {"AUTHORIZATION": "Bearer T", "x-Api-KEY": "T"}})
-
-    assert request.headers == {"authorization": "Bearer T", "x-api-key": "T"}
+    assert webhook.open_request({"headers": {"x-Api-KEY": "T"}}).headers == {"x-api-key": "T"}
 
 
-@pytest.mark.parametrize("name", ["A.b-c_9", "...", "x" * 64])
+@pytest.mark.parametrize("name", ["A.b-c_9", "x" * 64])
 def test_a_service_may_have_this_name(name: str) -> None:
     assert webhook.open_request({"pathParameters": {"service": name}}).service == name
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a%20b", "zürich", "\u0661", "a\n", "\na", "a,b", "a\x00"])
+@pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a%20b", "\u0661", "a\n"])
 def test_a_service_cannot_have_this_name(name: str) -> None:
     assert webhook.open_request({"pathParameters": {"service": name}}).service is None
 
@@ -69,12 +67,7 @@ def test_a_request_without_headers_path_and_query_is_read(gateway_event: dict[st
 
 @pytest.mark.parametrize(
     ("route", "is_track_route", "is_filtered"),
-    [
-        ("POST /v1/track", True, False),
-        ("POST /v1/batch", False, False),
-        ("POST /events", False, True),
-        ("POST /events/{service}", False, True),
-    ],
+    [("POST /v1/track", True, False), ("POST /v1/batch", False, False), ("POST /events/{service}", False, True)],
 )
 def test_each_route_has_its_rules(route: str, is_track_route: bool, is_filtered: bool) -> None:  # noqa: FBT001 -- a table
     request = webhook.open_request({"routeKey": route})
@@ -94,7 +87,6 @@ def test_the_query_asks_for_a_preview(query: dict[str, str], wanted: bool) -> No
     ("query", "code"),
     [
         ({"preview": ""}, "preview_invalid"),
-        ({"preview": "treu"}, "preview_invalid"),
         ({"preview": "false", "PREVIEW": "true"}, "preview_invalid"),
         ({"other": "true"}, "query_unknown"),
         ({"preview": "true", "previev": "true"}, "query_unknown"),
@@ -112,13 +104,11 @@ def test_an_unclear_query_is_refused(query: dict[str, str], code: str) -> None:
 # -- authentication ----------------------------------------------------------------------------------------------------
 
 AUTHORIZED = {
-    "bearer token": {"authorization": f"Bearer {TOKEN}"},
     "bearer token, scheme in another case, white space": {"authorization": f"  bEARER   {TOKEN}  "},
     "user of Basic, as SDKs send the write key": basic(f"{TOKEN}:"),
-    "user of Basic without a colon": basic(TOKEN),
     "password of Basic": basic(f"rudderstack:{TOKEN}"),
     "password of Basic, scheme in another case": basic(f":{TOKEN}", "bASIC"),
-    "password of Basic whose user is not text": basic(b"\xff\xfe:" + SECRET),
+    "password of Basic whose user is not text": basic(b"\xff\xfe:" + TOKEN_BYTES),
     "API key with white space": {"x-api-key": f" {TOKEN} "},
     "API key beside a wrong bearer token": {"x-api-key": TOKEN, "authorization": "Bearer wrong"},
     "bearer token beside a wrong API key": {"x-api-key": "wrong", "authorization": f"Bearer {TOKEN}"},
@@ -126,36 +116,28 @@ AUTHORIZED = {
 UNAUTHORIZED = {
     "no header": {},
     "other headers": {"cookie": TOKEN, "api-key": TOKEN, "x-api-token": TOKEN},
-    "Bearer alone": {"authorization": "Bearer"},
-    "Basic alone": {"authorization": "Basic"},
     "Basic of a colon": basic(":"),
     "token without a scheme": {"authorization": TOKEN},
     "beginning of the token": {"authorization": f"Bearer {TOKEN[:-1]}"},
     "token with one more character": {"authorization": f"Bearer {TOKEN}x"},
-    "both tokens at once": {"authorization": f"Bearer {TOKEN} {OTHER.decode()}"},
-    "two headers, joined by API Gateway": {"authorization": f"Bearer {TOKEN},Bearer {TOKEN}"},
     "Basic in plain text": {"authorization": f"Basic {TOKEN}:"},
     "Basic with a character outside of base64": {"authorization": basic(f"{TOKEN}:")["authorization"] + "!"},
     "Basic without its padding": {"authorization": basic(f"{TOKEN}:")["authorization"].rstrip("=")},
     "content of Basic with another scheme": basic(f"{TOKEN}:", "Digest"),
-    "token divided between user and password": basic(f"{TOKEN[:5]}:{TOKEN[5:]}"),
-    "token inside the password": basic(f"user:x:{TOKEN}"),
     "half a surrogate pair as bearer token": {"authorization": "Bearer \ud83d\udca9\ud83d"},
     "half a surrogate pair as API key": {"x-api-key": "zürich-\ud83d"},
-    "empty API key": {"x-api-key": ""},
-    "API key with a scheme": {"x-api-key": f"Bearer {TOKEN}"},
 }
 
 
-@pytest.mark.parametrize("secrets", [[SECRET], [SECRET, OTHER], [OTHER, SECRET]], ids=["only", "first", "last"])
+@pytest.mark.parametrize("tokens", [[TOKEN_BYTES, OTHER], [OTHER, TOKEN_BYTES]], ids=["first", "last"])
 @pytest.mark.parametrize("headers", AUTHORIZED.values(), ids=AUTHORIZED)
-def test_one_of_the_tokens_is_enough(headers: dict[str, str], secrets: list[bytes]) -> None:
-    assert webhook.is_authorized(headers, secrets)
+def test_one_of_the_tokens_is_enough(headers: dict[str, str], tokens: list[bytes]) -> None:
+    assert webhook.is_authorized(headers, tokens)
 
 
 @pytest.mark.parametrize("headers", UNAUTHORIZED.values(), ids=UNAUTHORIZED)
 def test_a_request_without_a_token_is_unauthorized(headers: dict[str, str]) -> None:
-    assert not webhook.is_authorized(headers, [SECRET, OTHER])
+    assert not webhook.is_authorized(headers, [TOKEN_BYTES, OTHER])
 
 
 def test_no_request_is_authorized_without_a_configured_token() -> None:
@@ -176,33 +158,29 @@ def test_every_presented_token_is_compared_with_every_configured_one_in_constant
     compared: list[tuple[bytes, bytes]] = []
     compare_digest = hmac.compare_digest
 
-    def compare(presented: bytes, secret: bytes) -> bool:
-        compared.append((presented, secret))
-        return compare_digest(presented, secret)
+    def compare(presented: bytes, token: bytes) -> bool:
+        compared.append((presented, token))
+        return compare_digest(presented, token)
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    webhook.is_authorized({"x-api-key": guess, **basic(f"{guess}:{guess}")}, [SECRET, OTHER])
+    webhook.is_authorized({"x-api-key": guess, **basic(f"{guess}:{guess}")}, [TOKEN_BYTES, OTHER])
 
-    assert compared == [(guess.encode(), secret) for _ in range(3) for secret in (SECRET, OTHER)]
+    assert compared == [(guess.encode(), token) for _ in range(3) for token in (TOKEN_BYTES, OTHER)]
 
 
 # -- readable bodies ---------------------------------------------------------------------------------------------------
 
 PACKED = gzip.compress(JSON.encode(), mtime=0)
+REST = [*[gzip.compress(b"")] * 98, gzip.compress(JSON[9:].encode())]
 READABLE = {
-    "text": as_text(JSON),
     "text, isBase64Encoded missing": {"body": JSON},
     "text with white space": as_text(f"\r\n\t {JSON} \n"),
     "text with a byte order mark": as_text("\ufeff" + JSON),
     "base64": in_base64(JSON.encode()),
     "base64 of gzip": in_base64(PACKED),
-    "base64 of gzip of a byte order mark": in_base64(gzip.compress(b"\xef\xbb\xbf" + JSON.encode())),
-    "text announced as gzip": as_text(JSON) | {"headers": {"content-encoding": "gzip"}},
     "gzip read as Latin-1, which loses no byte": as_text(PACKED.decode("latin-1")),
     # RFC 1952, section 2.2: one member after the other. gzip skips the zeros with which tape drives fill their blocks.
-    "gzip of 100 members with zeros in between": in_base64(
-        b"\0\0".join(gzip.compress(part.encode()) for part in (JSON[:9], *[""] * 98, JSON[9:]))
-    ),
+    "gzip of 100 members with zeros in between": in_base64(b"\0\0".join([gzip.compress(JSON[:9].encode()), *REST])),
     "5 MB": as_text(JSON.ljust(5 * MEGABYTE)),
     "5 MB when decompressed": in_base64(gzip.compress(JSON.encode().ljust(5 * MEGABYTE), 1)),
 }
@@ -232,25 +210,20 @@ def test_events_are_found_in_their_order(body: object, events: list[Any], is_bat
     assert webhook.read_events(as_text(json.dumps(body))) == (events, is_batch)
 
 
-@pytest.mark.parametrize("event", [{"event": "Disk full"}, {"type": None}, {"type": "page"}])
-def test_on_v1_track_every_event_is_a_track_call(event: dict[str, Any]) -> None:
-    body = as_text(json.dumps([event, 5]))
+def test_on_v1_track_every_event_is_a_track_call() -> None:
+    body = as_text(json.dumps([{"event": "Disk full"}, {"type": "page"}, 5]))
+    events = [{"event": "Disk full", "type": "track"}, {"type": "track"}, 5]
 
-    assert webhook.read_events(body, is_track_route=True) == ([{**event, "type": "track"}, 5], True)
-    assert webhook.read_events(body) == ([event, 5], True)
+    assert webhook.read_events(body, is_track_route=True) == (events, True)
 
 
-# -- unreadable bodies -------------------------------------------------------------------------------------------------
+# -- unreadable bodies, awkward values ---------------------------------------------------------------------------------
 
 DEEP = 100_000
 UNREADABLE = {
     "no body": ({}, "body_empty"),
-    "empty base64": (in_base64(b""), "body_empty"),
     "blank": (as_text(" \r\n\t"), "body_empty"),
-    "byte order mark alone": (as_text("\ufeff"), "body_empty"),
-    "form": (as_text("event=Disk+full&type=track"), "body_not_json"),
     "JSON and more": (as_text(JSON + "x"), "body_not_json"),
-    "lower-case nan": (as_text('{"a": nan}'), "body_not_json"),
     "integer of 5,000 digits in broken JSON": (as_text('{"a": ' + "9" * 5000 + ', "b": }'), "body_not_json"),
     "arrays, 100,000 deep": (as_text("[" * DEEP + "]" * DEEP), "body_too_deep"),
     "integer of 5,000 digits, then 100,000 deep": (as_text("[" + "9" * 5000 + "," + "[" * DEEP), "body_too_deep"),
@@ -259,21 +232,14 @@ UNREADABLE = {
     "invalid base64": ({"body": "%%%%", "isBase64Encoded": True}, "body_not_base64"),
     "base64 that is not ASCII": ({"body": "\ud83d===", "isBase64Encoded": True}, "body_not_base64"),
     "number": (as_text("0"), "body_without_events"),
-    "string": (as_text('"batch"'), "body_without_events"),
-    "NaN": (as_text("NaN"), "body_without_events"),
     "empty array": (as_text("[]"), "body_without_events"),
-    "empty batch": (as_text('{"batch": []}'), "body_without_events"),
     "batch that is an object": (as_text('{"batch": {"type": "track"}}'), "body_without_events"),
     "201 events": (as_text(json.dumps([0] * 201)), "too_many_events"),
-    "batch of 201 events": (as_text(json.dumps({"batch": [0] * 201})), "too_many_events"),
-    "a byte more than 5 MB in base64": (in_base64(b"x" * (5 * MEGABYTE + 1)), "body_too_large"),
     "more than 5 MB in bytes alone": (as_text('["' + "é" * (3 * MEGABYTE) + '"]'), "body_too_large"),
     "a byte too many when decompressed": (in_base64(gzip.compress(bytes(5 * MEGABYTE + 1), 1)), "body_too_large"),
-    "gzip bomb": (in_base64(gzip.compress(bytes(50 * MEGABYTE), 1)), "body_too_large"),
     "more than 5 MB in two members": (in_base64(gzip.compress(bytes(3 * MEGABYTE), 1) * 2), "body_too_large"),
     "gzip of 101 members": (in_base64(PACKED + gzip.compress(b" ") * 100), "body_too_large"),
     "gzip without its last byte": (in_base64(PACKED[:-1]), "gzip_damaged"),
-    "signature of gzip alone": (in_base64(b"\x1f\x8b"), "gzip_damaged"),
     "gzip followed by something else": (in_base64(PACKED + b"x"), "gzip_damaged"),
     "gzip with a damaged second member": (in_base64(PACKED + PACKED[:-1]), "gzip_damaged"),
     "gzip read as UTF-8": (as_text(PACKED.decode("utf-8", "replace")), "gzip_damaged"),
@@ -302,32 +268,9 @@ def test_a_refusal_of_json_names_the_line_and_column() -> None:
         webhook.read_events(as_text('{"type": "track",\n  x}'))
 
 
-# -- awkward values ----------------------------------------------------------------------------------------------------
-
-
-def test_the_last_of_duplicate_keys_counts() -> None:
-    assert events_in('{"type": "page", "type": "track"}') == [{"type": "track"}]
-
-
-@pytest.mark.parametrize("digits", ["1e999", "-1e999", "9" * 400 + ".5", "9" * 5000, "-" + "9" * 5000])
-def test_a_number_too_large_to_be_read_becomes_text(digits: str) -> None:
-    assert events_in(f'[{{"a": {digits}}}]') == [{"a": digits}]
-
-
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-def test_a_number_that_json_does_not_have_becomes_text_that_counts_as_missing(number: str) -> None:
-    # An integer of 5,000 digits takes another way through the parser.
-    for body in (f'[{{"a": {number}}}]', f'[{{"a": {number}}}, {"1" * 5000}]'):
-        value = events_in(body)[0]["a"]
-
-        assert json.dumps(value, allow_nan=False) == f'"{number}"'
-        assert is_missing(value)
-
-
-def test_every_other_number_is_kept() -> None:
-    assert repr(events_in("[-0.0, 5, 5.0, 1e-7, 12345678901234567890123]")) == (
-        "[-0.0, 5, 5.0, 1e-07, 12345678901234567890123]"
-    )
+@pytest.mark.parametrize("rest", ["", f", {'9' * 5000}"], ids=["alone", "beside an integer of 5,000 digits"])
+def test_nan_counts_as_missing(rest: str) -> None:
+    assert is_missing(events_in(f'[{{"a": NaN}}{rest}]')[0]["a"])
 
 
 def test_half_a_surrogate_pair_in_the_text_becomes_a_question_mark() -> None:
@@ -354,19 +297,12 @@ def content(response: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("outcomes", "status", "decisive"),
     [
-        ([DELIVERED], 200, DELIVERED),
-        ([REJECTED], 400, REJECTED),
-        ([BUG], 500, BUG),
-        ([REJECTED, QUEUED], 200, QUEUED),
-        ([REJECTED] * 99 + [IGNORED], 200, IGNORED),
-        ([REJECTED, PREVIEW], 200, PREVIEW),
         ([REJECTED, REJECTED], 400, REJECTED),
+        ([REJECTED, IGNORED], 200, IGNORED),
         ([IGNORED, QUEUED, DELIVERED], 200, DELIVERED),
         ([PREVIEW, QUEUED], 200, QUEUED),
         ([IGNORED, PREVIEW], 200, PREVIEW),
-        ([DELIVERED, REJECTED, UNAVAILABLE], 503, UNAVAILABLE),
-        ([DELIVERED] * 99 + [LATE], 504, LATE),
-        ([BUG, REJECTED, DELIVERED], 500, BUG),
+        ([DELIVERED, BUG], 500, BUG),
         ([BUG, LATE, UNAVAILABLE], 503, UNAVAILABLE),
         ([BUG, LATE], 504, LATE),
     ],
@@ -380,15 +316,8 @@ def test_many_events_share_one_status(outcomes: list[Outcome], status: int, deci
 
 
 def test_the_answer_to_one_event_has_these_fields() -> None:
-    outcome = Outcome(
-        "pagerduty_timeout",
-        'Any text: 🚨 \ud83d \x00 \u2028 "',
-        detail="for the log",
-        message_id="m-1",
-        dedup_key="disk",
-        warnings=("event: cut",),
-        call=Call(status=None, seconds=0.1, attempts=1),
-    )
+    message = 'Any text: 🚨 \ud83d \x00 \u2028 "'
+    outcome = Outcome("pagerduty_timeout", message, detail="for the log", dedup_key="disk", warnings=("event: cut",))
 
     response = webhook.answer([outcome], is_batch=False)
 
@@ -399,17 +328,6 @@ def test_the_answer_to_one_event_has_these_fields() -> None:
         "message": 'Any text: 🚨 ? \x00 \u2028 "',
         "dedup_key": "disk",
         "warnings": ["event: cut"],
-    }
-
-
-def test_the_answer_to_a_preview_shows_the_event() -> None:
-    assert content(webhook.answer([PREVIEW], is_batch=False)) == {
-        "status": "preview",
-        "code": "preview",
-        "message": "This would be sent",
-        "dedup_key": None,
-        "warnings": [],
-        "event": {"event_action": "trigger"},
     }
 
 
@@ -438,13 +356,6 @@ def test_an_answer_that_lambda_would_refuse_is_shortened() -> None:
     }
 
 
-def test_a_refused_request_is_answered_with_the_status_of_its_code() -> None:
-    response = webhook.refusal(Outcome("unauthorized", "What is wrong", detail="for the log"))
-
-    assert (response["statusCode"], response["headers"]) == (401, {"content-type": "application/json"})
-    assert content(response) == {"status": "rejected", "code": "unauthorized", "message": "What is wrong"}
-
-
 # -- a batch -----------------------------------------------------------------------------------------------------------
 
 # Failures of SQS and the deadline concern the batch, not an event.
@@ -464,7 +375,3 @@ def test_a_batch_with_a_queued_event_is_not_retried_because_of_another_event(cod
     is_retried = webhook.answer(outcomes, is_batch=True)["statusCode"] not in {200, 400}
 
     assert is_retried == (code in OF_THE_BATCH)
-
-
-def test_a_batch_without_a_queued_event_is_retried_after_a_bug() -> None:
-    assert webhook.settle_batch([BUG, REJECTED]) == [BUG, REJECTED]
