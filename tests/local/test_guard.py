@@ -2,7 +2,7 @@
 
 import pytest
 
-from local.guard import is_for_us
+from local.server import is_for_us
 
 
 @pytest.mark.parametrize(
