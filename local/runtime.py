@@ -98,7 +98,7 @@ class Runtime:
             return answer
 
     def busy_instances(self) -> list["Instance"]:
-        """Return the instances that are handling an event, so that a test can kill or freeze one."""
+        """Return the instances that are handling an event, so that a test can kill one."""
         with self._lock:
             return [instance for instance in self._all if instance not in self._idle]
 
@@ -218,13 +218,6 @@ class Instance:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-
-    def freeze(self) -> None:
-        """Stop the runtime client until the time limit is reached; the emulator (Linux only) then starts another."""
-        if self._process is not None:
-            for pid in children(self._process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
 
     def stop(self) -> None:
         """Stop the instance; harmless if it has ended already."""
