@@ -25,8 +25,7 @@ _POLL_SECONDS: Final = 0.05
 
 def for_containers(url: str) -> str:
     """Return the URL by which a container reaches one of this stack's servers."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{_NAME}:{parts.port}").geturl()
+    return url.replace("127.0.0.1", _NAME)
 
 
 @contextlib.contextmanager

@@ -41,9 +41,7 @@ _TIMEOUT: Final = 30.0
 _QUOTED: Final = 300
 _CLIENT_CONFIG: Final = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
 _AWS_ERRORS: Final = (ClientError, BotoCoreError)
-# In AWS's codes and botocore's classes: ExpiredTokenException, SSOTokenLoadError, ProfileNotFound, NoRegionError
-_ABOUT_CREDENTIALS: Final = re.compile("Credential|Expired|Login|Profile|Region|SSO|Signature|Token|UnrecognizedClient")
-_OUTPUTS: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter", "DeadLetterQueueUrl")
+_OUTPUTS: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter")
 
 Level = Literal["ok", "warn", "FIX"]
 _COLOURS: Final[Mapping[Level, Colour]] = {"ok": "green", "warn": "yellow", "FIX": "red"}
@@ -53,8 +51,8 @@ _TODO: Final = {
     "no stack": "Deploy it (README, Deploy), or name yours: make doctor STACK=... Check the region and the account.",
     "not running": "Start it in another terminal: make serve",
     "outputs": "The deployment did not finish, the template is older, or this is another stack.",
-    "credentials": "Run `aws sso login` or `aws configure`, or set AWS_PROFILE and AWS_DEFAULT_REGION.",
-    "permission": "You need the permission {}, and kms:Decrypt for secrets; or AWS cannot be reached from here.",
+    "failed": "Check your credentials and region (aws sso login, AWS_PROFILE, AWS_DEFAULT_REGION), and whether you may\n"
+    "call {}; for secrets, kms:Decrypt as well.",
     "not secure": "Everybody who may read parameters can see it. Delete it, and put a new value:\n"
     "aws ssm delete-parameter --name {}",
     "short token": f"A token has at least {MIN_TOKEN_LENGTH} characters; shorter ones are not accepted.",
@@ -67,7 +65,6 @@ _TODO: Final = {
     "other token": "The function has other tokens: wait for five minutes, or correct the stack's ParameterPrefix.",
     "other server": "The server at this URL is not this function: check the URL.",
     "no answer": "Check whether this machine reaches it, and whether the stack still exists.",
-    "dead letters": "Nobody was paged for them. docs/operating.md: how to read the reasons and send them again.",
     "urgent": "The first critical trigger of an incident is urgent: it does not wait in a storm. If nearly everything\n"
     "is critical, nothing goes first. Send severity error, warning or info with events that can wait, or set\n"
     "DefaultSeverity=error: events without a known severity page as well, but can wait.",
@@ -129,7 +126,7 @@ def find(name: str) -> tuple[Stack | None, Finding]:
     except _AWS_ERRORS as error:
         if "does not exist" in str(error):
             return None, Finding("FIX", f"stack {name}: not found", _TODO["no stack"])
-        return None, _failed(f"stack {name}", "cloudformation", error)
+        return None, _failed(f"stack {name}", error)
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
     if missing := [name for name in _OUTPUTS if name not in outputs]:
@@ -157,20 +154,19 @@ class Examination:
     def run(self, *, test_page: bool = False) -> Iterator[Finding]:
         """Yield the findings of every check."""
         outputs = self._stack.outputs
-        checks: list[tuple[Level, str, str, Callable[[], Iterator[Finding]]]] = [
-            ("FIX", f"parameter {outputs['WebhookTokenParameter']}", "ssm", self._check_tokens),
-            ("FIX", "parameters of routing keys", "ssm", self._check_routing_keys),
-            ("FIX", outputs["EventsUrl"], "", self._check_endpoint),
-            ("FIX", "dead-letter queue", "sqs", self._check_dead_letters),
-            ("warn", "urgent events", "cloudwatch", self._check_urgency),
+        checks: list[tuple[Level, str, Callable[[], Iterator[Finding]]]] = [
+            ("FIX", f"parameter {outputs['WebhookTokenParameter']}", self._check_tokens),
+            ("FIX", "parameters of routing keys", self._check_routing_keys),
+            ("FIX", outputs["EventsUrl"], self._check_endpoint),
+            ("warn", "urgent events", self._check_urgency),
         ]
         if test_page:
-            checks.append(("FIX", "test alert", "", self._send_test_alert))
-        for level, what, service, check in checks:
+            checks.append(("FIX", "test alert", self._send_test_alert))
+        for level, what, check in checks:
             try:
                 yield from check()
             except _AWS_ERRORS as error:
-                yield _failed(what, service, error, level)
+                yield _failed(what, error, level)
 
     def _check_tokens(self) -> Iterator[Finding]:
         name = self._stack.outputs["WebhookTokenParameter"]
@@ -231,15 +227,6 @@ class Examination:
             yield Finding("FIX", f"{what} is accepted", _TODO["other server"])
         else:
             yield _unexpected(what, status, answer)
-
-    def _check_dead_letters(self) -> Iterator[Finding]:
-        name = "ApproximateNumberOfMessages"
-        url = self._stack.outputs["DeadLetterQueueUrl"]
-        answer = self._stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])
-        if number := int(answer["Attributes"][name]):
-            yield Finding("warn", f"dead-letter queue: {_count(number, 'event')}", _TODO["dead letters"])
-        else:
-            yield Finding("ok", "dead-letter queue: empty")
 
     def _check_urgency(self) -> Iterator[Finding]:
         """Compare the last day's urgent events with all; the local stack has no figures."""
@@ -324,13 +311,12 @@ def judge_urgency(parameters: Mapping[str, str], urgent: int, received: int) -> 
     return Finding("warn", what, _TODO["urgent"])
 
 
-def _failed(what: str, service: str, error: ClientError | BotoCoreError, level: Level = "FIX") -> Finding:
+def _failed(what: str, error: ClientError | BotoCoreError, level: Level = "FIX") -> Finding:
     """Return a finding about a failed call to AWS, without the error's text, which could hold anything."""
-    code, action = type(error).__name__, service
+    name, action = type(error).__name__, "AWS"
     if isinstance(error, ClientError):
-        code, action = error.response["Error"]["Code"], f"{service}:{error.operation_name}"
-    todo = _TODO["credentials"] if _ABOUT_CREDENTIALS.search(code) else _TODO["permission"].format(action)
-    return Finding(level, f"{what}: {action} failed ({code})", todo)
+        name, action = error.response["Error"]["Code"], error.operation_name
+    return Finding(level, f"{what}: {action} failed ({name})", _TODO["failed"].format(action))
 
 
 def _unexpected(what: str, status: int, answer: Mapping[str, str]) -> Finding:

@@ -44,17 +44,16 @@ def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[
         warnings.simplefilter("ignore", DeprecationWarning)
         stacks, _ = SamLocalStackProvider.get_stacks(str(template), parameter_overrides=parameters)
         functions = list(SamFunctionProvider(stacks).get_all())
-    return stacks, {each.name: _function(each) for each in functions}
-
-
-def _function(found: Any) -> Function:
-    return Function(
-        name=found.name,
-        code=Path(found.codeuri),
-        handler=found.handler,
-        timeout=found.timeout,
-        environment={name: str(value) for name, value in found.environment["Variables"].items()},
-    )
+    return stacks, {
+        each.name: Function(
+            name=each.name,
+            code=Path(each.codeuri),
+            handler=each.handler,
+            timeout=each.timeout,
+            environment={name: str(value) for name, value in each.environment["Variables"].items()},
+        )
+        for each in functions
+    }
 
 
 class Gateway:
@@ -107,7 +106,8 @@ class _Runner:
             stdout.write_str(_error(413, "Request Entity Too Large"))
             return
         answer = self._invoke(function_name, event)
-        stdout.write_str(answer if _is_response(answer) else _error(500, "Internal Server Error"))
+        # Lambda's report of a failed invocation has no status.
+        stdout.write_str(answer if '"statusCode"' in answer else _error(500, "Internal Server Error"))
 
     def is_debugging(self) -> bool:
         return False
@@ -169,14 +169,6 @@ def _is_binary(request: Request) -> bool:
     except UnicodeDecodeError:
         return True
     return False
-
-
-def _is_response(answer: str) -> bool:
-    """Return whether the answer is a response, and not Lambda's report of a failed invocation."""
-    try:
-        return "statusCode" in json.loads(answer)
-    except (ValueError, TypeError):
-        return False
 
 
 def _error(status: int, message: str) -> str:

@@ -73,7 +73,7 @@ class Runtime:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._idle: list[Instance] = []
         self._all: set[Instance] = set()
-        self._closed = threading.Event()
+        self._is_closed = False
         # Called after each invocation with the instance, the event, and the answer or Lambda's report of a failure.
         self.on_invoked: Callable[[Instance, str, str], None] | None = None
         self.logs: collections.deque[str] = collections.deque(maxlen=_PREVIOUS_LOG_LINES)
@@ -112,7 +112,7 @@ class Runtime:
     def close(self) -> None:
         """Stop every instance, even one that is handling an event."""
         with self._lock:
-            self._closed.set()
+            self._is_closed = True
             instances = list(self._all)
         for instance in instances:
             self._drop(instance)
@@ -120,7 +120,7 @@ class Runtime:
 
     def _take(self) -> "Instance":
         with self._lock:
-            if self._closed.is_set():
+            if self._is_closed:
                 raise RuntimeError("the local stack is shutting down")
             while self._idle:
                 # The one used last, so that few instances stay warm, as on Lambda.
@@ -135,7 +135,7 @@ class Runtime:
         except BaseException:
             self._drop(instance)
             raise
-        if self._closed.is_set():
+        if self._is_closed:
             self._drop(instance)
             raise RuntimeError("the local stack is shutting down")
         return instance
@@ -143,7 +143,7 @@ class Runtime:
     def _drop(self, instance: "Instance") -> None:
         with self._lock:
             self._all.discard(instance)
-        instance.stop()
+        instance.kill()
 
     def _write_log(self, line: str) -> None:
         self.logs.append(line)
@@ -212,16 +212,11 @@ class Instance:
 
     def kill(self) -> None:
         """Kill the process and its child, the runtime client, which has its own process group; wait for the end."""
-        if self._process is None or not self.is_alive():
-            return
-        for pid in [*children(self._process.pid), self._process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-
-    def stop(self) -> None:
-        """Stop the instance; harmless if it has ended already."""
-        self.kill()
+        if self._process is not None and self.is_alive():
+            for pid in [*children(self._process.pid), self._process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
         if self._http is not None:
             self._http.close()
 
@@ -234,11 +229,8 @@ class Instance:
         raise RuntimeError(f"The runtime of {self._function.name} did not start; see its log")
 
     def _read_log(self, process: "subprocess.Popen[str]") -> None:
-        if process.stdout is None:
-            return
-        with process.stdout:
-            for line in process.stdout:
-                self._on_log(line.rstrip("\n"))
+        for line in process.stdout or ():
+            self._on_log(line.rstrip("\n"))
 
 
 def emulator() -> Path | None:
@@ -260,19 +252,9 @@ def _command(host: str, port: int, runtime_port: int) -> list[str]:
     program = emulator()
     if program is None:
         return [sys.executable, str(Path(__file__).with_name("standin.py")), str(port)]
-    return [
-        sys.executable,
-        "-ISc",
-        _KILL_WITH_PARENT,
-        str(program),
-        "--runtime-interface-emulator-address",
-        f"{host}:{port}",
-        "--runtime-api-address",
-        f"{host}:{runtime_port}",
-        sys.executable,
-        "-m",
-        "awslambdaric",
-    ]
+    address, api_address = f"{host}:{port}", f"{host}:{runtime_port}"
+    options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", api_address]
+    return [sys.executable, "-ISc", _KILL_WITH_PARENT, str(program), *options, sys.executable, "-m", "awslambdaric"]
 
 
 def _environment(function: Function) -> dict[str, str]:

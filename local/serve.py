@@ -71,10 +71,11 @@ def _greet(stack: LocalStack) -> None:
 
 def _write_environment_file(stack: LocalStack) -> None:
     """Write what `sam local --env-vars` needs so that its containers use this stack's AWS and PagerDuty."""
-    pagerduty_url = _pagerduty_url(stack)
     variables = {
         "AWS_ENDPOINT_URL": for_containers(stack.aws.url),
-        "PAGERDUTY_URL": for_containers(pagerduty_url) if stack.sandbox else pagerduty_url,
+        # Containers do not know the sandbox's CA.
+        "PAGERDUTY_URL": stack.options.pagerduty_url
+        or for_containers(stack.sandbox.plain_url if stack.sandbox else ""),
         "QUEUE_URL": for_containers(stack.queue_url),
         "DEAD_LETTER_QUEUE_URL": for_containers(stack.dead_letter_queue_url),
         "FLOW_TABLE": stack.flow_table,
@@ -89,10 +90,6 @@ def _write_stack_file(stack: LocalStack) -> None:
         "EventsUrl": f"{stack.url}/events",
         "WebhookTokenParameter": f"{PREFIX}/webhook-token",
         "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
-        "PagerDutyUrl": _pagerduty_url(stack),
-        "QueueUrl": stack.queue_url,
-        "DeadLetterQueueUrl": stack.dead_letter_queue_url,
-        "FlowTableName": stack.flow_table,
     }
     _write_private_file(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
 
@@ -103,11 +100,6 @@ def _write_private_file(file: Path, content: object) -> None:
     file.touch(mode=0o600)
     file.chmod(0o600)
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _pagerduty_url(stack: LocalStack) -> str:
-    """Return PagerDuty's URL for other processes, which do not know the sandbox's CA."""
-    return stack.options.pagerduty_url or (stack.sandbox.plain_url if stack.sandbox else "")
 
 
 def _show_request(request: "Request") -> None:

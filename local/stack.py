@@ -10,7 +10,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from local import gateway
 from local.aws_server import Aws
@@ -19,10 +19,6 @@ from local.options import MAX_CALLS_PER_MINUTE, PREFIX, Options
 from local.resources import TEMPLATE, create_flow_table, create_queues, properties
 from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-    from flask import Request, Response
 
 # Each worker is a process. AWS runs up to QueueConcurrency of them; here, no more than there are processors.
 _MAX_WORKERS: Final = max(2, os.cpu_count() or 2)
@@ -33,19 +29,16 @@ _VARIANTS: Final = 3
 class LocalStack:
     """All parts together, as a context manager; afterwards no process runs and no port is bound.
 
-    `on_request` is called for each request to the API, `on_answer` for each response, `on_received` for each call to
-    the sandbox, and `on_log` for each log line. `middleware` wraps the API, to serve other paths on its port.
+    `on_received` is called for each call to the sandbox, and `on_log` for each log line; see Gateway for the others.
     """
 
-    def __init__(  # noqa: PLR0913 -- four callbacks
+    def __init__(
         self,
         options: Options | None = None,
         *,
-        on_request: "Callable[[Request], None] | None" = None,
-        on_answer: "Callable[[Request, Response], None] | None" = None,
         on_received: Callable[[Received], None] | None = None,
         on_log: Callable[[str], None] | None = None,
-        middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
+        **callbacks: Any,
     ) -> None:
         self.options = options or Options()
         self.url = ""
@@ -57,7 +50,7 @@ class LocalStack:
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self.flow_table = ""
-        self._callbacks: dict[str, Any] = {"on_request": on_request, "on_answer": on_answer, "middleware": middleware}
+        self._callbacks = callbacks
         self._on_received = on_received
         self._on_log = on_log
         self._api: gateway.Gateway
