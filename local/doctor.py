@@ -51,8 +51,8 @@ _TODO: Final = {
     "no stack": "Deploy it (README, Deploy), or name yours: make doctor STACK=... Check the region and the account.",
     "not running": "Start it in another terminal: make serve",
     "outputs": "The deployment did not finish, the template is older, or this is another stack.",
-    "failed": "Check your credentials and region (aws sso login, AWS_PROFILE, AWS_DEFAULT_REGION), and whether you may\n"
-    "call {}; for secrets, kms:Decrypt as well.",
+    "failed": "Check your credentials and region (aws sso login, AWS_PROFILE, AWS_DEFAULT_REGION), and that you may\n"
+    "call {}; secrets need kms:Decrypt as well.",
     "not secure": "Everybody who may read parameters can see it. Delete it, and put a new value:\n"
     "aws ssm delete-parameter --name {}",
     "short token": f"A token has at least {MIN_TOKEN_LENGTH} characters; shorter ones are not accepted.",

@@ -73,7 +73,7 @@ class Runtime:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._idle: list[Instance] = []
         self._all: set[Instance] = set()
-        self._is_closed = False
+        self._closed = threading.Event()
         # Called after each invocation with the instance, the event, and the answer or Lambda's report of a failure.
         self.on_invoked: Callable[[Instance, str, str], None] | None = None
         self.logs: collections.deque[str] = collections.deque(maxlen=_PREVIOUS_LOG_LINES)
@@ -112,7 +112,7 @@ class Runtime:
     def close(self) -> None:
         """Stop every instance, even one that is handling an event."""
         with self._lock:
-            self._is_closed = True
+            self._closed.set()
             instances = list(self._all)
         for instance in instances:
             self._drop(instance)
@@ -120,7 +120,7 @@ class Runtime:
 
     def _take(self) -> "Instance":
         with self._lock:
-            if self._is_closed:
+            if self._closed.is_set():
                 raise RuntimeError("the local stack is shutting down")
             while self._idle:
                 # The one used last, so that few instances stay warm, as on Lambda.
@@ -135,7 +135,7 @@ class Runtime:
         except BaseException:
             self._drop(instance)
             raise
-        if self._is_closed:
+        if self._closed.is_set():
             self._drop(instance)
             raise RuntimeError("the local stack is shutting down")
         return instance
@@ -229,8 +229,9 @@ class Instance:
         raise RuntimeError(f"The runtime of {self._function.name} did not start; see its log")
 
     def _read_log(self, process: "subprocess.Popen[str]") -> None:
-        for line in process.stdout or ():
-            self._on_log(line.rstrip("\n"))
+        with process.stdout or contextlib.nullcontext(()) as lines:
+            for line in lines:
+                self._on_log(line.rstrip("\n"))
 
 
 def emulator() -> Path | None:
