@@ -84,20 +84,14 @@ def run(files: Sequence[Path]) -> int:
     f"token. {_SETTINGS}"
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: the system picks one.")
-@click.option(
-    "--pagerduty-url",
-    metavar="URL",
-    envvar="PAGERDUTY_URL",
-    help="Where events are sent; by default PAGERDUTY_URL, or else the sandbox.",
-)
+@click.option("--pagerduty-url", metavar="URL", envvar="PAGERDUTY_URL", help="By default the sandbox's.")
 @click.option(
     "--service",
     "services",
     metavar="NAME=KEY...",
     multiple=True,
     callback=_parse_services,
-    help="A PagerDuty service and its routing key, or several keys separated by commas. Service `default` is that of "
-    "the plain routes.",
+    help="A PagerDuty service, and its routing keys separated by commas; `default` is that of the plain routes.",
 )
 @click.option(
     "--token",
@@ -138,17 +132,9 @@ def serve(  # noqa: PLR0913 -- one for each option
 @cli.command(epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION).")
 # The default is the name in samconfig.toml.
 @click.option(
-    "--stack",
-    metavar="NAME",
-    default="rudderstack-pagerduty",
-    show_default=True,
-    help=f"The stack's name; `{LOCAL}` is the stack of `make serve`.",
+    "--stack", default="rudderstack-pagerduty", show_default=True, help=f"{LOCAL}: the stack of `make serve`."
 )
-@click.option(
-    "--test-page",
-    type=click.Choice(["yes"]),
-    help="Also send one alert of severity info to service `default`, and resolve it.",
-)
+@click.option("--test-page", type=click.Choice(["yes"]), help="Also send one alert of severity info, and resolve it.")
 def doctor(stack: str, test_page: str | None) -> int:
     """Check a deployed stack from the outside and say what to fix. Without --test-page, nobody is paged."""
     from local import doctor  # noqa: PLC0415 -- as above

@@ -55,7 +55,6 @@ _TODO: Final = {
     "call {}; secrets need kms:Decrypt as well.",
     "not secure": "Everybody who may read parameters can see it. Delete it, and put a new value:\n"
     "aws ssm delete-parameter --name {}",
-    "short token": f"A token has at least {MIN_TOKEN_LENGTH} characters; shorter ones are not accepted.",
     "routing key": "It has 32 letters and digits, and is the integration key of an Events API V2 integration.\n"
     "Separate several keys by spaces or commas.",
     "same key": "Each service may use CallsPerMinute calls, but PagerDuty grants them once for a key: in a storm\n"
@@ -170,23 +169,16 @@ class Examination:
 
     def _check_tokens(self) -> Iterator[Finding]:
         name = self._stack.outputs["WebhookTokenParameter"]
-        what = f"parameter {name}"
         ssm = self._stack.client("ssm")
         try:
             parameter = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
         except ssm.exceptions.ParameterNotFound:
-            yield Finding("FIX", f"{what}: not found", _put(name, '"$(openssl rand -hex 24)"'))
+            yield Finding("FIX", f"parameter {name}: not found", _put(name, '"$(openssl rand -hex 24)"'))
             return
-        words = _words(parameter["Value"])
-        self._tokens = [word for word in words if len(word) >= MIN_TOKEN_LENGTH]
-        if parameter["Type"] != "SecureString":
-            yield _not_secure(parameter)
-        if len(self._tokens) < max(len(words), 1):
-            todo = f"{_TODO['short token']}\n{_put(name, 'TOKEN', overwrite=True)}"
-            too_short = f"{len(words) - len(self._tokens)} of {_count(len(words), 'token')} too short"
-            yield Finding("warn" if self._tokens else "FIX", f"{what}: {too_short}", todo)
-        elif parameter["Type"] == "SecureString":
-            yield Finding("ok", f"{what}: {_count(len(words), 'token')}")
+        # The function logs an error about shorter ones.
+        self._tokens = [word for word in _words(parameter["Value"]) if len(word) >= MIN_TOKEN_LENGTH]
+        usable = Finding("ok", f"parameter {name}: {_count(len(self._tokens), 'usable token')}")
+        yield _not_secure(parameter) if parameter["Type"] != "SecureString" else usable
 
     def _check_routing_keys(self) -> Iterator[Finding]:
         prefix = self._stack.outputs["RoutingKeyParameter"].rpartition("/")[0]
@@ -278,11 +270,11 @@ class Examination:
         except (ValueError, RecursionError):
             answer = {}
         return response.status, {
-            name: printable(self._without_tokens(str(value)))[:_QUOTED]
+            name: printable(self._redact(str(value)))[:_QUOTED]
             for name, value in (answer.items() if isinstance(answer, dict) else ())
         }
 
-    def _without_tokens(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         for token in self._tokens:
             text = text.replace(token, "[token]")
         return text

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
-from local.runtime import emulator
 from local.sandbox import Received
 from local.stack import LocalStack
 from local.terminal import painted, printable
@@ -49,13 +48,11 @@ def _greet(stack: LocalStack) -> None:
     options = stack.options
     pagerduty = options.pagerduty_url or f"the sandbox, {stack.sandbox.url if stack.sandbox else ''}"
     token = LOCAL_TOKEN if options.token == LOCAL_TOKEN else "TOKEN"
-    lambda_runtime = "AWS's runtime interface emulator" if emulator() else "a stand-in: AWS's emulator needs Linux"
     print(
         f"Listening on {stack.url}\n"
         f"Look  {stack.url}/\n"
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
-        f"  Lambda      {lambda_runtime}\n"
         f"  Queue       {stack.queue_url}\n"
         f"  Dead        {stack.dead_letter_queue_url}\n"
         "\nOpen an incident:\n"

@@ -159,7 +159,8 @@ class LocalStack:
             stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"],
         )
         self._api_function = functions["ApiFunction"]
-        self.runtime = self._run(starting, self._api_function)
+        self.runtime = self._make(self._api_function, self._environment)
+        starting.callback(self.runtime.close)
         starting.callback(self._close_variants)
         self._api.start()
 
@@ -173,7 +174,8 @@ class LocalStack:
 
     def _start_worker(self, starting: contextlib.ExitStack, function: Function, mapping: Mapping[str, Any]) -> None:
         """Start the worker with the template's event source mapping."""
-        self.worker = self._run(starting, function)
+        self.worker = self._make(function, self._environment)
+        starting.callback(self.worker.close)
         self.event_source = starting.enter_context(
             EventSource(
                 self.aws.client("sqs"),
@@ -184,11 +186,6 @@ class LocalStack:
                 retry_seconds=None if self.options.speed == 1 else properties("Queue")["VisibilityTimeout"],
             )
         )
-
-    def _run(self, starting: contextlib.ExitStack, function: Function) -> Runtime:
-        runtime = self._make(function, self._environment)
-        starting.callback(runtime.close)
-        return runtime
 
     def _make(self, function: Function, environment: Mapping[str, str]) -> Runtime:
         changed = {**function.environment, **environment}

@@ -51,9 +51,6 @@ def post(stack: LocalStack, body: bytes | object, path: str = "/events") -> tupl
     return response.status, response.json()
 
 
-# -- the path of an event --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("path", "body", "expected"),
     [
@@ -108,9 +105,6 @@ def test_a_body_reaches_the_function_as_it_was_sent_unless_it_is_too_large(
     stack: LocalStack, pagerduty: Sandbox, body: bytes, headers: dict[str, str], status: int
 ) -> None:
     assert request(f"{stack.url}/events", body, **headers).status == status
-
-
-# -- web pages on this machine ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

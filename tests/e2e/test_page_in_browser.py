@@ -110,9 +110,6 @@ def seen(tab: Page, complaints: list[str], stack: LocalStack, sandbox: Sandbox) 
     assert noted == []
 
 
-# -- try an event ----------------------------------------------------------------------------------------------------
-
-
 def test_a_newcomer_opens_an_incident_and_resolves_it(seen: Seen) -> None:
     seen.click("Send")
 
@@ -197,9 +194,6 @@ def test_in_a_storm_critical_events_arrive_while_the_others_are_delayed(
     expect(seen.page.locator("#queue-list")).to_contain_text(reasons)
     expect(seen.page.locator("#sum-limited")).not_to_have_text("0")
     expect(seen.page.locator("#chart")).to_have_attribute("aria-label", re.compile("80 received"))
-
-
-# -- for everybody ---------------------------------------------------------------------------------------------------
 
 
 def test_hostile_values_are_shown_as_text_and_fit_a_narrow_window(seen: Seen) -> None:
