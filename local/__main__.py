@@ -9,17 +9,7 @@ from pathlib import Path
 import click
 
 from local import command
-from local.options import (
-    LOCAL,
-    LOCAL_TOKEN,
-    MAX_CALLS_PER_MINUTE,
-    MIN_CALLS_PER_MINUTE,
-    MIN_TOKEN_LENGTH,
-    RATE_LIMIT,
-    SERVICE,
-    Options,
-    settings_of_environment,
-)
+from local.options import LOCAL, LOCAL_TOKEN, MIN_TOKEN_LENGTH, RATE_LIMIT, SERVICE, Options, settings_of_environment
 
 _SETTINGS = "The functions' settings, such as DEFAULT_SEVERITY, are read from the environment: see docs/settings.md."
 
@@ -102,7 +92,7 @@ def run(files: Sequence[Path]) -> int:
 )
 @click.option(
     "--rate-limit",
-    type=click.IntRange(MIN_CALLS_PER_MINUTE, MAX_CALLS_PER_MINUTE),
+    type=click.IntRange(min=1),
     default=RATE_LIMIT,
     show_default=True,
     help="Calls a minute and routing key that the sandbox accepts; CALLS_PER_MINUTE of the functions.",

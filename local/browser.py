@@ -3,7 +3,6 @@
 import contextlib
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -29,35 +28,30 @@ def find_chromium() -> str | None:
 
 @contextlib.contextmanager
 def chromium() -> Iterator["Browser"]:
-    """Run the browser headless, with an empty profile. Raises FileNotFoundError if there is none."""
+    """Run the browser headless, with an empty profile. Raises SystemExit if there is none."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- most tests need no browser
 
     path = find_chromium()
     if path is None:
-        raise FileNotFoundError("Chromium is not installed. On Debian and Ubuntu: apt-get install chromium")
+        raise SystemExit("Chromium is not installed. On Debian and Ubuntu: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
 
 
-def main() -> int:
-    """Take the picture; return 0, or 1 if there is no browser."""
+def main() -> None:
+    """Take the picture."""
     from local.options import ROOT, Options  # noqa: PLC0415 -- the tests set variables for them first
     from local.ui import Page  # noqa: PLC0415 -- the same
 
     picture = ROOT / "docs" / "page.png"
-    try:
-        with chromium() as browser, Page(Options(speed=_SPEED, services={"checkout": "checkout" * 4})) as stack:
-            tab = browser.new_page(viewport={"width": 1600, "height": 1120}, device_scale_factor=_SCALE)
-            tab.set_default_timeout(_TIMEOUT_MILLISECONDS)
-            _play(tab, stack)
-            tab.screenshot(path=picture)
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with chromium() as browser, Page(Options(speed=_SPEED, services={"checkout": "checkout" * 4})) as stack:
+        tab = browser.new_page(viewport={"width": 1600, "height": 1120}, device_scale_factor=_SCALE)
+        tab.set_default_timeout(_TIMEOUT_MILLISECONDS)
+        _play(tab, stack)
+        tab.screenshot(path=picture)
     print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size / 1000:.0f} KB")
-    return 0
 
 
 def _play(tab: "Tab", stack: "LocalStack") -> None:
@@ -94,4 +88,4 @@ def _send(tab: "Tab", sample: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

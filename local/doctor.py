@@ -57,10 +57,8 @@ _TODO: Final = {
     "aws ssm delete-parameter --name {}",
     "routing key": "It has 32 letters and digits, and is the integration key of an Events API V2 integration.\n"
     "Separate several keys by spaces or commas.",
-    "same key": "Each service may use CallsPerMinute calls, but PagerDuty grants them once for a key: in a storm\n"
-    "of one, pages of both are limited. Give each service an integration key of its own.",
+    "same key": "PagerDuty grants CallsPerMinute once for a key. Give each service an integration key of its own.",
     "no default": "Events for the plain URL are delayed until it exists.",
-    "slash": "Enter it in RudderStack without a slash at its end, for which API Gateway answers 404.",
     "other token": "The function has other tokens: wait for five minutes, or correct the stack's ParameterPrefix.",
     "other server": "The server at this URL is not this function: check the URL.",
     "no answer": "Check whether this machine reaches it, and whether the stack still exists.",
@@ -177,7 +175,8 @@ class Examination:
             return
         # The function logs an error about shorter ones.
         self._tokens = [word for word in _words(parameter["Value"]) if len(word) >= MIN_TOKEN_LENGTH]
-        usable = Finding("ok", f"parameter {name}: {_count(len(self._tokens), 'usable token')}")
+        level: Level = "ok" if self._tokens else "FIX"
+        usable = Finding(level, f"parameter {name}: {_count(len(self._tokens), 'usable token')}")
         yield _not_secure(parameter) if parameter["Type"] != "SecureString" else usable
 
     def _check_routing_keys(self) -> Iterator[Finding]:
@@ -206,7 +205,7 @@ class Examination:
             what = f"{url}: token {number}"
             status, answer = self._post(f"{url}?preview=true", SAMPLE, token)
             if (status, answer.get("status")) == (HTTPStatus.OK, "preview"):
-                yield Finding("ok", f"{what} is accepted", _TODO["slash"] if number == 1 else "")
+                yield Finding("ok", f"{what} is accepted")
             elif status == HTTPStatus.UNAUTHORIZED:
                 yield Finding("FIX", f"{what} is not accepted", _TODO["other token"])
             else:
@@ -221,9 +220,15 @@ class Examination:
             yield _unexpected(what, status, answer)
 
     def _check_urgency(self) -> Iterator[Finding]:
-        """Compare the last day's urgent events with all; the local stack has no figures."""
+        """Compare the last day's urgent events with all; the local stack has no figures.
+
+        Fewer in a day than PagerDuty accepts in a minute are always few enough.
+        """
         if self._stack.name and (received := self._sum_metric("Received")):
-            yield judge_urgency(self._stack.parameters, self._sum_metric("Urgent"), received)
+            urgent, limit = self._sum_metric("Urgent"), int(self._stack.parameters.get("CallsPerMinute", RATE_LIMIT))
+            what = f"urgent events: {urgent} of {received} in the last day ({urgent / received:.0%})"
+            is_fine = urgent <= max(limit, received * MAX_URGENT_SHARE)
+            yield Finding("ok", what) if is_fine else Finding("warn", what, _TODO["urgent"])
 
     def _sum_metric(self, metric: str) -> int:
         """Return the sum of a metric over the last day."""
@@ -287,20 +292,8 @@ def _judge_routing_key(parameter: Mapping[str, Any]) -> Finding:
     keys = _words(parameter["Value"])
     if not keys or not all(re.fullmatch(ROUTING_KEY, key) for key in keys):
         todo = f"{_TODO['routing key']}\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"
-        which = "not a routing key" if len(keys) <= 1 else f"not all of the {len(keys)} are routing keys"
-        return Finding("FIX", f"parameter {name}: {which}", todo)
+        return Finding("FIX", f"parameter {name}: not a routing key, or not only", todo)
     return Finding("ok", f"parameter {name}: has the form of {_count(len(keys), 'routing key')}")
-
-
-def judge_urgency(parameters: Mapping[str, str], urgent: int, received: int) -> Finding:
-    """Return whether urgent events are few enough to go first in a storm.
-
-    Fewer in a day than PagerDuty accepts in a minute are always few enough.
-    """
-    what = f"urgent events: {urgent} of {received} in the last day ({urgent / received:.0%})"
-    if urgent <= int(parameters.get("CallsPerMinute", RATE_LIMIT)) or urgent <= received * MAX_URGENT_SHARE:
-        return Finding("ok", what)
-    return Finding("warn", what, _TODO["urgent"])
 
 
 def _failed(what: str, error: ClientError | BotoCoreError, level: Level = "FIX") -> Finding:

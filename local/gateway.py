@@ -34,8 +34,6 @@ _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "a
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MAX_PAYLOAD: Final = 6 * 1024 * 1024
 
-Invoke = Callable[[str, str], str]
-
 
 def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[str, Function]]:
     """Read the template as SAM does; return its stacks, and its functions by logical id."""
@@ -65,7 +63,7 @@ class Gateway:
     def __init__(  # noqa: PLR0913 -- three callbacks
         self,
         stacks: list[Stack],
-        invoke: Invoke,
+        invoke: Callable[[str, str], str],
         port: int = 0,
         *,
         on_request: Callable[[Request], None] | None = None,
@@ -97,7 +95,7 @@ class Gateway:
 class _Runner:
     """Runs a function for SAM's API Gateway."""
 
-    def __init__(self, invoke: Invoke) -> None:
+    def __init__(self, invoke: Callable[[str, str], str]) -> None:
         self._invoke = invoke
 
     def invoke(self, function_name: str, event: str, *, stdout: Any, **_: Any) -> None:

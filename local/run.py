@@ -124,11 +124,7 @@ def _post(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         retries=False,
         timeout=_REQUEST_TIMEOUT,
     )
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = {"message": response.data.decode("utf-8", "replace")}
-    return response.status, answer if isinstance(answer, dict) else {"message": str(answer)}
+    return response.status, response.json()
 
 
 def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, str]:

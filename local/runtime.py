@@ -169,7 +169,7 @@ class Instance:
     def start(self) -> None:
         """Start the process and wait until it accepts invocations; the function starts with the first one."""
         host = _host()
-        port, runtime_port = _free_ports(host, 2)
+        port, runtime_port = _free_ports(host)
         self._process = subprocess.Popen(  # noqa: S603 -- this interpreter and SAM's emulator
             [*_command(host, port, runtime_port), self._function.handler],
             cwd=self._function.code,
@@ -279,10 +279,7 @@ def _environment(function: Function) -> dict[str, str]:
     }
 
 
-def _free_ports(host: str, count: int) -> list[int]:
-    """Return free ports; all are held until the last is known, so that they differ."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+def _free_ports(host: str) -> tuple[int, int]:
+    """Return two free ports; both are held until the second is known, so that they differ."""
+    with socket.create_server((host, 0)) as one, socket.create_server((host, 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]

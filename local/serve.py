@@ -25,11 +25,7 @@ def main(options: Options) -> None:
     """Serve until interrupted."""
     with (
         Page(
-            options,
-            on_request=_show_request,
-            on_answer=_show_answer,
-            on_received=_show_received,
-            on_log=_show_log,
+            options, on_request=_show_request, on_answer=_show_answer, on_received=_show_received, on_log=_show_log
         ) as stack,
         reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
     ):
@@ -54,7 +50,6 @@ def _greet(stack: LocalStack) -> None:
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Queue       {stack.queue_url}\n"
-        f"  Dead        {stack.dead_letter_queue_url}\n"
         "\nOpen an incident:\n"
         f"  curl -i {stack.url}/events -H 'Authorization: Bearer {token}' \\\n"
         "    -H 'Content-Type: application/json' \\\n"
@@ -105,10 +100,7 @@ def _show_request(request: "Request") -> None:
 
 
 def _show_answer(_: "Request", response: "Response") -> None:
-    try:
-        answer = json.loads(response.get_data())
-    except ValueError:
-        answer = {}
+    answer = response.get_json()
     words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
     _show("  answer     ", words, status=response.status_code)
 

@@ -122,9 +122,8 @@ class LocalStack:
             return self._variants[name]
 
     def _close_variants(self) -> None:
-        with self._variants_lock:
-            for runtime in self._variants.values():
-                runtime.close()
+        for runtime in self._variants.values():
+            runtime.close()
 
     def _invoke(self, _: str, event: str) -> str:
         return (self._chosen.get() or self.runtime).invoke(event)

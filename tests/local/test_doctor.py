@@ -93,7 +93,6 @@ def test_a_healthy_stack_has_nothing_to_fix_and_nobody_is_paged(
         "ok    parameter /rudderstack-pagerduty/webhook-token: 1 usable token",
         "ok    parameter /rudderstack-pagerduty/routing-keys/default: has the form of 1 routing key",
         f"ok    {local.url}/events: token 1 is accepted",
-        "      Enter it in RudderStack without a slash at its end, for which API Gateway answers 404.",
         f"ok    {local.url}/events: a wrong token is not accepted",
         "",
         "Nothing to fix, 0 warnings. Nobody was paged.",
@@ -109,7 +108,7 @@ def test_a_healthy_stack_has_nothing_to_fix_and_nobody_is_paged(
         (
             "SecureString",
             {"routing-keys/default": f"{KEY},x"},
-            "FIX parameter {}/routing-keys/default: not all of the 2 are routing keys",
+            "FIX parameter {}/routing-keys/default: not a routing key, or not only",
         ),
         ("String", {"webhook-token": TOKEN}, "FIX parameter {}/webhook-token: a String, not a SecureString"),
         ("String", {"routing-keys/a": KEY}, "FIX parameter {}/routing-keys/a: a String, not a SecureString"),
@@ -184,23 +183,15 @@ def test_a_routing_key_that_pagerduty_refuses_is_reported(make_stack: Callable[.
     assert list(found)[-1] == "FIX test alert, trigger: answered 503 routing_key_refused"
 
 
-def test_the_urgent_events_of_the_last_day_are_compared_with_all(make_stack: Callable[..., Stack]) -> None:
+def test_urgent_events_that_are_most_of_the_last_day_are_reported(make_stack: Callable[..., Stack]) -> None:
     name, now = f"stack-{uuid.uuid4()}", datetime.now(UTC)
-    boto3.client("cloudwatch").put_metric_data(
-        Namespace="RudderStackPagerDuty",
-        MetricData=[
-            {
-                "MetricName": metric,
-                "Dimensions": [{"Name": "service", "Value": name}],
-                "Timestamp": now - timedelta(hours=hours),
-                "Value": value,
-            }
-            for metric, hours, value in (("Received", 20, 241.0), ("Received", 30, 900.0), ("Urgent", 20, 121.0))
-        ],
-    )
+    dimensions: Any = [{"Name": "service", "Value": name}]
+    for metric, hours, value in (("Received", 20, 241), ("Received", 30, 900), ("Urgent", 20, 121)):
+        at = now - timedelta(hours=hours)
+        data: Any = [{"MetricName": metric, "Dimensions": dimensions, "Timestamp": at, "Value": value}]
+        boto3.client("cloudwatch").put_metric_data(Namespace="RudderStackPagerDuty", MetricData=data)
 
     assert list(examine(make_stack(name=name)))[-1] == "warn urgent events: 121 of 241 in the last day (50%)"
-    assert doctor.judge_urgency({}, 121, 242).level == doctor.judge_urgency({}, 120, 120).level == "ok"
 
 
 def test_a_failed_call_to_aws_is_reported_and_the_other_checks_are_made(
