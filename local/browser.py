@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from local.stack import LocalStack
 
-# Debian's name first.
-_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")  # Debian's first
 # A storm of minutes takes seconds.
 _SPEED: Final = 6.0
 # About the width at which the README is shown.

@@ -25,8 +25,6 @@ from local.terminal import Colour, painted, printable
 
 # Share of all events above which urgent events compete with each other more than with the rest.
 MAX_URGENT_SHARE: Final = 0.5
-# As in function/telemetry.py.
-NAMESPACE: Final = "RudderStackPagerDuty"
 
 # A change event: it would page nobody even if a server that ignores `preview` sent it.
 SAMPLE: Final = {
@@ -234,7 +232,7 @@ class Examination:
         """Return the sum of a metric over the last day."""
         now = datetime.now(UTC)
         points = self._stack.client("cloudwatch").get_metric_statistics(
-            Namespace=NAMESPACE,
+            Namespace="RudderStackPagerDuty",  # as in function/telemetry.py
             MetricName=metric,
             Dimensions=[{"Name": "service", "Value": self._stack.name}],
             StartTime=now - timedelta(days=1),

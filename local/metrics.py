@@ -1,7 +1,6 @@
 """Read metrics from the functions' log as CloudWatch does.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-Powertools checks what it writes: names, units, numbers of metrics and of dimensions.
 """
 
 import json

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from flask import Request, Response
 
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
-_ENVIRONMENT_FILE = STATE / "env.json"
 _POLL_SECONDS = 0.2
 
 
@@ -73,7 +72,7 @@ def _write_environment_file(stack: LocalStack) -> None:
         "FLOW_TABLE": stack.flow_table,
         "CALLS_PER_MINUTE": stack.settings["CALLS_PER_MINUTE"],
     }
-    _write_private_file(_ENVIRONMENT_FILE, {"ApiFunction": variables, "WorkerFunction": variables})
+    _write_private_file(STATE / "env.json", {"ApiFunction": variables, "WorkerFunction": variables})
 
 
 def _write_stack_file(stack: LocalStack) -> None:
