@@ -24,10 +24,10 @@ SECONDS := 300
 SEED ?= 1
 
 # Read by `python -m local`. Give secrets in the environment, `ROUTING_KEY=... make run`: `ps` shows make's arguments.
-## PAGERDUTY_URL  run, serve: a real PagerDuty instead of the sandbox, such as https://events.pagerduty.com
+## PAGERDUTY_URL  run, serve: PagerDuty's URL instead of the sandbox, such as https://events.pagerduty.com
 ## ROUTING_KEY  run, serve: the routing key of service default, in the environment: ROUTING_KEY=... make run
 ## ROUTING_KEYS  run, serve: those of more services, in the environment: ROUTING_KEYS="checkout=... payments=..."
-## WEBHOOK_TOKEN  serve: the callers' secret, in the environment
+## WEBHOOK_TOKEN  serve: the token that callers present, in the environment
 export PAGERDUTY_URL ROUTING_KEY ROUTING_KEYS WEBHOOK_TOKEN
 export SAM_CLI_TELEMETRY := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -49,7 +49,7 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, wi
 screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
 	@$(BIN)/python -m local.command local.browser
 
-doctor: $(READY) ## Look at a deployed stack and say what has to be mended
+doctor: $(READY) ## Check a deployed stack, and say what to fix
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))
 
 test: $(READY) ## Run the whole test suite, on every processor
@@ -61,7 +61,7 @@ test-unit: $(READY) ## Run the tests of single modules: no network, under twenty
 mutants: $(READY) ## Change function/ in one place at a time, and see whether a test fails; SECONDS=0 tries every change
 	@$(BIN)/python -m tests.mutants --seconds $(SECONDS)
 
-chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count
+chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count broken promises
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)
 
 bench: $(READY) ## Measure how fast it is, as ratios against baselines of the same run
@@ -82,7 +82,7 @@ check: $(READY) ## Lint, type-check, validate the template and the workflows, an
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --cov=function tests/unit tests/integration
 
-format: $(READY) ## Format the code and mend what the linter can
+format: $(READY) ## Format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -27,10 +27,8 @@ def encode(value: object) -> bytes:
     return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
-class NonFinite(str):
+class NonFinite(str):  # noqa: SLOT000 -- there are few of them
     """`NaN`, `Infinity` or `-Infinity`, which Python writes and JSON does not have: a text that counts as blank."""
-
-    __slots__ = ()
 
     def strip(self, _chars: str | None = None, /) -> str:
         """Return nothing."""

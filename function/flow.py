@@ -37,9 +37,8 @@ CALL_LIMIT: Final = 1.0
 RETRY_AFTER: Final = 5.0
 # Calls for one event, since other instances may change the item before each. Of 150 at the same moment none needs four.
 MAX_UPDATES: Final = 5
-# Seconds after a critical trigger in which the next one of its incident is a repeat.
+# Seconds after a critical trigger in which the next one of its incident is a repeat, and incidents remembered for that.
 REPEATED: Final = 120.0
-# Incidents that an instance remembers.
 MAX_INCIDENTS: Final = 10_000
 
 # Attributes. Neither is one of DynamoDB's reserved words.

@@ -46,8 +46,6 @@ def fit_dedup_key(key: str) -> str:
 class ValueLimit:
     """How many more values in objects and arrays are visited for the events of one request."""
 
-    __slots__ = ("left",)
-
     def __init__(self, values: int = MAX_VALUES) -> None:
         self.left = values
 

@@ -12,9 +12,8 @@ from event import Event
 Status = Literal["delivered", "queued", "merged", "preview", "ignored", "rejected", "deferred"]
 
 _Ignored = Literal["not_for_pagerduty", "not_a_track_call"]
-# What can never succeed as it is: the request, then the event. Of the last three one is PagerDuty's answer, one a
-# message that the API function did not write, and one a bug in a batch whose other events were queued: to repeat it
-# would repeat those.
+# The request or the event can never succeed as it is. `event_failed` is a bug in an event of a batch, of which others
+# were queued: to repeat the batch would repeat those.
 _Invalid = Literal[
     "query_unknown", "preview_invalid", "body_empty", "body_not_base64", "gzip_damaged", "body_not_utf8",
     "body_not_json", "body_too_deep", "body_without_events",

@@ -107,7 +107,7 @@ class FifoQueue:
         # Groups without a message in flight, by their oldest message.
         self._available: list[tuple[int, _Group]] = []
         # When messages become visible. An entry is stale if the visibility was changed after it was made.
-        self._hidden: list[tuple[float, int, QueuedMessage]] = []
+        self._hidden: list[tuple[float, int, list[QueuedMessage]]] = []
         self._entries = itertools.count()
 
     def peek(self) -> list[QueuedMessage]:
@@ -154,8 +154,8 @@ class FifoQueue:
                 message.is_hidden = True
                 group.hidden += 1
                 self.in_flight += 1
-                self._hide(message, now + visibility_seconds)
                 received.append(message)
+        self._hide(received, now + visibility_seconds)
         return received
 
     def delete(self, handle: str) -> None:
@@ -181,7 +181,7 @@ class FifoQueue:
             limit = f"Total VisibilityTimeout for the message is beyond the limit [{MAX_VISIBILITY_SECONDS} seconds]"
             raise invalid("VisibilityTimeout", seconds, limit)
         message.is_delayed = True
-        self._hide(message, now + seconds)
+        self._hide([message], now + seconds)
 
     def _add(self, message: QueuedMessage) -> None:
         self._messages[message.id] = message
@@ -200,17 +200,18 @@ class FifoQueue:
     def _offer(self, group: _Group) -> None:
         heapq.heappush(self._available, (next(iter(group.messages.values())).sequence, group))
 
-    def _hide(self, message: QueuedMessage, until: float) -> None:
-        message.hidden_until = until
-        heapq.heappush(self._hidden, (until, next(self._entries), message))
+    def _hide(self, messages: list[QueuedMessage], until: float) -> None:
+        for message in messages:
+            message.hidden_until = until
+        heapq.heappush(self._hidden, (until, next(self._entries), messages))
 
     def _show_due(self) -> float:
         """Make messages visible whose time has come; return the time."""
         now = self._clock()
         while self._hidden and self._hidden[0][0] <= now:
-            message = heapq.heappop(self._hidden)[2]
-            if message.is_hidden and message.hidden_until <= now:
-                self._show(message)
+            for message in heapq.heappop(self._hidden)[2]:
+                if message.is_hidden and message.hidden_until <= now:
+                    self._show(message)
         return now
 
     def _show(self, message: QueuedMessage) -> None:

@@ -131,8 +131,11 @@ def killer_of(task: tuple[Mutant, set[str]]) -> tuple[Mutant, str]:
         function = shutil.copytree(FUNCTION, Path(folder, "function"))
         (function / f"{mutant.module}.py").write_text(source_of(mutant), encoding="utf-8")
         options = ["-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={function} ."]
-        code = pytest.main([*options, *sorted({name.partition("::")[0] for name in wanted})], plugins=[selection])
-    return mutant, selection.killer or ("the import" if code else "")
+        try:
+            code = pytest.main([*options, *sorted({name.partition("::")[0] for name in wanted})], plugins=[selection])
+        except Exception:  # noqa: BLE001 -- an error that pytest cannot attribute to a test
+            code = 1
+    return mutant, selection.killer or ("an error" if code else "")
 
 
 def main() -> None:

@@ -2,31 +2,21 @@
 
 import functools
 import re
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import boto3
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
-ROOT: Final = Path(__file__).parents[2]
-TEMPLATE: Final = ROOT / "template.yaml"
-PSEUDO_PARAMETERS: Final = {
-    "AWS::AccountId": "123456789012",
-    "AWS::NoValue": None,
-    "AWS::Partition": "aws",
-    "AWS::Region": "eu-west-1",
-    "AWS::StackName": "stack",
-    "AWS::URLSuffix": "amazonaws.com",
-}
+from local.options import ROOT
 
 Properties = dict[str, Any]
 
 
 def written() -> dict[str, Any]:
     """Return the template as it is written; short forms such as !Ref become {"Ref": ...}."""
-    return cast("dict[str, Any]", yaml_parse(TEMPLATE.read_text(encoding="utf-8")))
+    return cast("dict[str, Any]", yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8")))
 
 
 @functools.cache
@@ -41,14 +31,21 @@ def transformed() -> dict[str, Any]:
 
 
 @functools.cache
-def deployed(*, partition: str = "aws", **parameters: str) -> dict[str, dict[str, Any]]:
-    """Return the resources and outputs of a stack with these parameters.
+def resources(**parameters: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of a stack with these parameters.
 
     A reference to a resource becomes its logical ID, such as `Queue`, and an attribute `Queue.Arn`.
     """
     template = transformed()
     values: dict[str, Any] = {name: str(entry["Default"]) for name, entry in template["Parameters"].items()}
-    values |= PSEUDO_PARAMETERS | parameters | {"AWS::Partition": partition}
+    values |= parameters | {
+        "AWS::AccountId": "123456789012",
+        "AWS::NoValue": None,
+        "AWS::Partition": "aws",
+        "AWS::Region": "eu-west-1",
+        "AWS::StackName": "stack",
+        "AWS::URLSuffix": "amazonaws.com",
+    }
 
     def substitute(argument: str | list[Any]) -> str:
         text, variables = (argument, {}) if isinstance(argument, str) else (argument[0], resolve(argument[1]))
@@ -80,19 +77,15 @@ def deployed(*, partition: str = "aws", **parameters: str) -> dict[str, dict[str
         return {key: item for key, item in ((key, resolve(item)) for key, item in value.items()) if item is not None}
 
     return {
-        section: {
-            name: resolve({key: item for key, item in entry.items() if key != "Condition"})
-            for name, entry in template[section].items()
-            if "Condition" not in entry or holds(entry["Condition"])
-        }
-        for section in ("Resources", "Outputs")
+        name: resolve({key: item for key, item in entry.items() if key != "Condition"})
+        for name, entry in template["Resources"].items()
+        if "Condition" not in entry or holds(entry["Condition"])
     }
 
 
 def of_type(kind: str, **parameters: str) -> dict[str, Properties]:
     """Return the properties of a stack's resources of a type, by their logical IDs."""
-    resources = deployed(**parameters)["Resources"]
-    return {name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == kind}
+    return {name: entry["Properties"] for name, entry in resources(**parameters).items() if entry["Type"] == kind}
 
 
 def listed(value: Any) -> list[Any]:

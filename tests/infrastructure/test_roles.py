@@ -83,9 +83,3 @@ def test_the_worker_asks_for_what_its_role_allows(endpoint: Endpoint, asked: Cal
         "dynamodb:UpdateItem",
     }
     assert forbidden(asked, "WorkerFunctionRole", endpoint) == set()
-
-
-def test_the_worker_may_not_ask_for_the_token(endpoint: Endpoint) -> None:
-    token = ("ssm:GetParameters", f"{endpoint.prefix}/webhook-token")
-
-    assert forbidden({token}, "WorkerFunctionRole", endpoint) == {token}

@@ -44,6 +44,7 @@ def test_the_oldest_group_is_received_first_and_as_much_of_it_as_possible(queue:
     send(queue, "a1", "b1", "a2", "c1")
 
     assert bodies(queue, 3) == ["a1", "a2", "b1"]
+    assert bodies(queue, 3) == ["c1"]
 
 
 def test_a_group_is_locked_until_its_last_message_in_flight_is_deleted(queue: FifoQueue) -> None:
@@ -169,6 +170,9 @@ def test_a_look_into_the_queue_shows_which_messages_are_delayed_and_until_when(q
     assert seen == [("in flight", 1, True, False), ("delayed", 1, True, True), ("waiting", 0, False, False)]
     assert queue.peek()[1].hidden_until == clock.now + 100
     assert queue.counts() == (1, 2)
+    clock.now += 120
+    assert queue.counts() == (3, 0)
+    assert not any(each.is_hidden or each.is_delayed for each in queue.peek())
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
@@ -184,6 +188,7 @@ def test_a_message_received_too_often_is_moved_to_the_dead_letters_and_its_group
         clock.now += 120
 
     assert bodies(queue) == ["p2"]
+    assert queue.counts() == (0, 1)
     (letter,) = dead_letters.receive(10, 120)
     assert (letter.id, letter.group, letter.attributes) == (sent.id, "p", STRING)
     assert queue.send("duplicate", {}, "p", "one").sequence == sent.sequence
