@@ -7,22 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from local import command
-from local.options import (
-    LOCAL,
-    LOCAL_TOKEN,
-    MAX_CALLS_PER_MINUTE,
-    MIN_CALLS_PER_MINUTE,
-    MIN_TOKEN_LENGTH,
-    RATE_LIMIT,
-    SERVICE,
-    Options,
-    settings_of_environment,
-)
+from local.options import LOCAL, LOCAL_TOKEN, MIN_TOKEN_LENGTH, RATE_LIMIT, SERVICE, Options, settings_of_environment
 
-_LAST_PORT = 65535
 _SETTINGS = "The functions' settings, such as DEFAULT_SEVERITY, are read from the environment: see docs/settings.md."
 
 
@@ -33,9 +21,6 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except OSError as error:
-        click.echo(f"Error: {error}", err=True)
-        return 1
 
 
 def _check_token(_: click.Context, __: click.Parameter, token: str) -> str:
@@ -44,7 +29,7 @@ def _check_token(_: click.Context, __: click.Parameter, token: str) -> str:
     raise click.BadParameter(f"expected at least {MIN_TOKEN_LENGTH} characters")
 
 
-def _parse_services(pairs: Sequence[str]) -> dict[str, str]:
+def _parse_services(_: object, __: object, pairs: Sequence[str]) -> dict[str, str]:
     services = {}
     for pair in pairs:
         name, _separator, key = pair.partition("=")
@@ -52,6 +37,11 @@ def _parse_services(pairs: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter("expected NAME=KEY with a name of A-Z a-z 0-9 _ . -")
         services[name] = key
     return services
+
+
+def _services_of_environment() -> dict[str, str]:
+    key, more = os.environ.get("ROUTING_KEY"), os.environ.get("ROUTING_KEYS", "")
+    return ({"default": key} if key else {}) | _parse_services(None, None, more.split())
 
 
 @click.group(help=__doc__, context_settings={"max_content_width": 120})
@@ -83,45 +73,32 @@ def run(files: Sequence[Path]) -> int:
     'is the key of service `default`, ROUTING_KEYS="NAME=KEY NAME=KEY" are those of others, and WEBHOOK_TOKEN is the '
     f"token. {_SETTINGS}"
 )
-@click.option(
-    "--port", type=click.IntRange(0, _LAST_PORT), default=3000, show_default=True, help="0: the system picks one."
-)
-@click.option(
-    "--pagerduty-url",
-    metavar="URL",
-    envvar="PAGERDUTY_URL",
-    help="Where events are sent; by default PAGERDUTY_URL, or else the sandbox.",
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: the system picks one.")
+@click.option("--pagerduty-url", metavar="URL", envvar="PAGERDUTY_URL", help="By default the sandbox's.")
 @click.option(
     "--service",
     "services",
     metavar="NAME=KEY...",
     multiple=True,
-    callback=lambda _context, _parameter, pairs: _parse_services(pairs),
-    help="A PagerDuty service and its routing key, or several keys separated by commas. Service `default` is that of "
-    "the plain routes.",
+    callback=_parse_services,
+    help="A PagerDuty service, and its routing keys separated by commas; `default` is that of the plain routes.",
 )
 @click.option(
     "--token",
     envvar="WEBHOOK_TOKEN",
     default=LOCAL_TOKEN,
     callback=_check_token,
-    help=f"The token that callers present, at least {MIN_TOKEN_LENGTH} characters; by default WEBHOOK_TOKEN, or else "
-    "a public one.",
+    help=f"The token that callers present, at least {MIN_TOKEN_LENGTH} characters; by default a public one.",
 )
 @click.option(
     "--rate-limit",
-    type=click.IntRange(MIN_CALLS_PER_MINUTE, MAX_CALLS_PER_MINUTE),
+    type=click.IntRange(min=1),
     default=RATE_LIMIT,
     show_default=True,
     help="Calls a minute and routing key that the sandbox accepts; CALLS_PER_MINUTE of the functions.",
 )
-@click.argument(
-    "more_services", metavar="", nargs=-1, callback=lambda _context, _parameter, pairs: _parse_services(pairs)
-)
-@click.pass_context
+@click.argument("more_services", metavar="", nargs=-1, callback=_parse_services)
 def serve(  # noqa: PLR0913 -- one for each option
-    context: click.Context,
     *,
     port: int,
     pagerduty_url: str | None,
@@ -131,60 +108,28 @@ def serve(  # noqa: PLR0913 -- one for each option
     more_services: dict[str, str],
 ) -> None:
     """Keep the endpoint up until stopped."""
-    has_token = context.get_parameter_source("token") is ParameterSource.COMMANDLINE
-    if pagerduty_url and (services or more_services or has_token):
-        click.echo(
-            "Warning: `ps` shows the secrets of this command line to everybody on this machine; see `serve --help`",
-            err=True,
-        )
-    options = Options(
-        port=port,
-        token=token,
-        services=_services_of_environment() | services | more_services,
-        pagerduty_url=pagerduty_url,
-        rate_limit=rate_limit,
-        settings=settings_of_environment(),
-    )
+    services = _services_of_environment() | services | more_services
     from local import serve  # noqa: PLC0415 -- as above
 
     try:
-        serve.main(options)
+        serve.main(Options(port, token, services, pagerduty_url or None, rate_limit, settings_of_environment()))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        free = port % _LAST_PORT + 1
-        raise click.ClickException(f"port {port} is in use; choose another: make serve PORT={free}") from None
+        raise click.ClickException(f"port {port} is in use; choose another: make serve PORT={port + 1}") from None
 
 
 @cli.command(epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION).")
 # The default is the name in samconfig.toml.
 @click.option(
-    "--stack",
-    metavar="NAME",
-    default="rudderstack-pagerduty",
-    show_default=True,
-    help=f"The stack's name; `{LOCAL}` is the stack of `make serve`.",
+    "--stack", default="rudderstack-pagerduty", show_default=True, help=f"{LOCAL}: the stack of `make serve`."
 )
-@click.option(
-    "--test-page",
-    type=click.Choice(["yes"]),
-    help="Also send one alert of severity info to service `default`, and resolve it.",
-)
+@click.option("--test-page", type=click.Choice(["yes"]), help="Also send one alert of severity info, and resolve it.")
 def doctor(stack: str, test_page: str | None) -> int:
     """Check a deployed stack from the outside and say what to fix. Without --test-page, nobody is paged."""
     from local import doctor  # noqa: PLC0415 -- as above
 
     return doctor.main(stack, test_page=test_page == "yes")
-
-
-def _services_of_environment() -> dict[str, str]:
-    """Return the PagerDuty services and their routing keys. Raises BadParameter."""
-    key = os.environ.get("ROUTING_KEY")
-    services = {"default": key} if key else {}
-    try:
-        return services | _parse_services(os.environ.get("ROUTING_KEYS", "").split())
-    except click.BadParameter as error:
-        raise click.UsageError(f"ROUTING_KEYS: {error.message}") from None
 
 
 if __name__ == "__main__":

@@ -1,15 +1,23 @@
-"""Headless Chromium, without the user's profile, for the page's tests and screenshot."""
+"""Headless Chromium for the page's tests; `python -m local.browser` writes the page's picture for the README."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
 
-# Debian's name first.
-_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+    from local.stack import LocalStack
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")  # Debian's first
+# A storm of minutes takes seconds.
+_SPEED: Final = 6.0
+# About the width at which the README is shown.
+_SCALE: Final = 0.7
+_TIMEOUT_MILLISECONDS: Final = 120_000
 
 
 def find_chromium() -> str | None:
@@ -19,13 +27,64 @@ def find_chromium() -> str | None:
 
 @contextlib.contextmanager
 def chromium() -> Iterator["Browser"]:
-    """Run the browser headless, with an empty profile. Raises FileNotFoundError if there is none."""
+    """Run the browser headless, with an empty profile. Raises SystemExit if there is none."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 -- most tests need no browser
 
     path = find_chromium()
     if path is None:
-        raise FileNotFoundError("Chromium is not installed. On Debian and Ubuntu: apt-get install chromium")
+        raise SystemExit("Chromium is not installed. On Debian and Ubuntu: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
+
+
+def main() -> None:
+    """Take the picture."""
+    from local.options import ROOT, Options  # noqa: PLC0415 -- the tests set variables for them first
+    from local.ui import Page  # noqa: PLC0415 -- the same
+
+    picture = ROOT / "docs" / "page.png"
+    with chromium() as browser, Page(Options(speed=_SPEED, services={"checkout": "checkout" * 4})) as stack:
+        tab = browser.new_page(viewport={"width": 1600, "height": 1120}, device_scale_factor=_SCALE)
+        tab.set_default_timeout(_TIMEOUT_MILLISECONDS)
+        _play(tab, stack)
+        tab.screenshot(path=picture)
+    print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size / 1000:.0f} KB")
+
+
+def _play(tab: "Tab", stack: "LocalStack") -> None:
+    """Start a storm, open incidents, resolve one, and send an event that is repaired."""
+    if stack.sandbox:
+        stack.sandbox.window /= _SPEED
+    tab.goto(f"{stack.url}/")
+    tab.locator("#path", has_text="POST").wait_for()
+
+    tab.get_by_label("Warnings", exact=True).fill("150")
+    _set_limit(tab, "40")
+    tab.get_by_role("button", name="Start").click()
+    tab.locator("#pages-text", has_text=re.compile("^1[0-9] of 20")).wait_for()
+
+    _set_limit(tab, "120")
+    _send(tab, "Open an incident")
+    tab.get_by_role("button", name="Resolve: Disk is full").click()
+    tab.locator("#incident-list .resolved").first.wait_for()
+    _send(tab, "Repaired, with warnings")
+    tab.locator("#incident-list summary", has_text="Payment provider is slow").click()
+    tab.get_by_role("heading", name="Try an event").click()
+
+
+def _set_limit(tab: "Tab", calls: str) -> None:
+    tab.get_by_label("limits the rate to").check()
+    tab.get_by_label("Calls a minute and routing key").fill(calls)
+    tab.get_by_label("Calls a minute and routing key").press("Tab")
+
+
+def _send(tab: "Tab", sample: str) -> None:
+    tab.get_by_label("Sample").select_option(label=sample)
+    with tab.expect_response("**/page/try"):
+        tab.get_by_role("button", name="Send", exact=True).click()
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,6 @@ INTERRUPTED: Final = 130
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The time that the command has to clean up by itself.
 _SECONDS: Final = 1.0
-_STDERR: Final = 2
 # Erase the line and show the cursor, both of which a progress display may have changed.
 _RESET: Final = "\r\x1b[K\x1b[?25h"
 # Held by the thread that prints `Stopped.`, for good.
@@ -40,8 +39,8 @@ def run(command: Callable[[], int]) -> int:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         interrupted.set()
-        # Hide the errors that the interruption causes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
+        # Hide the errors that the interruption causes: 2 is standard error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         _signal_children(signal.SIGTERM)
         raise KeyboardInterrupt
 

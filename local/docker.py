@@ -10,7 +10,6 @@ import fcntl
 import socket
 import socketserver
 import struct
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -25,8 +24,7 @@ _POLL_SECONDS: Final = 0.05
 
 def for_containers(url: str) -> str:
     """Return the URL by which a container reaches one of this stack's servers."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{_NAME}:{parts.port}").geturl()
+    return url.replace("127.0.0.1", _NAME)
 
 
 @contextlib.contextmanager
@@ -43,13 +41,11 @@ def reachable_from_containers(*urls: str) -> Iterator[None]:
 
 
 def _bridge_address() -> str | None:
-    if sys.platform != "linux":
-        return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
             answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", _BRIDGE))
         except OSError:
-            return None  # No such interface.
+            return None  # No such interface, or not Linux.
     return socket.inet_ntoa(answer[20:24])
 
 

@@ -34,8 +34,6 @@ _TEXT_TYPES: Final = frozenset({"application/json", "application/javascript", "a
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MAX_PAYLOAD: Final = 6 * 1024 * 1024
 
-Invoke = Callable[[str, str], str]
-
 
 def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[str, Function]]:
     """Read the template as SAM does; return its stacks, and its functions by logical id."""
@@ -44,17 +42,16 @@ def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[
         warnings.simplefilter("ignore", DeprecationWarning)
         stacks, _ = SamLocalStackProvider.get_stacks(str(template), parameter_overrides=parameters)
         functions = list(SamFunctionProvider(stacks).get_all())
-    return stacks, {each.name: _function(each) for each in functions}
-
-
-def _function(found: Any) -> Function:
-    return Function(
-        name=found.name,
-        code=Path(found.codeuri),
-        handler=found.handler,
-        timeout=found.timeout,
-        environment={name: str(value) for name, value in found.environment["Variables"].items()},
-    )
+    return stacks, {
+        each.name: Function(
+            name=each.name,
+            code=Path(each.codeuri),
+            handler=each.handler,
+            timeout=each.timeout,
+            environment={name: str(value) for name, value in each.environment["Variables"].items()},
+        )
+        for each in functions
+    }
 
 
 class Gateway:
@@ -66,7 +63,7 @@ class Gateway:
     def __init__(  # noqa: PLR0913 -- three callbacks
         self,
         stacks: list[Stack],
-        invoke: Invoke,
+        invoke: Callable[[str, str], str],
         port: int = 0,
         *,
         on_request: Callable[[Request], None] | None = None,
@@ -98,7 +95,7 @@ class Gateway:
 class _Runner:
     """Runs a function for SAM's API Gateway."""
 
-    def __init__(self, invoke: Invoke) -> None:
+    def __init__(self, invoke: Callable[[str, str], str]) -> None:
         self._invoke = invoke
 
     def invoke(self, function_name: str, event: str, *, stdout: Any, **_: Any) -> None:
@@ -107,7 +104,8 @@ class _Runner:
             stdout.write_str(_error(413, "Request Entity Too Large"))
             return
         answer = self._invoke(function_name, event)
-        stdout.write_str(answer if _is_response(answer) else _error(500, "Internal Server Error"))
+        # Lambda's report of a failed invocation has no status.
+        stdout.write_str(answer if '"statusCode"' in answer else _error(500, "Internal Server Error"))
 
     def is_debugging(self) -> bool:
         return False
@@ -169,14 +167,6 @@ def _is_binary(request: Request) -> bool:
     except UnicodeDecodeError:
         return True
     return False
-
-
-def _is_response(answer: str) -> bool:
-    """Return whether the answer is a response, and not Lambda's report of a failed invocation."""
-    try:
-        return "statusCode" in json.loads(answer)
-    except (ValueError, TypeError):
-        return False
 
 
 def _error(status: int, message: str) -> str:

@@ -1,7 +1,6 @@
 """Read metrics from the functions' log as CloudWatch does.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-Powertools checks what it writes: names, units, numbers of metrics and of dimensions.
 """
 
 import json
@@ -25,26 +24,17 @@ class Metric(NamedTuple):
         return tuple(name for name, _ in self.dimensions)
 
 
-def read(line: str) -> list[Metric]:
-    """Return the metrics in a log line. Raises KeyError if it lacks a value that it announces."""
-    try:
-        content = json.loads(line)
-    except ValueError:
-        return []
-    if not isinstance(content, dict) or "_aws" not in content:
-        return []
-    found = []
-    for directive in content["_aws"]["CloudWatchMetrics"]:
-        for names, metric in product(directive["Dimensions"], directive["Metrics"]):
-            dimensions = tuple((name, content[name]) for name in names)
-            value = content[metric["Name"]]
-            found += [
-                Metric(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, each)
-                for each in (value if isinstance(value, list) else [value])
-            ]
-    return found
-
-
 def read_all(lines: Iterable[str]) -> list[Metric]:
-    """Return the metrics in a log."""
-    return [metric for line in lines for metric in read(line)]
+    """Return the metrics in the lines of a log. Raises KeyError if a line lacks a value that it announces."""
+    found = []
+    for line in lines:
+        content = json.loads(line) if '"_aws"' in line else {}
+        for directive in content["_aws"]["CloudWatchMetrics"] if "_aws" in content else ():
+            for names, metric in product(directive["Dimensions"], directive["Metrics"]):
+                dimensions = tuple((name, content[name]) for name in names)
+                value = content[metric["Name"]]
+                found += [
+                    Metric(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, each)
+                    for each in (value if isinstance(value, list) else [value])
+                ]
+    return found

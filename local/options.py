@@ -28,7 +28,6 @@ SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 RATE_LIMIT: Final = 120
 # As in the template's parameter CallsPerMinute.
 MAX_CALLS_PER_MINUTE: Final = 10_000
-MIN_CALLS_PER_MINUTE: Final = 12
 
 # The mapping's settings: environment variables of the API function.
 MAPPING_SETTINGS: Final = (

@@ -7,11 +7,10 @@ events, or `{"batch": [...]}`. For the latter, the PagerDuty events are previewe
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import urllib3
@@ -32,29 +31,27 @@ _SEVERAL: Final = "array.json"
 _COLUMNS: Final = ("event file", "our answer", "PagerDuty received", "incident")
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """The result of a file: the answer's status and code, the calls to PagerDuty, and the incident's last state."""
 
     status: int
     code: str
-    received: tuple[str, ...] = ()
-    incident: str = ""
+    received: str = "-"
+    incident: str = "-"
 
     def __str__(self) -> str:
-        received = f"PagerDuty received {', '.join(self.received) or 'nothing'}"
-        return f"{self.status} {self.code}, {received}, incident {self.incident or 'none'}"
+        return f"{self.status} {self.code}, PagerDuty received {self.received}, incident {self.incident}"
 
 
 EXPECTED: Final = {
-    "alert-1-trigger.json": Result(200, "delivered", ("alert trigger",), "triggered"),
-    "alert-2-acknowledge.json": Result(200, "delivered", ("alert acknowledge",), "acknowledged"),
-    "alert-3-resolve.json": Result(200, "delivered", ("alert resolve",), "resolved"),
-    "change-event-with-severity.json": Result(200, "delivered", ("change",)),
-    "change-event.json": Result(200, "delivered", ("change",)),
+    "alert-1-trigger.json": Result(200, "delivered", "alert trigger", "triggered"),
+    "alert-2-acknowledge.json": Result(200, "delivered", "alert acknowledge", "acknowledged"),
+    "alert-3-resolve.json": Result(200, "delivered", "alert resolve", "resolved"),
+    "change-event-with-severity.json": Result(200, "delivered", "change"),
+    "change-event.json": Result(200, "delivered", "change"),
     "ignored-identify.json": Result(200, "not_a_track_call"),
     "refused-misspelt-action.json": Result(400, "action_unknown"),
-    _SEVERAL: Result(200, "queued", ("alert trigger", "alert resolve", "change"), "resolved"),
+    _SEVERAL: Result(200, "queued", "alert trigger, alert resolve, change", "resolved"),
 }
 
 
@@ -74,15 +71,17 @@ def main(options: Options, files: Sequence[Path]) -> int:
     for line in previews:
         print(printable(line))
     columns = _COLUMNS if stack.sandbox else _COLUMNS[:2]
-    print_table(columns, [_cells(name, result, answer)[: len(columns)] for name, result, answer in results])
-    problems = [
-        (name, problem)
-        for name, result, answer in results
-        if (problem := _problem(name, result, str(answer.get("message")), has_sandbox=stack.sandbox is not None))
-    ]
+    rows = [(name, f"{result.status} {result.code}", *result[2:]) for name, result, _ in results]
+    print_table(columns, [row[: len(columns)] for row in rows])
+    problems = []
+    for name, result, message in results:
+        # A file that is not in events/ should yield 200.
+        expected = EXPECTED.get(name, result._replace(status=HTTPStatus.OK))
+        if result[: len(columns)] != expected[: len(columns)]:
+            problems.append(f"{name}: expected {expected}; got {result}: {message}")
     print()
-    for name, problem in problems:
-        print(f"{painted('NOT AS EXPECTED', 'red')}  {printable(f'{name}: {problem}')}")
+    for problem in problems:
+        print(f"{painted('NOT AS EXPECTED', 'red')}  {printable(problem)}")
     verdict = painted(f"{len(problems)} not as expected", "red") if problems else painted("all as expected", "green")
     print(f"{len(results)} files sent to {options.pagerduty_url or 'the PagerDuty sandbox'}: {verdict}.")
     return 1 if problems else 0
@@ -125,32 +124,26 @@ def _post(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         retries=False,
         timeout=_REQUEST_TIMEOUT,
     )
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = {"message": response.data.decode("utf-8", "replace")}
-    return response.status, answer if isinstance(answer, dict) else {"message": str(answer)}
+    return response.status, response.json()
 
 
-def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, dict[str, Any]]:
-    """Send a request, wait until the queue is empty, and return the result and the answer."""
+def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, str]:
+    """Send a request, wait until the queue is empty, and return the result and the answer's message."""
     sandbox = stack.sandbox
     before = len(sandbox.received) if sandbox else 0
     status, answer = _post(stack.url, request)
-    _wait_until(lambda: not stack.count_messages(stack.queue_url))
-    calls = sandbox.received[before:] if sandbox else []
-    # One incident's events arrive in order; events of others may come between.
-    received = tuple(_describe(call) for call in sorted(calls, key=lambda call: call.kind))
-    keys = [call.event["dedup_key"] for call in calls if call.kind == "alert" and "dedup_key" in call.event]
-    incident = sandbox.incident(keys[-1]) if sandbox and keys else None
-    return Result(status, str(answer.get("code")), received, incident.status if incident else ""), answer
-
-
-def _wait_until(happened: Callable[[], bool]) -> None:
-    """Wait, but not forever: the table shows what has not happened by then."""
+    # Not forever: the table shows what has not happened by then.
     give_up = time.monotonic() + _QUEUE_TIMEOUT
-    while not happened() and time.monotonic() < give_up:
+    while stack.count_messages(stack.queue_url) and time.monotonic() < give_up:
         time.sleep(0.01)
+    result = Result(status, str(answer.get("code")))
+    if sandbox and (calls := sandbox.received[before:]):
+        # One incident's events arrive in order; events of others may come between.
+        received = ", ".join(_describe(call) for call in sorted(calls, key=lambda call: call.kind))
+        keys = [call.event["dedup_key"] for call in calls if "dedup_key" in call.event]
+        incident = sandbox.incident(keys[-1]) if keys else None
+        result = result._replace(received=received, incident=incident.status if incident else "-")
+    return result, str(answer.get("message"))
 
 
 def _preview(stack: LocalStack, name: str, request: dict[str, Any]) -> Iterator[str]:
@@ -168,24 +161,7 @@ def _preview(stack: LocalStack, name: str, request: dict[str, Any]) -> Iterator[
 
 
 def _describe(call: Received) -> str:
-    words = [call.kind, str(call.event.get("event_action", ""))]
+    words = f"{call.kind} {call.event.get('event_action', '')}".rstrip()
     if call.errors:
-        words.append(f"(refused with {call.status}: {'; '.join(call.errors)})")
-    elif not call.accepted:
-        words.append("(dropped: no incident is open)")
-    return " ".join(word for word in words if word)
-
-
-def _cells(name: str, result: Result, answer: dict[str, Any]) -> tuple[str, ...]:
-    words = dict.fromkeys((str(answer.get("status", "")), result.code))
-    return name, f"{result.status} {', '.join(words)}", ", ".join(result.received) or "-", result.incident or "-"
-
-
-def _problem(name: str, result: Result, message: str, *, has_sandbox: bool) -> str:
-    """Return how the result differs from the expected one, or "". A file that is not in events/ should yield 200."""
-    expected = EXPECTED.get(name)
-    if expected is None:
-        return "" if result.status == HTTPStatus.OK else f"expected 200, got {result.status}: {message}"
-    if not has_sandbox:
-        expected = replace(expected, received=(), incident="")
-    return "" if result == expected else f"expected {expected}; got {result}: {message}"
+        return f"{words} (refused with {call.status}: {'; '.join(call.errors)})"
+    return words if call.accepted else f"{words} (dropped: no incident is open)"

@@ -98,7 +98,7 @@ class Runtime:
             return answer
 
     def busy_instances(self) -> list["Instance"]:
-        """Return the instances that are handling an event, so that a test can kill or freeze one."""
+        """Return the instances that are handling an event, so that a test can kill one."""
         with self._lock:
             return [instance for instance in self._all if instance not in self._idle]
 
@@ -143,7 +143,7 @@ class Runtime:
     def _drop(self, instance: "Instance") -> None:
         with self._lock:
             self._all.discard(instance)
-        instance.stop()
+        instance.kill()
 
     def _write_log(self, line: str) -> None:
         self.logs.append(line)
@@ -169,7 +169,7 @@ class Instance:
     def start(self) -> None:
         """Start the process and wait until it accepts invocations; the function starts with the first one."""
         host = _host()
-        port, runtime_port = _free_ports(host, 2)
+        port, runtime_port = _free_ports(host)
         self._process = subprocess.Popen(  # noqa: S603 -- this interpreter and SAM's emulator
             [*_command(host, port, runtime_port), self._function.handler],
             cwd=self._function.code,
@@ -212,23 +212,11 @@ class Instance:
 
     def kill(self) -> None:
         """Kill the process and its child, the runtime client, which has its own process group; wait for the end."""
-        if self._process is None or not self.is_alive():
-            return
-        for pid in [*children(self._process.pid), self._process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-
-    def freeze(self) -> None:
-        """Stop the runtime client until the time limit is reached; the emulator (Linux only) then starts another."""
-        if self._process is not None:
-            for pid in children(self._process.pid):
+        if self._process is not None and self.is_alive():
+            for pid in [*children(self._process.pid), self._process.pid]:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-
-    def stop(self) -> None:
-        """Stop the instance; harmless if it has ended already."""
-        self.kill()
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
         if self._http is not None:
             self._http.close()
 
@@ -241,10 +229,8 @@ class Instance:
         raise RuntimeError(f"The runtime of {self._function.name} did not start; see its log")
 
     def _read_log(self, process: "subprocess.Popen[str]") -> None:
-        if process.stdout is None:
-            return
-        with process.stdout:
-            for line in process.stdout:
+        with process.stdout or contextlib.nullcontext(()) as lines:
+            for line in lines:
                 self._on_log(line.rstrip("\n"))
 
 
@@ -267,19 +253,9 @@ def _command(host: str, port: int, runtime_port: int) -> list[str]:
     program = emulator()
     if program is None:
         return [sys.executable, str(Path(__file__).with_name("standin.py")), str(port)]
-    return [
-        sys.executable,
-        "-ISc",
-        _KILL_WITH_PARENT,
-        str(program),
-        "--runtime-interface-emulator-address",
-        f"{host}:{port}",
-        "--runtime-api-address",
-        f"{host}:{runtime_port}",
-        sys.executable,
-        "-m",
-        "awslambdaric",
-    ]
+    address, api_address = f"{host}:{port}", f"{host}:{runtime_port}"
+    options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", api_address]
+    return [sys.executable, "-ISc", _KILL_WITH_PARENT, str(program), *options, sys.executable, "-m", "awslambdaric"]
 
 
 def _environment(function: Function) -> dict[str, str]:
@@ -303,10 +279,7 @@ def _environment(function: Function) -> dict[str, str]:
     }
 
 
-def _free_ports(host: str, count: int) -> list[int]:
-    """Return free ports; all are held until the last is known, so that they differ."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+def _free_ports(host: str) -> tuple[int, int]:
+    """Return two free ports; both are held until the second is known, so that they differ."""
+    with socket.create_server((host, 0)) as one, socket.create_server((host, 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]

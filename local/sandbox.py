@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trustme
 
-from local.guard import REFUSAL, is_for_us
 from local.pagerduty_rules import RATE_WINDOW, ROUTING_KEY, Incidents, RateLimit, violations
-from local.server import Service
+from local.server import REFUSAL, Service, is_for_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

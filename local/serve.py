@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
-from local.runtime import emulator
 from local.sandbox import Received
 from local.stack import LocalStack
 from local.terminal import painted, printable
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from flask import Request, Response
 
 _EVENT = '{"type":"track","event":"Disk is full","properties":{"source":"db-1","dedupKey":"disk-full"}}'
-_ENVIRONMENT_FILE = STATE / "env.json"
 _POLL_SECONDS = 0.2
 
 
@@ -26,11 +24,7 @@ def main(options: Options) -> None:
     """Serve until interrupted."""
     with (
         Page(
-            options,
-            on_request=_show_request,
-            on_answer=_show_answer,
-            on_received=_show_received,
-            on_log=_show_log,
+            options, on_request=_show_request, on_answer=_show_answer, on_received=_show_received, on_log=_show_log
         ) as stack,
         reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
     ):
@@ -49,15 +43,12 @@ def _greet(stack: LocalStack) -> None:
     options = stack.options
     pagerduty = options.pagerduty_url or f"the sandbox, {stack.sandbox.url if stack.sandbox else ''}"
     token = LOCAL_TOKEN if options.token == LOCAL_TOKEN else "TOKEN"
-    lambda_runtime = "AWS's runtime interface emulator" if emulator() else "a stand-in: AWS's emulator needs Linux"
     print(
         f"Listening on {stack.url}\n"
         f"Look  {stack.url}/\n"
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
-        f"  Lambda      {lambda_runtime}\n"
         f"  Queue       {stack.queue_url}\n"
-        f"  Dead        {stack.dead_letter_queue_url}\n"
         "\nOpen an incident:\n"
         f"  curl -i {stack.url}/events -H 'Authorization: Bearer {token}' \\\n"
         "    -H 'Content-Type: application/json' \\\n"
@@ -71,16 +62,17 @@ def _greet(stack: LocalStack) -> None:
 
 def _write_environment_file(stack: LocalStack) -> None:
     """Write what `sam local --env-vars` needs so that its containers use this stack's AWS and PagerDuty."""
-    pagerduty_url = _pagerduty_url(stack)
     variables = {
         "AWS_ENDPOINT_URL": for_containers(stack.aws.url),
-        "PAGERDUTY_URL": for_containers(pagerduty_url) if stack.sandbox else pagerduty_url,
+        # Containers do not know the sandbox's CA.
+        "PAGERDUTY_URL": stack.options.pagerduty_url
+        or for_containers(stack.sandbox.plain_url if stack.sandbox else ""),
         "QUEUE_URL": for_containers(stack.queue_url),
         "DEAD_LETTER_QUEUE_URL": for_containers(stack.dead_letter_queue_url),
         "FLOW_TABLE": stack.flow_table,
         "CALLS_PER_MINUTE": stack.settings["CALLS_PER_MINUTE"],
     }
-    _write_private_file(_ENVIRONMENT_FILE, {"ApiFunction": variables, "WorkerFunction": variables})
+    _write_private_file(STATE / "env.json", {"ApiFunction": variables, "WorkerFunction": variables})
 
 
 def _write_stack_file(stack: LocalStack) -> None:
@@ -89,10 +81,6 @@ def _write_stack_file(stack: LocalStack) -> None:
         "EventsUrl": f"{stack.url}/events",
         "WebhookTokenParameter": f"{PREFIX}/webhook-token",
         "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
-        "PagerDutyUrl": _pagerduty_url(stack),
-        "QueueUrl": stack.queue_url,
-        "DeadLetterQueueUrl": stack.dead_letter_queue_url,
-        "FlowTableName": stack.flow_table,
     }
     _write_private_file(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
 
@@ -105,21 +93,13 @@ def _write_private_file(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _pagerduty_url(stack: LocalStack) -> str:
-    """Return PagerDuty's URL for other processes, which do not know the sandbox's CA."""
-    return stack.options.pagerduty_url or (stack.sandbox.plain_url if stack.sandbox else "")
-
-
 def _show_request(request: "Request") -> None:
     sender = f"  ({DOCTOR})" if request.user_agent.string == DOCTOR else ""
     _show(f"{request.method} {request.full_path.rstrip('?')}{sender}")
 
 
 def _show_answer(_: "Request", response: "Response") -> None:
-    try:
-        answer = json.loads(response.get_data())
-    except ValueError:
-        answer = {}
+    answer = response.get_json()
     words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
     _show("  answer     ", words, status=response.status_code)
 

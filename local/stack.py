@@ -10,7 +10,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from local import gateway
 from local.aws_server import Aws
@@ -19,10 +19,6 @@ from local.options import MAX_CALLS_PER_MINUTE, PREFIX, Options
 from local.resources import TEMPLATE, create_flow_table, create_queues, properties
 from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-    from flask import Request, Response
 
 # Each worker is a process. AWS runs up to QueueConcurrency of them; here, no more than there are processors.
 _MAX_WORKERS: Final = max(2, os.cpu_count() or 2)
@@ -33,19 +29,16 @@ _VARIANTS: Final = 3
 class LocalStack:
     """All parts together, as a context manager; afterwards no process runs and no port is bound.
 
-    `on_request` is called for each request to the API, `on_answer` for each response, `on_received` for each call to
-    the sandbox, and `on_log` for each log line. `middleware` wraps the API, to serve other paths on its port.
+    `on_received` is called for each call to the sandbox, and `on_log` for each log line; see Gateway for the others.
     """
 
-    def __init__(  # noqa: PLR0913 -- four callbacks
+    def __init__(
         self,
         options: Options | None = None,
         *,
-        on_request: "Callable[[Request], None] | None" = None,
-        on_answer: "Callable[[Request, Response], None] | None" = None,
         on_received: Callable[[Received], None] | None = None,
         on_log: Callable[[str], None] | None = None,
-        middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
+        **callbacks: Any,
     ) -> None:
         self.options = options or Options()
         self.url = ""
@@ -57,7 +50,7 @@ class LocalStack:
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self.flow_table = ""
-        self._callbacks: dict[str, Any] = {"on_request": on_request, "on_answer": on_answer, "middleware": middleware}
+        self._callbacks = callbacks
         self._on_received = on_received
         self._on_log = on_log
         self._api: gateway.Gateway
@@ -129,9 +122,8 @@ class LocalStack:
             return self._variants[name]
 
     def _close_variants(self) -> None:
-        with self._variants_lock:
-            for runtime in self._variants.values():
-                runtime.close()
+        for runtime in self._variants.values():
+            runtime.close()
 
     def _invoke(self, _: str, event: str) -> str:
         return (self._chosen.get() or self.runtime).invoke(event)
@@ -166,7 +158,8 @@ class LocalStack:
             stacks[0].resources["WorkerFunction"]["Properties"]["Events"]["Messages"]["Properties"],
         )
         self._api_function = functions["ApiFunction"]
-        self.runtime = self._run(starting, self._api_function)
+        self.runtime = self._make(self._api_function, self._environment)
+        starting.callback(self.runtime.close)
         starting.callback(self._close_variants)
         self._api.start()
 
@@ -180,7 +173,8 @@ class LocalStack:
 
     def _start_worker(self, starting: contextlib.ExitStack, function: Function, mapping: Mapping[str, Any]) -> None:
         """Start the worker with the template's event source mapping."""
-        self.worker = self._run(starting, function)
+        self.worker = self._make(function, self._environment)
+        starting.callback(self.worker.close)
         self.event_source = starting.enter_context(
             EventSource(
                 self.aws.client("sqs"),
@@ -191,11 +185,6 @@ class LocalStack:
                 retry_seconds=None if self.options.speed == 1 else properties("Queue")["VisibilityTimeout"],
             )
         )
-
-    def _run(self, starting: contextlib.ExitStack, function: Function) -> Runtime:
-        runtime = self._make(function, self._environment)
-        starting.callback(runtime.close)
-        return runtime
 
     def _make(self, function: Function, environment: Mapping[str, str]) -> Runtime:
         changed = {**function.environment, **environment}

@@ -1,6 +1,6 @@
 """The page of `make serve`: try an event, and see the response and the incident, with the real stack behind it.
 
-It is served on the API's port, from this machine to this machine: `local.guard` turns away what another page sends.
+It is served on the API's port, from this machine to this machine: `local.server` turns away what another page sends.
 What an event says reaches the page as data and is shown as text; the content security policy lets nothing else run.
 """
 

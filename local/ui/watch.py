@@ -89,7 +89,7 @@ class Watch:
             return
         try:
             content = json.loads(line)
-            found = {each.name: each.value for each in metrics.read(line) if len(each.dimensions) == 1}
+            found = {each.name: each.value for each in metrics.read_all([line]) if len(each.dimensions) == 1}
         except (ValueError, KeyError, TypeError):
             return
         with self._lock:

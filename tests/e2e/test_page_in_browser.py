@@ -7,9 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from itertools import product
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import pytest
 import urllib3
@@ -18,13 +16,12 @@ from samcli.cli.types import CfnParameterOverridesType
 
 import local.ui
 from local.browser import chromium
-from local.options import ROOT, Options
+from local.options import Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
-from tests.support import install_npm_packages, node_is_usable, track, wait_until
+from tests.support import track, wait_until
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}
-SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 NARROW: Final[ViewportSize] = {"width": 380, "height": 800}
 
 # Milliseconds: on a busy machine, a function can take many seconds to start.
@@ -113,9 +110,6 @@ def seen(tab: Page, complaints: list[str], stack: LocalStack, sandbox: Sandbox) 
     assert noted == []
 
 
-# -- try an event ----------------------------------------------------------------------------------------------------
-
-
 def test_a_newcomer_opens_an_incident_and_resolves_it(seen: Seen) -> None:
     seen.click("Send")
 
@@ -130,20 +124,6 @@ def test_a_newcomer_opens_an_incident_and_resolves_it(seen: Seen) -> None:
     expect(seen.editor).to_have_value(re.compile('"action": "resolve",\n *"dedupKey": "disk-full"'))
     seen.incidents.locator("summary").click()
     expect(seen.incidents.locator(".history li")).to_have_text([re.compile("^triggered "), re.compile("^resolved ")])
-
-
-def test_a_change_event_is_previewed_and_then_sent(seen: Seen, sandbox: Sandbox) -> None:
-    seen.choose("A change event")
-    seen.click("Preview")
-
-    expect(seen.verdict).to_contain_text("A preview: nothing was sent.")
-    expect(seen.outcome).to_contain_text('"summary": "Version 2.14.0 deployed"')
-    assert sandbox.received == []
-
-    seen.click("Send")
-
-    expect(seen.page.locator("#change-list > li").first).to_contain_text("Version 2.14.0 deployed")
-    expect(seen.incidents).to_have_count(0)
 
 
 def test_a_warning_and_a_refusal_are_marked_at_their_lines(seen: Seen) -> None:
@@ -195,15 +175,6 @@ def test_an_event_waits_in_the_queue_while_pagerduty_is_down(seen: Seen) -> None
     expect(seen.page.locator("#queue-empty")).to_be_visible()
 
 
-def test_an_event_that_pagerduty_refuses_is_a_dead_letter_with_its_reason(seen: Seen) -> None:
-    seen.pagerduty("refuses every event")
-    seen.write([track()])
-    seen.click("Send")
-
-    expect(seen.page.locator("#dead-list li").first).to_contain_text("pagerduty_rejected")
-    expect(seen.page.locator("#dead-list li").first).to_contain_text("Told to refuse every event")
-
-
 # A stack of its own, because a storm leaves events in the queue and delays in the workers.
 @pytest.mark.parametrize("stack", [Options(rate_limit=None)], ids=["alone"], indirect=True)
 def test_in_a_storm_critical_events_arrive_while_the_others_are_delayed(
@@ -225,9 +196,6 @@ def test_in_a_storm_critical_events_arrive_while_the_others_are_delayed(
     expect(seen.page.locator("#chart")).to_have_attribute("aria-label", re.compile("80 received"))
 
 
-# -- for everybody ---------------------------------------------------------------------------------------------------
-
-
 def test_hostile_values_are_shown_as_text_and_fit_a_narrow_window(seen: Seen) -> None:
     title = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">\u202egnp.exe"
     links = ["javascript:document.title='ran'", {"href": "data:text/html,x", "text": "data"}, "https://example.com/"]
@@ -243,49 +211,3 @@ def test_hostile_values_are_shown_as_text_and_fit_a_narrow_window(seen: Seen) ->
     expect(seen.incidents.locator("a")).to_have_attribute("href", "https://example.com/")
     expect(seen.page).to_have_title("RudderStack → PagerDuty")
     assert seen.page.evaluate("document.documentElement.scrollWidth") == 380
-
-
-def test_it_works_by_keyboard_alone(seen: Seen) -> None:
-    def focused() -> str:
-        return str(seen.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-
-    visited = []
-    for _ in range(5):
-        seen.page.keyboard.press("Tab")
-        visited.append(focused())
-    seen.page.keyboard.press("Enter")
-    expect(seen.incidents).to_contain_text(["triggered"])
-    while focused() != "Resolve":
-        seen.page.keyboard.press("Tab")
-        visited.append(focused())
-        assert len(visited) < 15
-    seen.page.keyboard.press("Enter")
-
-    assert visited[:5] == ["sample", "service", "event", "preview", "send"]
-    expect(seen.incidents).to_contain_text(["resolved"])
-
-
-@pytest.mark.parametrize("axe", [ROOT / "tests" / "e2e" / "page"] if node_is_usable() else [], ids=["axe"])
-def test_axe_finds_no_violation(seen: Seen, axe: Path) -> None:
-    seen.pagerduty("refuses every event")
-    seen.write([track()])
-    seen.click("Send")
-    expect(seen.page.locator("#dead-list li").first).to_be_visible()
-    seen.pagerduty("works")
-    seen.choose("Repaired, with warnings")
-    seen.click("Send")
-    seen.incidents.locator("summary", has_text="Payment provider is slow").click()
-    seen.page.get_by_text("Settings of the mapping").click()
-    expect(seen.incidents.locator(".history")).to_be_visible()
-    expect(seen.outcome.locator("li.warning")).to_have_count(3)
-    seen.page.evaluate((install_npm_packages(axe) / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
-
-    violations = []
-    for scheme, viewport in product(SCHEMES, (WIDE, NARROW)):
-        seen.page.emulate_media(color_scheme=scheme)
-        seen.page.set_viewport_size(viewport)
-        for found in seen.page.evaluate("axe.run()")["violations"]:
-            violations += [
-                f"{scheme} {viewport['width']} {found['id']}: {each['html'][:200]}" for each in found["nodes"]
-            ]
-    assert violations == []
