@@ -20,6 +20,7 @@ ENV := default
 EVENTS ?= 2000
 ## SECONDS  mutants: for how long they are tried; 0: until all were; default: 300
 SECONDS := 300
+## MODULES  mutants: the modules of function/ that are changed, such as "flow sqs"; default: all
 ## SEED  chaos: decides what is sent and what fails; default: 1
 SEED ?= 1
 
@@ -59,7 +60,7 @@ test-unit: $(READY) ## Run the tests of single modules: no network, under twenty
 	@$(BIN)/python -m pytest -q tests/unit
 
 mutants: $(READY) ## Change function/ in one place at a time, and see whether a test fails; SECONDS=0 tries every change
-	@$(BIN)/python -m tests.mutants --seconds $(SECONDS)
+	@$(BIN)/python -m tests.mutants --seconds $(SECONDS) --modules $(MODULES)
 
 chaos: $(READY) ## Let everything fail under RudderStack's retry rules, and count broken promises
 	@$(BIN)/python -m chaos --events $(EVENTS) --seed $(SEED)

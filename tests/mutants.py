@@ -141,7 +141,8 @@ def killer_of(task: tuple[Mutant, set[str]]) -> tuple[Mutant, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300, help="for how long mutants are tried; 0: all of them")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--modules", nargs="*", help="of function/, such as flow; default: all")
+    options = parser.parse_args()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         lines = tests_of_lines(folder)
@@ -152,6 +153,8 @@ def main() -> None:
             del sys.modules[name]  # Each mutant has this project's modules imported anew.
     tasks = []
     for mutant in all_mutants():
+        if options.modules and mutant.module not in options.modules:
+            continue
         contexts = lines[mutant.module]
         first = next((line for line in range(mutant.line, 0, -1) if line in contexts), 0)
         of_line = set(contexts.get(first, ()))
@@ -167,7 +170,7 @@ def main() -> None:
             tried[mutant.module] += 1
             killed[mutant.module] += bool(killer)
             print(f"function/{mutant.module}.py:{mutant.line}: {mutant.change}: {killer or 'SURVIVED'}", flush=True)
-            if seconds and time.monotonic() - start > seconds:
+            if options.seconds and time.monotonic() - start > options.seconds:
                 break
     for name in sorted(tried):
         print(f"{name:14}{killed[name]:5} of {tried[name]:4} killed")
