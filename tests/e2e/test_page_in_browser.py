@@ -7,7 +7,9 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from typing import Any, Final
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import pytest
 import urllib3
@@ -16,13 +18,14 @@ from samcli.cli.types import CfnParameterOverridesType
 
 import local.ui
 from local.browser import chromium
-from local.options import Options
+from local.options import ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
-from tests.support import track, wait_until
+from tests.support import install_npm_packages, node_is_usable, track, wait_until
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}
 NARROW: Final[ViewportSize] = {"width": 380, "height": 800}
+SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
 # Milliseconds: on a busy machine, a function can take many seconds to start.
 TIMEOUT: Final = 60_000
@@ -211,3 +214,27 @@ def test_hostile_values_are_shown_as_text_and_fit_a_narrow_window(seen: Seen) ->
     expect(seen.incidents.locator("a")).to_have_attribute("href", "https://example.com/")
     expect(seen.page).to_have_title("RudderStack → PagerDuty")
     assert seen.page.evaluate("document.documentElement.scrollWidth") == 380
+
+
+@pytest.mark.parametrize("axe", [ROOT / "tests" / "e2e" / "page"] if node_is_usable() else [], ids=["axe"])
+def test_axe_finds_no_violation(seen: Seen, axe: Path) -> None:
+    seen.pagerduty("refuses every event")
+    seen.write([track()])
+    seen.click("Send")
+    expect(seen.page.locator("#dead-list li").first).to_be_visible()
+    seen.pagerduty("works")
+    seen.choose("Repaired, with warnings")
+    seen.click("Send")
+    seen.incidents.locator("summary", has_text="Payment provider is slow").click()
+    expect(seen.outcome.locator("li.warning")).to_have_count(3)
+    seen.page.evaluate((install_npm_packages(axe) / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+
+    violations = []
+    for scheme, viewport in product(SCHEMES, (WIDE, NARROW)):
+        seen.page.emulate_media(color_scheme=scheme)
+        seen.page.set_viewport_size(viewport)
+        for found in seen.page.evaluate("axe.run()")["violations"]:
+            violations += [
+                f"{scheme} {viewport['width']} {found['id']}: {each['html'][:200]}" for each in found["nodes"]
+            ]
+    assert violations == []

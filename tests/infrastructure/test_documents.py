@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+import subprocess
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from mapping import Context, map_event
 from outcome import CODES
 from settings import Rules
 from tests.infrastructure.stack import of_type, written
-from tests.support import Endpoint, track
+from tests.support import Endpoint, node_is_usable, track
 
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -165,3 +167,31 @@ def test_the_lease_of_the_redrive_sends_later_events_through_the_queue(endpoint:
     )
 
     assert endpoint.post(track()).content["code"] == "queued"
+
+
+# The run says at its end when there is no Node.
+if node_is_usable():
+    OTHERS = [track(event="Page viewed"), {"type": "identify", "event": "Disk is full"}]
+    HARM = {"fullPath": "https://example.com", "appendPath": "/billing", "header": {"a": "b"}}
+    HARMFUL = track(**HARM, integrations={"All": True, "Webhook": HARM, "webhook": None})
+    HARMLESS = track(integrations={"All": True, "Webhook": {}, "webhook": None})
+    CHANGE = track(integrations={"All": True, "pagerduty": {"type": "changeEvent"}})
+
+    @pytest.mark.parametrize(
+        ("document", "word", "events", "expected"),
+        [
+            ("README.md", "FOR_PAGERDUTY", [track(), *OTHERS], [track(), None, None]),
+            ("docs/rudderstack.md", "FOR_PAGERDUTY", [track(), *OTHERS], [track(), None, None]),
+            ("docs/rudderstack.md", "changeEvent", [track(integrations={"All": True})], [CHANGE]),
+            ("SECURITY.md", "appendPath", [HARMFUL], [HARMLESS]),
+        ],
+    )
+    def test_each_transformation_returns_what_its_page_says(
+        document: str, word: str, events: list[Any], expected: list[Any]
+    ) -> None:
+        code = next(
+            text for text in blocks("javascript", DOCUMENTS[document]) if word in text and "transformEvent" in text
+        )
+        show = f"console.log(JSON.stringify({json.dumps(events)}.map((event) => transformEvent(event) ?? null)));"
+        command = ["node", "--input-type=module", "-e", code + show]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 -- code of our documents
