@@ -195,3 +195,5 @@ if node_is_usable():
         show = f"console.log(JSON.stringify({json.dumps(events)}.map((event) => transformEvent(event) ?? null)));"
         command = ["node", "--input-type=module", "-e", code + show]
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 -- code of our documents
+
+        assert json.loads(done.stdout) == expected
