@@ -146,7 +146,9 @@ def main() -> None:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         lines = tests_of_lines(folder)
-    pytest.main(["--collect-only", "-qqq", *TESTS])  # Imports the packages, once for all mutants.
+    pytest.main(
+        ["-q", "tests/integration/test_app.py"]
+    )  # Imports the packages, and moto's parts, once for all mutants.
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
         if ROOT in file.parents and "site-packages" not in file.parts and name != "__main__":
