@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from local.run import EVENTS, read_event
@@ -19,70 +20,21 @@ _BATCH: Final = 100
 _OF_RUDDERSTACK: Final = frozenset({"alert-1-trigger.json", "change-event.json"})
 
 
-def _track(name: str, properties: Json, **more: Any) -> Json:
-    return {"type": "track", "messageId": _id(), "event": name, "properties": properties, **more}
-
-
-def _id() -> str:
-    return str(uuid.uuid4())
+def _track(name: str, properties: Json) -> Json:
+    return {"type": "track", "messageId": str(uuid.uuid4()), "event": name, "properties": properties}
 
 
 def samples() -> list[dict[str, str]]:
-    """List what there is to try, the simplest first: its name, its group, the path that it is sent to, its text."""
-    disk = {"dedupKey": "disk-full"}
-    simple = {
-        "Open an incident": _track("Disk is full", {"source": "db-1", "severity": "critical", **disk}),
-        "Acknowledge it": _track("Disk is full", {"action": "acknowledge", **disk}),
-        "Resolve it": _track("Disk is full", {"action": "resolve", **disk}),
-        "A change event": _track(
-            "Version 2.14.0 deployed",
-            {"source": "checkout", "customDetails": {"by": "Ada", "commits": 7}},
-            integrations={"pagerduty": {"type": "changeEvent"}},
-        ),
-        "Repaired, with warnings": _track(
-            "Payment provider is slow",
-            {
-                "source": "checkout",
-                "severity": "catastrophic",
-                "dedupKey": "payments-slow",
-                "group": ["payments"],
-                "linkURLs": [{"text": "Runbook"}],
-            },
-        ),
-        "Refused: a misspelt action": _track("Disk is full", {"action": "resolved", **disk}),
-    }
-    sdk = {
-        "batch": [
-            {
-                "type": "track",
-                "channel": "server",
-                "context": {"library": {"name": "analytics-python", "version": "2.1.9"}},
-                "integrations": {"All": True},
-                "anonymousId": None,
-                "userId": "backend",
-                "messageId": _id(),
-                "event": f"Queue {name} is stuck",
-                "properties": {"source": "jobs", "severity": "error", "dedupKey": f"queue-{name}"},
-            }
-            for name in ("mails", "exports")
-        ],
-        "sentAt": "2026-01-31T12:00:00.000000+00:00",
-    }
-    return [
-        *(_sample("To begin with", name, "/events", event) for name, event in simple.items()),
-        _sample("To begin with", "A batch of RudderStack's Python SDK", "/v1/batch", sdk),
-        _sample(
-            "To begin with",
-            "Broken JSON",
-            "/events",
-            '{\n  "type": "track",\n  "event": "Disk is full"\n  "properties": {}\n}',
-        ),
-        *_files(),
-    ]
+    """Return the samples, the simplest first: the group, the name, the path and the text of each."""
+    simple = json.loads(Path(__file__).with_name("samples.json").read_text(encoding="utf-8"))
+    for each in simple:
+        for event in each["body"].get("batch", [each["body"]]) if isinstance(each["body"], dict) else ():
+            event["messageId"] = str(uuid.uuid4())
+    return [*(_sample("To begin with", each["name"], each["path"], each["body"]) for each in simple), *_files()]
 
 
 def _files() -> Iterator[dict[str, str]]:
-    """List the files of events/."""
+    """Yield the files of events/."""
     for path in sorted(EVENTS.glob("*.json")):
         recorded = read_event(path)
         name = f"{path.name} (RudderStack's sample call)" if path.name in _OF_RUDDERSTACK else path.name
@@ -95,7 +47,7 @@ def _sample(group: str, name: str, path: str, content: Any) -> dict[str, str]:
 
 
 def storm(name: str, size: int) -> list[list[Json]]:
-    """Make the warnings of a storm, in batches; their dedup keys begin with its name."""
+    """Return the warnings of a storm, in batches; their dedup keys begin with its name."""
     incidents = min(_INCIDENTS, size // _EVENTS_PER_INCIDENT + 1)
     return [
         [_warning(name, number % incidents + 1) for number in range(start, min(start + _BATCH, size))]
@@ -109,6 +61,6 @@ def _warning(name: str, host: int) -> Json:
 
 
 def page(name: str, number: int) -> Json:
-    """Make a critical event that comes during a storm, of an incident of its own."""
+    """Return a critical event of an incident of its own, to be sent during a storm."""
     properties = {"source": f"region-{number}", "severity": "critical", "dedupKey": f"{name}page-{number}"}
     return _track(f"Checkout is down in region {number}", properties)
