@@ -23,14 +23,9 @@ DEDUPLICATION_SECONDS: Final = 300
 # From the receive on, however often the visibility is changed:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 MAX_VISIBILITY_SECONDS: Final = 43_200
-# SQS looks for message groups among the first 120,000 messages of a queue. What happens beyond them is not modelled:
+# SQS looks for message groups among these only. What happens beyond them is not modelled:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/avoid-backlog-with-the-same-message-group-id.html
 MAX_MESSAGES: Final = 120_000
-
-# The codes of SQS that a query client sees; botocore names the error by the part after the last dot.
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
-INVALID_PARAMETER: Final = "InvalidParameterValue"
-SQS_PREFIX: Final = "AWS.SimpleQueueService."
 
 # SQS's sequence numbers have 20 digits and only ever increase.
 _SEQUENCE: Final = itertools.count(18_850_000_000_000_000_000, 256)
@@ -46,7 +41,7 @@ class SqsError(Exception):
 
 def invalid(name: str, value: object, reason: str) -> SqsError:
     """Return SQS's usual refusal of a parameter."""
-    return SqsError(INVALID_PARAMETER, f"Value {value} for parameter {name} is invalid. Reason: {reason}")
+    return SqsError("InvalidParameterValue", f"Value {value} for parameter {name} is invalid. Reason: {reason}")
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +55,6 @@ class QueuedMessage:
     sent_at: float
     sequence: int = field(default_factory=lambda: next(_SEQUENCE))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    first_received_at: float = math.nan
     received_at: float = math.nan
     receive_count: int = 0
     hidden_until: float = -math.inf
@@ -124,7 +118,7 @@ class FifoQueue:
         """Accept a message, or return the one whose deduplication id it repeats."""
         now = self._show_due()
         if len(self._messages) >= MAX_MESSAGES:
-            raise SqsError(f"{SQS_PREFIX}UnsupportedOperation", f"The model ends at {MAX_MESSAGES} messages")
+            raise SqsError("UnsupportedOperation", f"The model ends at {MAX_MESSAGES} messages")
         while self._accepted and now - next(iter(self._accepted.values())).sent_at >= DEDUPLICATION_SECONDS:
             self._accepted.popitem(last=False)
         key = (group if self._per_group else "", deduplication_id)
@@ -149,8 +143,6 @@ class FifoQueue:
                     continue
                 message.receive_count += 1
                 message.received_at = now
-                if message.receive_count == 1:
-                    message.first_received_at = now
                 message.is_hidden = True
                 group.hidden += 1
                 self.in_flight += 1
@@ -161,27 +153,27 @@ class FifoQueue:
     def delete(self, handle: str) -> None:
         """Delete a message that is in flight; deleting it again changes nothing."""
         self._show_due()
-        message = self._messages.get(handle.partition(" ")[0])
-        if message is None:
-            return
-        if not message.is_hidden or message.handle != handle:
-            raise invalid("ReceiptHandle", handle, "The receipt handle has expired.")
-        self._remove(message)
-        self._show(message)
+        if message := self._in_flight(handle):
+            self._remove(message)
+            self._show(message)
 
     def change_visibility(self, handle: str, seconds: float) -> None:
         """Hide a message that is in flight for so many seconds from now on."""
         now = self._show_due()
-        message = self._messages.get(handle.partition(" ")[0])
+        message = self._in_flight(handle)
         if message is None:
             raise invalid("ReceiptHandle", handle, "Message does not exist.")
-        if not message.is_hidden or message.handle != handle:
-            raise SqsError(f"{SQS_PREFIX}MessageNotInflight", "The specified message isn't in flight.")
         if now + seconds > message.received_at + MAX_VISIBILITY_SECONDS:
-            limit = f"Total VisibilityTimeout for the message is beyond the limit [{MAX_VISIBILITY_SECONDS} seconds]"
-            raise invalid("VisibilityTimeout", seconds, limit)
+            raise invalid("VisibilityTimeout", seconds, f"In total, {MAX_VISIBILITY_SECONDS} seconds are allowed.")
         message.is_delayed = True
         self._hide([message], now + seconds)
+
+    def _in_flight(self, handle: str) -> QueuedMessage | None:
+        """Return the message of a receipt handle, None if it is deleted. Raises SqsError if the handle has expired."""
+        message = self._messages.get(handle.partition(" ")[0])
+        if message and not (message.is_hidden and message.handle == handle):
+            raise invalid("ReceiptHandle", handle, "The receipt handle has expired.")
+        return message
 
     def _add(self, message: QueuedMessage) -> None:
         self._messages[message.id] = message

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from samtranslator.yaml_helper import yaml_parse
@@ -21,10 +20,9 @@ def _template() -> Any:
     return yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def properties(resource: str) -> Mapping[str, Any]:
+def properties(resource: str) -> dict[str, Any]:
     """Return the properties of a resource of the template, with references unresolved."""
-    found: Mapping[str, Any] = _template()["Resources"][resource]["Properties"]
-    return found
+    return dict(_template()["Resources"][resource]["Properties"])
 
 
 def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
@@ -38,7 +36,7 @@ def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
 
 def create_flow_table(dynamodb: "DynamoDBClient", name: str) -> str:
     """Create the table of flow control under this name; return the name."""
-    table = dict(properties("FlowTable"))
+    table = properties("FlowTable")
     time_to_live = table.pop("TimeToLiveSpecification")
     dynamodb.create_table(TableName=name, **table)
     dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
