@@ -1,6 +1,5 @@
 """The local SSM, SQS and DynamoDB as boto3 sees them: what is refused, and what is concurrent."""
 
-import functools
 import json
 import sys
 import threading
@@ -22,20 +21,13 @@ EVERY_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 ATTRIBUTES: dict[str, Any] = {"MessageAttributes": {"a": {"DataType": "String", "StringValue": "x"}}}
 
 
-@functools.cache
-def client(aws: Aws) -> Any:
-    """Return the one client of a server: making one takes longer than most tests."""
-    return aws.client("sqs")
-
-
 class Queue:
     """A FIFO queue, used through boto3."""
 
-    def __init__(self, aws: Aws, **attributes: str) -> None:
-        self.sqs = client(aws)
-        self.name = f"q-{uuid.uuid4()}.fifo"
+    def __init__(self, sqs: Any, **attributes: str) -> None:
+        self.sqs = sqs
         asked = {"FifoQueue": "true", "VisibilityTimeout": "120", **attributes}
-        self.url = self.sqs.create_queue(QueueName=self.name, Attributes=asked)["QueueUrl"]
+        self.url = sqs.create_queue(QueueName=f"q-{uuid.uuid4()}.fifo", Attributes=asked)["QueueUrl"]
 
     def attribute(self, name: str) -> str:
         return str(self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
@@ -54,20 +46,9 @@ class Queue:
         return [each["Body"] for each in self.receive(count)]
 
 
-@pytest.fixture(scope="module")
-def time_of_queues() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def aws(time_of_queues: Clock) -> Iterator[Aws]:
-    with Aws(clock=time_of_queues) as running:
-        yield running
-
-
 @pytest.fixture
-def queue(aws: Aws) -> Queue:
-    return Queue(aws)
+def queue(clocked_sqs: Any) -> Queue:
+    return Queue(clocked_sqs)
 
 
 def message(body: str = "b", group: str = "g") -> dict[str, Any]:
@@ -85,13 +66,10 @@ def code_of(call: Callable[[], object]) -> str:
     return refused.value.response["Error"]["Code"]
 
 
-# -- messages --------------------------------------------------------------------------------------------------------
-
-
-def test_a_message_is_received_with_its_attributes_and_those_of_sqs(queue: Queue, time_of_queues: Clock) -> None:
+def test_a_message_is_received_with_its_attributes_and_those_of_sqs(queue: Queue, queue_clock: Clock) -> None:
     sent = queue.send("é", "a", MessageDeduplicationId="d-1", **ATTRIBUTES)
     queue.receive()
-    time_of_queues.now += 120
+    queue_clock.now += 120
     (received,) = queue.receive()
 
     assert received["MessageId"] == sent["MessageId"]
@@ -117,10 +95,10 @@ def test_a_batch_is_accepted_in_its_order_and_duplicates_are_answered_like_the_f
     assert queue.attribute("ApproximateNumberOfMessagesNotVisible") == "1"
 
 
-def test_deleting_a_batch_succeeds_or_fails_entry_by_entry(queue: Queue, time_of_queues: Clock) -> None:
+def test_deleting_a_batch_succeeds_or_fails_entry_by_entry(queue: Queue, queue_clock: Clock) -> None:
     queue.send_batch(entry("1", group="a"), entry("2", group="b"))
     late = queue.receive(1)[0]["ReceiptHandle"]
-    time_of_queues.now += 120
+    queue_clock.now += 120
     good = queue.receive(2)[1]["ReceiptHandle"]
     entries = [{"Id": "late", "ReceiptHandle": late}, {"Id": "good", "ReceiptHandle": good}]
     answer = queue.sqs.delete_message_batch(QueueUrl=queue.url, Entries=entries)
@@ -129,53 +107,30 @@ def test_deleting_a_batch_succeeds_or_fails_entry_by_entry(queue: Queue, time_of
     assert [(each["Id"], each["Code"]) for each in answer["Failed"]] == [("late", "InvalidParameterValue")]
 
 
-def test_concurrent_receivers_never_get_the_same_message(queue: Queue) -> None:
-    for tens in range(5):
-        queue.send_batch(*(entry(f"{tens}{n}", f"{tens}{n}", f"g-{tens}{n}") for n in range(10)))
-
-    with ThreadPoolExecutor(8) as threads:
-        received = list(threads.map(lambda _: queue.bodies(3), range(20)))
-
-    assert sorted(body for bodies in received for body in bodies) == [f"{n:02}" for n in range(50)]
-
-
-def test_with_a_speed_a_delayed_message_is_visible_sooner_and_reports_a_longer_wait(time_of_queues: Clock) -> None:
-    with Aws(clock=time_of_queues, speed=10) as fast:
-        queue = Queue(fast)
+def test_with_a_speed_a_delayed_message_is_visible_sooner_and_reports_a_longer_wait(queue_clock: Clock) -> None:
+    with Aws(clock=queue_clock, speed=10) as fast:
+        queue = Queue(fast.client("sqs"))
         queue.send()
         handle = queue.receive()[0]["ReceiptHandle"]
         queue.sqs.change_message_visibility(QueueUrl=queue.url, ReceiptHandle=handle, VisibilityTimeout=60)
-        time_of_queues.now += 5.9
+        queue_clock.now += 5.9
         assert queue.bodies() == []
-        time_of_queues.now += 0.1
+        queue_clock.now += 0.1
         (received,) = queue.receive()
 
     assert time.time() - int(received["Attributes"]["SentTimestamp"]) / 1000 == pytest.approx(60, abs=30)
 
 
-def test_a_queue_has_its_own_visibility_timeout_and_dead_letter_queue(aws: Aws, time_of_queues: Clock) -> None:
-    dead_letters = Queue(aws)
+def test_a_queue_has_its_own_visibility_timeout_and_dead_letter_queue(clocked_sqs: Any, queue_clock: Clock) -> None:
+    dead_letters = Queue(clocked_sqs)
     policy = json.dumps({"deadLetterTargetArn": dead_letters.attribute("QueueArn"), "maxReceiveCount": 1})
-    queue = Queue(aws, VisibilityTimeout="5", RedrivePolicy=policy)
+    queue = Queue(clocked_sqs, VisibilityTimeout="5", RedrivePolicy=policy)
     queue.send("poison")
     assert queue.bodies() == ["poison"]
-    time_of_queues.now += 5
+    queue_clock.now += 5
 
     assert queue.bodies() == []
     assert dead_letters.bodies() == ["poison"]
-
-
-def test_a_queue_that_does_not_exist_is_refused_and_one_that_was_deleted_starts_empty(queue: Queue) -> None:
-    queue.send("m", MessageDeduplicationId="one")
-    queue.sqs.delete_queue(QueueUrl=queue.url)
-    assert code_of(queue.send) == "AWS.SimpleQueueService.NonExistentQueue"
-
-    queue.sqs.create_queue(QueueName=queue.name, Attributes={"FifoQueue": "true"})
-    queue.send("n", MessageDeduplicationId="one")
-    assert queue.bodies() == ["n"]
-
-
-# -- what is refused -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,9 +199,6 @@ def test_what_is_not_modelled_is_refused_by_its_name(
         getattr(queue.sqs, action)(**place, **request_)
 
 
-# -- DynamoDB --------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def switching_at_every_chance() -> Iterator[None]:
     interval = sys.getswitchinterval()
@@ -256,9 +208,9 @@ def switching_at_every_chance() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("switching_at_every_chance")
-def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(aws: Aws) -> None:
+def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(clocked_aws: Aws) -> None:
     barrier = threading.Barrier(8)
-    dynamodb = aws.client("dynamodb")
+    dynamodb = clocked_aws.client("dynamodb")
     table = create_flow_table(dynamodb, f"t-{uuid.uuid4()}")
 
     def raise_to(number: int) -> str | None:
@@ -283,12 +235,9 @@ def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(aws
             assert answers.count(str(number)) == 7
 
 
-# -- starting and stopping -------------------------------------------------------------------------------------------
-
-
 def test_stopping_ends_waiting_calls_and_a_restart_finds_the_messages() -> None:
     with Aws() as aws:
-        queue = Queue(aws)
+        queue = Queue(aws.client("sqs"))
         queue.send("m")
         url, arrived = aws.url, threading.Event()
 

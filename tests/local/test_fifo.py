@@ -34,9 +34,6 @@ def refused(call: Any, *arguments: object) -> bool:
     return True
 
 
-# -- order -----------------------------------------------------------------------------------------------------------
-
-
 def test_the_oldest_group_is_received_first_and_as_much_of_it_as_possible(queue: FifoQueue) -> None:
     send(queue, "a1", "b1", "a2", "c1")
 
@@ -65,9 +62,6 @@ def test_what_is_not_deleted_is_received_again_before_what_was_sent_later(queue:
     assert bodies(queue) == []
     clock.now += 0.1
     assert bodies(queue) == ["a2", "a3", "a4"]
-
-
-# -- deduplication ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["waiting", "in flight", "deleted"])
@@ -105,9 +99,6 @@ def test_the_scope_decides_whether_two_groups_may_use_the_same_id(
     queue.send("b", {}, "b", "one")
 
     assert bodies(queue) == delivered
-
-
-# -- visibility ------------------------------------------------------------------------------------------------------
 
 
 def test_a_receipt_handle_is_valid_until_the_message_is_visible_again(queue: FifoQueue, clock: Clock) -> None:
@@ -154,9 +145,6 @@ def test_a_look_into_the_queue_shows_which_messages_are_delayed_and_until_when(q
     clock.now += 120
     assert queue.counts() == (3, 0)
     assert not any(each.is_hidden or each.is_delayed for each in queue.peek())
-
-
-# -- limits ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_message_received_too_often_is_moved_to_the_dead_letters_and_its_group_continues(clock: Clock) -> None:

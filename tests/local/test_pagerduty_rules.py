@@ -69,9 +69,6 @@ def errors(kind: str, event: object) -> tuple[str, ...]:
     return violations(kind, json.dumps(event).encode())[1]
 
 
-# -- events ----------------------------------------------------------------------------------------------------------
-
-
 def test_events_with_every_documented_field_are_accepted() -> None:
     assert errors("alert", FULL_TRIGGER) == ()
     assert errors("change", FULL_CHANGE) == ()
@@ -158,18 +155,12 @@ def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     assert violations("alert", b"[]") == ({}, ("The body is not a JSON object",))
 
 
-# -- the rate limit --------------------------------------------------------------------------------------------------
-
-
 def test_each_routing_key_has_120_calls_in_any_60_seconds_and_refused_calls_do_not_count() -> None:
     limit = RateLimit()
     assert all(limit.accepts(KEY, n / 10, 120) for n in range(120))
 
     assert [limit.accepts(KEY, now, 120) for now in (59.9, 60, 60.05, 60.1)] == [False, True, False, True]
     assert limit.accepts(OTHER_KEY, 60.05, 120)
-
-
-# -- incidents -------------------------------------------------------------------------------------------------------
 
 
 def apply(incidents: Incidents, action: str, routing_key: str = KEY, **payload: str) -> bool:

@@ -110,9 +110,6 @@ def outcomes(sandbox: Sandbox) -> list[tuple[int, bool]]:
     return [(each.status, each.accepted) for each in sandbox.received]
 
 
-# -- answers ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("method", "path", "event", "status", "content"),
     [
@@ -192,33 +189,6 @@ def test_a_client_that_stalls_or_breaks_the_handshake_delays_neither_the_others_
     assert capsys.readouterr().err == ""
 
 
-# -- faults ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "content", "accepted"),
-    [
-        (Fault.answer(202, "{}"), 202, "{}", True),
-        (Fault.answer(204), 204, "", True),
-        (Fault.answer(429), 429, '{"status": "too many requests", "message": "Told to answer 429"}', False),
-        (Fault.answer(400, {"errors": ["Because"]}), 400, '{"errors": ["Because"]}', False),
-        (Fault.answer(500, "", takes_effect=True), 500, "", True),
-        (Fault(takes_effect=False), 202, json.dumps(PROCESSED), False),
-        (Fault.trickle(0.001), 202, json.dumps(PROCESSED | {"dedup_key": "disk"}), True),
-    ],
-    ids=lambda value: repr(value)[:40] if isinstance(value, Fault) else "",
-)
-def test_a_fault_decides_on_the_answer_and_on_the_effect(  # noqa: PLR0913 -- a table
-    client: urllib3.PoolManager, sandbox: Sandbox, fault: Fault, status: int, content: str, *, accepted: bool
-) -> None:
-    sandbox.on_call = lambda _: fault
-    response = client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER))
-
-    assert (response.status, response.data.decode()) == (status, content)
-    assert outcomes(sandbox) == [(status, accepted)]
-    assert len(sandbox.incidents) == accepted
-
-
 GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
 
 
@@ -284,9 +254,6 @@ def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
     wait_until(lambda: not [each for each in threading.enumerate() if "process_request" in each.name])
 
     assert outcomes(sandbox) == [(status, True)]
-
-
-# -- starting and stopping -------------------------------------------------------------------------------------------
 
 
 @over_both

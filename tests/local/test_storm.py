@@ -57,15 +57,6 @@ def test_without_a_storm_everything_is_posted_at_once() -> None:
     assert figures["page max"] == pytest.approx(0.13)
 
 
-def test_an_outage_of_a_day_loses_nothing() -> None:
-    arrivals = functools.partial(arrive, 20, 20, 86_400)
-    simulation = Simulation(Storm("day", arrivals, {}, outage=Outage(0, 86_400)), 1)
-    figures = simulation.run()
-
-    assert len(simulation.posted) == 70
-    assert figures["drained"] == pytest.approx(86_400, abs=150)
-
-
 def test_the_simulation_has_the_limits_of_the_functions_and_of_the_template() -> None:
     queue = properties("Queue")
 
