@@ -41,7 +41,7 @@ def test_every_event_is_posted_in_order_or_superseded_and_within_the_limit(outag
     assert simulation.counts["merged"] > 100
     assert all(numbers == sorted(set(numbers)) for numbers in posted.values())
     assert min(later - earlier for earlier, later in zip(times, times[120:], strict=False)) >= 59.99
-    assert simulation.dead_letters.counts() == (0, 0)
+    assert simulation.queue.counts() == (0, 0)
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
