@@ -17,12 +17,12 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import trustme
 
@@ -46,17 +46,17 @@ TLS_HANDSHAKE = b"\x16"
 POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass
 class Received:
-    """One call and its outcome."""
+    """One call and its outcome, which is set when the rules were applied."""
 
     kind: str  # "alert", "change", or "" for an unknown path
     path: str
     event: dict[str, Any]  # the parsed body; {} when it was not a JSON object
-    status: int  # as answered; 0 if the status line was not sent, or for a raw answer
-    errors: tuple[str, ...]  # why it was refused
-    accepted: bool  # it took effect (on an open incident, or as a recorded change), even if the answer was lost
     number: int  # 1, 2, 3... in order of arrival
+    status: int = 0  # as answered; 0 if the status line was not sent, or for a raw answer
+    errors: tuple[str, ...] = ()  # why it was refused
+    accepted: bool = False  # it took effect (on an open incident, or as a change), even if the answer was lost
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,7 @@ class Fault:
             connection.wait_for_hang_up()
 
 
-class _Answer(NamedTuple):
-    """The usual answer to one call."""
-
-    status: int
-    body: dict[str, Any]
-    errors: tuple[str, ...] = ()
-    accepted: bool = False
-
-
 SUCCESS = {"status": "success", "message": "Event processed"}
-# Events for an integration that was deleted: https://support.pagerduty.com/main/docs/billing
-DISCARDED = _Answer(HTTPStatus.ACCEPTED, SUCCESS)
 
 _authority = functools.cache(trustme.CA)
 
@@ -206,55 +195,55 @@ class Sandbox(Service):
         """Record a call, apply its fault or the rules, and answer; for the connection."""
         with self._lock:
             self._arrived += 1
-            call = Received(kind, path, event, status=0, errors=(), accepted=False, number=self._arrived)
+            call = Received(kind, path, event, self._arrived)
             fault = (self.on_call and self.on_call(call)) or Fault()
         fault.begin(connection)
         with self._lock:
-            answer = self._ingest(call, connection.command, errors) if fault.takes_effect else DISCARDED
-            status = answer.status if fault.reply is None else fault.status
-            call = replace(call, status=status, errors=answer.errors, accepted=answer.accepted)
+            # A fault without an effect answers as PagerDuty does for an integration that was deleted:
+            # https://support.pagerduty.com/main/docs/billing
+            status, body = HTTPStatus.ACCEPTED, SUCCESS
+            if fault.takes_effect:
+                status, body = self._ingest(call, connection.command, errors)
+            if status != HTTPStatus.ACCEPTED:
+                call.errors = tuple(body.get("errors") or [body["message"]])
+            call.status = status if fault.reply is None else fault.status
             self.received.append(call)
         if self.on_received:
             self.on_received(call)
-        usual = _response(answer.status, json.dumps(answer.body).encode())
         connection.status_is_sent = False
         try:
+            usual = _response(status, json.dumps(body).encode())
             fault.finish(connection, usual if fault.reply is None else fault.reply)
         except OSError:
             # A client that has read the status line has its answer, even if the rest is lost.
             if not connection.status_is_sent:
-                with self._lock:
-                    self.received[:] = [replace(call, status=0) if one is call else one for one in self.received]
+                call.status = 0
             raise
 
-    def _ingest(self, call: Received, method: str, errors: Sequence[str]) -> _Answer:
-        """Answer as https://developer.pagerduty.com/docs/events-api-v2-overview says; the caller holds the lock."""
+    def _ingest(self, call: Received, method: str, errors: Sequence[str]) -> tuple[HTTPStatus, dict[str, Any]]:
+        """Apply the rules of https://developer.pagerduty.com/docs/events-api-v2-overview; the caller holds the lock."""
         if not call.kind:
-            return _refused(HTTPStatus.NOT_FOUND, "not found", "There is nothing at this path")
+            return HTTPStatus.NOT_FOUND, {"status": "not found", "message": "There is nothing at this path"}
         if method != "POST":
-            return _refused(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", "Events are sent by POST")
+            return HTTPStatus.METHOD_NOT_ALLOWED, {"status": "method not allowed", "message": "Events are sent by POST"}
         key = call.event.get("routing_key")
         if isinstance(key, str) and re.fullmatch(ROUTING_KEY, key):
             limit = self.rate_limit
             if limit is not None and not self._limit.accepts(key, time.monotonic(), limit, self.window):
                 message = "Requests for this service are arriving too quickly. Please retry later."
-                return _refused(HTTPStatus.TOO_MANY_REQUESTS, "throttle exceeded", message)
+                return HTTPStatus.TOO_MANY_REQUESTS, {"status": "throttle exceeded", "message": message}
             if self.known_keys is not None and key not in self.known_keys:
                 errors = (*errors, "Invalid routing key")
         if errors:
             body = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
-            return _Answer(HTTPStatus.BAD_REQUEST, body, tuple(errors))
+            return HTTPStatus.BAD_REQUEST, body
         if call.kind == "change":
+            call.accepted = True
             self.changes.append(call.event)
-            return _Answer(HTTPStatus.ACCEPTED, SUCCESS | {"message": "Change event processed"}, accepted=True)
+            return HTTPStatus.ACCEPTED, SUCCESS | {"message": "Change event processed"}
         dedup_key = call.event.get("dedup_key") or uuid.uuid4().hex
-        accepted = self._incidents.apply(call.event, dedup_key)
-        return _Answer(HTTPStatus.ACCEPTED, SUCCESS | {"dedup_key": dedup_key}, accepted=accepted)
-
-
-def _refused(status: HTTPStatus, name: str, message: str) -> _Answer:
-    """Return the refusal of a call for something other than its event."""
-    return _Answer(status, {"status": name, "message": message}, (message,))
+        call.accepted = self._incidents.apply(call.event, dedup_key)
+        return HTTPStatus.ACCEPTED, SUCCESS | {"dedup_key": dedup_key}
 
 
 def _response(status: int, body: bytes, content_type: str = "application/json") -> bytes:

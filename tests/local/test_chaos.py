@@ -35,7 +35,7 @@ def report(lost: str = "", added: str = "", **changes: Any) -> Report:
             severity, details = properties["severity"], properties["customDetails"]
             event["payload"] = {"severity": severity, "custom_details": details, "summary": "s"}
         accepted = key is None or incidents.apply(event, key)
-        received.append(Received("alert", "/v2/enqueue", event, 202, (), accepted=accepted, number=number))
+        received.append(Received("alert", "/v2/enqueue", event, number, 202, (), accepted))
     found = {"records": records(), "received": received, "incidents": incidents.all}
     return Report(PLAN, **{**found, **changes})
 

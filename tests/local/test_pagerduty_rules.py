@@ -103,7 +103,7 @@ def test_what_the_documentation_allows_is_accepted(where: str, value: object) ->
         ("payload.source", "  ", "'payload.source' must be a string that is not blank"),
         ("payload.severity", "Critical", SEVERITY),
         ("payload.timestamp", "2026-08-20T08:42:58", TIMESTAMP),
-        ("payload.timestamp", "2026-02-30T08:42:58Z", TIMESTAMP),
+        ("payload.timestamp", "2026-13-20T08:42:58Z", TIMESTAMP),
         ("payload.timestamp", "2026-08-20T08:42:58+24:00", TIMESTAMP),
         ("payload.timestamp", 1_755_680_000, TIMESTAMP),
         ("payload.component", 1, "'payload.component' must be a string"),
