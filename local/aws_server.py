@@ -16,7 +16,6 @@ import re
 import sys
 import threading
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import ModuleType
@@ -154,7 +153,7 @@ def ask(application: WSGIApplication, environ: WSGIEnvironment, body: bytes) -> 
 
 
 class _Application:
-    """Answers calls about messages, and passes the others to moto; those to SQS and DynamoDB run one at a time."""
+    """Answers calls about messages, and passes the others to moto, one call at a time."""
 
     def __init__(self, clock: Callable[[], float], speed: float) -> None:
         self._clock = clock
@@ -173,12 +172,9 @@ class _Application:
             return ask(self._moto, changed, json.dumps(request).encode())
 
         try:
-            if service == "AmazonSQS":
-                with self._turn:
-                    answer = self._call_sqs(action, json.loads(body), moto)
-            else:
-                with self._turn if service == DYNAMODB else nullcontext():
-                    answer = ask(self._moto, environ, body)
+            with self._turn:
+                is_sqs = service == "AmazonSQS"
+                answer = self._call_sqs(action, json.loads(body), moto) if is_sqs else ask(self._moto, environ, body)
         except SqsError as error:
             answer = refusal(HTTPStatus.BAD_REQUEST, error.code, str(error))
         return answer.send(start_response)
@@ -257,7 +253,8 @@ class _Queue:
             except SqsError as error:
                 if not is_batch:
                     raise
-                answer["Failed"].append(failed_entry(entry["Id"], error.code, str(error), sender_fault=True))
+                failed = {"Id": entry["Id"], "SenderFault": True, "Code": error.code, "Message": str(error)}
+                answer["Failed"].append(failed)
         return answer if is_batch else {}
 
     def _send(self, entries: Sequence[Json]) -> list[Json]:
@@ -347,8 +344,3 @@ def refusal(status: int, code: str, message: str) -> Answer:
     headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-query-error", f"{code};{fault}")]
     body = {"__type": code.rpartition(".")[2], "message": message}
     return Answer(status, json.dumps(body).encode(), headers)
-
-
-def failed_entry(entry_id: str, code: str, message: str, *, sender_fault: bool) -> Json:
-    """Return a batch call's report on an entry that failed."""
-    return {"Id": entry_id, "SenderFault": sender_fault, "Code": code, "Message": message}

@@ -90,7 +90,8 @@ class Fault:
             connection.wait_for_hang_up()
 
 
-SUCCESS = {"status": "success", "message": "Event processed"}
+SUCCESS: dict[str, Any] = {"status": "success", "message": "Event processed"}
+INVALID = {"status": "invalid event", "message": "Event object is invalid"}
 
 _authority = functools.cache(trustme.CA)
 
@@ -116,20 +117,15 @@ class Sandbox(Service):
     """PagerDuty on 127.0.0.1; a restart keeps the port and the incidents.
 
     Its port accepts TLS and plain HTTP; `ca_file()` is the CA of its certificate. It accepts `rate_limit` calls per
-    `window` seconds and routing key (None: any number). `on_received` is called for each call between its effect and
+    `window` (60 seconds) and routing key (None: any number). `on_received` is called for each call between its effect and
     its answer, in the thread of its connection.
     """
 
     def __init__(
-        self,
-        port: int = 0,
-        *,
-        rate_limit: int | None = None,
-        window: float = RATE_WINDOW,
-        on_received: Callable[[Received], object] | None = None,
+        self, port: int = 0, *, rate_limit: int | None = None, on_received: Callable[[Received], object] | None = None
     ) -> None:
         self.rate_limit = rate_limit
-        self.window = window
+        self.window = RATE_WINDOW
         self.on_received = on_received
         # Called for each call before the rules are applied, one at a time and in order of arrival; it must not block.
         self.on_call: Callable[[Received], Fault | None] | None = None
@@ -189,10 +185,11 @@ class Sandbox(Service):
         if server:
             server.stop()
 
-    def answer(
-        self, connection: Connection, kind: str, path: str, event: dict[str, Any], errors: Sequence[str]
-    ) -> None:
+    def answer(self, connection: Connection, body: bytes) -> None:
         """Record a call, apply its fault or the rules, and answer; for the connection."""
+        path = connection.path.partition("?")[0]
+        kind = PATHS.get(path, "")
+        event, errors = violations(kind, body)
         with self._lock:
             self._arrived += 1
             call = Received(kind, path, event, self._arrived)
@@ -201,18 +198,18 @@ class Sandbox(Service):
         with self._lock:
             # A fault without an effect answers as PagerDuty does for an integration that was deleted:
             # https://support.pagerduty.com/main/docs/billing
-            status, body = HTTPStatus.ACCEPTED, SUCCESS
+            status, reply = HTTPStatus.ACCEPTED, SUCCESS
             if fault.takes_effect:
-                status, body = self._ingest(call, connection.command, errors)
+                status, reply = self._ingest(call, connection.command, errors)
             if status != HTTPStatus.ACCEPTED:
-                call.errors = tuple(body.get("errors") or [body["message"]])
+                call.errors = tuple(reply.get("errors") or [reply["message"]])
             call.status = status if fault.reply is None else fault.status
             self.received.append(call)
         if self.on_received:
             self.on_received(call)
         connection.status_is_sent = False
         try:
-            usual = _response(status, json.dumps(body).encode())
+            usual = _response(status, json.dumps(reply).encode())
             fault.finish(connection, usual if fault.reply is None else fault.reply)
         except OSError:
             # A client that has read the status line has its answer, even if the rest is lost.
@@ -235,8 +232,7 @@ class Sandbox(Service):
             if self.known_keys is not None and key not in self.known_keys:
                 errors = (*errors, "Invalid routing key")
         if errors:
-            body = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
-            return HTTPStatus.BAD_REQUEST, body
+            return HTTPStatus.BAD_REQUEST, INVALID | {"errors": errors}
         if call.kind == "change":
             call.accepted = True
             self.changes.append(call.event)
@@ -327,10 +323,7 @@ class Connection(BaseHTTPRequestHandler):
             self.send(_response(HTTPStatus.FORBIDDEN, REFUSAL, "text/plain"))
             self.close_connection = True
             return
-        path = self.path.partition("?")[0]
-        kind = PATHS.get(path, "")
-        event, errors = violations(kind, self._read())
-        self.server.sandbox.answer(self, kind, path, event, errors)
+        self.server.sandbox.answer(self, self._read())
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815 -- the parent's names for them
 
