@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     Moto = Callable[[str, Json], "Answer"]  # an action and its request → moto's answer
 
-REGION: Final = "us-east-1"
-DYNAMODB: Final = "DynamoDB_20120810"
-
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 IDENTIFIER: Final = re.compile(r"[a-zA-Z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
 CONTENT: Final = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
@@ -51,9 +48,11 @@ BATCH_ENTRIES: Final = 10
 # What is modelled of SQS: the calls about queues and messages, and their parameters.
 QUEUE_CALLS: Final = {"CreateQueue", "DeleteQueue", "GetQueueAttributes", "ListQueues", "ListDeadLetterSourceQueues"}
 MESSAGE_CALLS: Final = {
-    *("SendMessage", "SendMessageBatch", "ReceiveMessage", "DeleteMessage", "DeleteMessageBatch"),
-    *("ChangeMessageVisibility", "ChangeMessageVisibilityBatch"),
-}
+    "SendMessage",
+    "ReceiveMessage",
+    "DeleteMessage",
+    "ChangeMessageVisibility",
+}  # and their batches
 QUEUE: Final = {
     *("FifoQueue", "DeduplicationScope", "FifoThroughputLimit", "SqsManagedSseEnabled", "MessageRetentionPeriod"),
     *("MaximumMessageSize", "VisibilityTimeout", "RedrivePolicy"),
@@ -92,7 +91,7 @@ class Aws(Service):
     def access(self) -> dict[str, Any]:
         """A boto3 client's arguments; moto accepts any credentials."""
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-        return {"endpoint_url": self.url, "region_name": REGION, **keys}
+        return {"endpoint_url": self.url, "region_name": "us-east-1", **keys}
 
     def peek(self, queue_url: str) -> list[QueuedMessage]:
         """Return the messages of a FIFO queue, in the order in which SQS accepted them, without receiving them."""
@@ -186,41 +185,34 @@ class _Application:
 
     def _call_sqs(self, action: str, request: Json, moto: Moto) -> Answer:
         name = _name(request.get("QueueUrl", ""))
-        if action in MESSAGE_CALLS:
-            queue = self._queue(name, moto)
-            # moto refuses calls to a queue that does not exist.
-            return json_answer(queue.call(action, request)) if queue else moto(action, request)
+        if action.removesuffix("Batch") in MESSAGE_CALLS:
+            return json_answer(self._queue(name, moto).call(action, request))
         _refuse_all_but(QUEUE_CALLS, [action])
         if action == "CreateQueue":
-            _refuse_all_but(QUEUE, request.get("Attributes", {}))
-            if request.get("Attributes", {}).get("FifoQueue") != "true":
+            attributes = request.get("Attributes", {})
+            _refuse_all_but(QUEUE, attributes)
+            if attributes.get("FifoQueue") != "true":
                 raise _not_modelled("standard queues")
         answer = moto(action, request)
         if action == "DeleteQueue":
             self._queues.pop(name, None)
-        queue = self._queue(name, moto) if action == "GetQueueAttributes" else None
-        if queue:
-            known = json.loads(answer.body or b"{}").get("Attributes", {})
-            visible, hidden = queue.fifo.counts()
-            counts = {"ApproximateNumberOfMessages": visible, "ApproximateNumberOfMessagesNotVisible": hidden}
-            return json_answer({"Attributes": known | {name: str(counts[name]) for name in known.keys() & counts}})
-        return answer
+        if action != "GetQueueAttributes" or answer.status != HTTPStatus.OK:
+            return answer
+        visible, hidden = self._queue(name, moto).fifo.counts()
+        counts = {"ApproximateNumberOfMessages": visible, "ApproximateNumberOfMessagesNotVisible": hidden}
+        known = json.loads(answer.body or b"{}").get("Attributes", {})
+        return json_answer({"Attributes": known | {each: str(counts[each]) for each in known.keys() & counts}})
 
-    def _queue(self, name: str, moto: Moto) -> _Queue | None:
-        """Return a queue, made on its first use from the attributes that moto keeps; None if there is none."""
+    def _queue(self, name: str, moto: Moto) -> _Queue:
+        """Return a queue, made on its first use from the attributes that moto keeps. Raises SqsError without one."""
         if name not in self._queues:
             answer = moto("GetQueueAttributes", {"QueueUrl": name, "AttributeNames": ["All"]})
             if answer.status != HTTPStatus.OK:
-                return None
+                raise SqsError("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
             attributes = json.loads(answer.body)["Attributes"]
             policy = json.loads(attributes.get("RedrivePolicy", "{}"))
-            target = self._queue(policy["deadLetterTargetArn"].rpartition(":")[2], moto) if policy else None
-            fifo = FifoQueue(
-                self._clock,
-                per_group=attributes["DeduplicationScope"] == "messageGroup",
-                dead_letters=target.fifo if target else None,
-                max_receives=int(policy.get("maxReceiveCount", 0)),
-            )
+            target = self._queue(policy["deadLetterTargetArn"].rpartition(":")[2], moto).fifo if policy else None
+            fifo = FifoQueue(self._clock, dead_letters=target, max_receives=int(policy.get("maxReceiveCount", 0)))
             self._queues[name] = _Queue(fifo, int(attributes["VisibilityTimeout"]), self._clock, self._speed)
         return self._queues[name]
 
@@ -271,7 +263,6 @@ class _Queue:
 
     def _receive(self, request: Json) -> Json:
         """Return messages with all of their attributes, and hide them."""
-        seconds = request.get("VisibilityTimeout", self.visibility_timeout)
         messages = [
             {
                 "MessageId": message.id,
@@ -287,7 +278,7 @@ class _Queue:
                     "MessageDeduplicationId": message.deduplication_id,
                 },
             }
-            for message in self.fifo.receive(request.get("MaxNumberOfMessages", 1), seconds)
+            for message in self.fifo.receive(request.get("MaxNumberOfMessages", 1), self.visibility_timeout)
         ]
         return {"Messages": messages} if messages else {}
 
@@ -317,17 +308,15 @@ def _refuse_all_but(known: Container[str], names: Iterable[str]) -> None:
 def _check_message(entry: Json) -> int:
     """Return the size of a message with its attributes in bytes. Raises SqsError if SQS does not accept it."""
     _refuse_all_but(MESSAGE, entry)
-    texts = {"MessageBody": entry["MessageBody"]}
-    for name, value in entry.get("MessageAttributes", {}).items():
-        texts[name] = value["StringValue"]
+    attributes = {name: value["StringValue"] for name, value in entry.get("MessageAttributes", {}).items()}
+    texts = {"MessageBody": entry["MessageBody"], **attributes}
     for name, text in texts.items():
         if not CONTENT.fullmatch(text):
             raise invalid(name, ascii(text)[:60], "It is empty, or has characters that are not allowed.")
     for name in ("MessageGroupId", "MessageDeduplicationId"):
         if not IDENTIFIER.fullmatch(entry.get(name, "")):
             raise invalid(name, entry.get(name), "Only alphanumeric and punctuation characters, 1 to 128 in length.")
-    size = sum(len(text.encode()) for text in texts.values())
-    return size + sum(len(f"{name}String".encode()) for name in texts if name != "MessageBody")
+    return sum(len(text.encode()) for text in (*texts.values(), *attributes, *["String"] * len(attributes)))
 
 
 def json_answer(content: Json) -> Answer:

@@ -20,8 +20,7 @@ from local.server import Service
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
+    Message = dict[str, Any]
 
 _IDLE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 3.0
@@ -37,7 +36,7 @@ class EventSource(Service):
 
     def __init__(  # noqa: PLR0913 -- the settings of a mapping
         self,
-        sqs: SQSClient,
+        sqs: Any,
         queue_url: str,
         invoke: Callable[[str], str],
         *,
@@ -80,29 +79,27 @@ class EventSource(Service):
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
-            messages: Sequence[MessageTypeDef] = []
+            messages: Sequence[Message] = []
             # One thread polls at a time, also while the queue is empty.
             with self._polling:
                 if not stopping.is_set():
-                    messages = self._receive()
+                    with contextlib.suppress(BotoCoreError, ClientError):  # The next poll tries again.
+                        messages = self._receive()
                 if not messages:
                     stopping.wait(_IDLE_SECONDS)
             if messages and not stopping.is_set():
                 self._deliver(messages)
 
-    def _receive(self) -> Sequence[MessageTypeDef]:
-        try:
-            answer = self._sqs.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=self._batch_size,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-        except (BotoCoreError, ClientError):
-            return []  # The next poll tries again.
-        return answer.get("Messages", [])
+    def _receive(self) -> Sequence[Message]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self._queue_url,
+            MaxNumberOfMessages=self._batch_size,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        return list(answer.get("Messages", []))
 
-    def _deliver(self, messages: Sequence[MessageTypeDef]) -> None:
+    def _deliver(self, messages: Sequence[Message]) -> None:
         """Invoke the worker; delete the messages that succeeded."""
         ids = {message["MessageId"] for message in messages}
         failed: set[str] | None = None
@@ -139,7 +136,7 @@ def failed_items(answer: str, ids: set[str]) -> set[str] | None:
     return named if named <= ids and "errorType" not in content else None
 
 
-def _record(message: MessageTypeDef, queue_arn: str) -> dict[str, Any]:
+def _record(message: Message, queue_arn: str) -> dict[str, Any]:
     """Return one record of the event: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
     empty: dict[str, list[str]] = {"stringListValues": [], "binaryListValues": []}
     return {

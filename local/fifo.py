@@ -76,23 +76,16 @@ class _Group:
 
 
 class FifoQueue:
-    """A FIFO queue; the caller makes one call at a time.
+    """A FIFO queue whose deduplication ids count within their group; the caller makes one call at a time.
 
-    `clock` returns seconds. A deduplication id counts within its group if `per_group`. With `dead_letters`, messages
-    that were received `max_receives` times are moved there.
+    `clock` returns seconds. With `dead_letters`, messages that were received `max_receives` times are moved there.
     """
 
     def __init__(
-        self,
-        clock: Callable[[], float],
-        *,
-        per_group: bool = True,
-        dead_letters: FifoQueue | None = None,
-        max_receives: int = 0,
+        self, clock: Callable[[], float], dead_letters: FifoQueue | None = None, max_receives: int = 0
     ) -> None:
         self.in_flight = 0  # as of the latest call
         self._clock = clock
-        self._per_group = per_group
         self._dead_letters = dead_letters
         self._max_receives = max_receives
         self._messages: dict[str, QueuedMessage] = {}
@@ -121,7 +114,7 @@ class FifoQueue:
             raise SqsError("UnsupportedOperation", f"The model ends at {MAX_MESSAGES} messages")
         while self._accepted and now - next(iter(self._accepted.values())).sent_at >= DEDUPLICATION_SECONDS:
             self._accepted.popitem(last=False)
-        key = (group if self._per_group else "", deduplication_id)
+        key = (group, deduplication_id)
         if key not in self._accepted:
             message = self._accepted[key] = QueuedMessage(body, attributes, group, deduplication_id, now)
             self._add(message)

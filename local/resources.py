@@ -2,15 +2,11 @@
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from samtranslator.yaml_helper import yaml_parse
 
 from local.options import ROOT
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_sqs import SQSClient
 
 TEMPLATE: Final = ROOT / "template.yaml"
 
@@ -25,7 +21,7 @@ def properties(resource: str) -> dict[str, Any]:
     return dict(_template()["Resources"][resource]["Properties"])
 
 
-def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
+def create_queues(sqs: Any, name: str) -> tuple[str, str]:
     """Create the queue and its dead-letter queue under names that begin with `name`; return both URLs."""
     dead = sqs.create_queue(QueueName=f"{name}-dead.fifo", Attributes=_queue_attributes("DeadLetterQueue"))["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -34,7 +30,7 @@ def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
     return sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"], dead
 
 
-def create_flow_table(dynamodb: "DynamoDBClient", name: str) -> str:
+def create_flow_table(dynamodb: Any, name: str) -> str:
     """Create the table of flow control under this name; return the name."""
     table = properties("FlowTable")
     time_to_live = table.pop("TimeToLiveSpecification")

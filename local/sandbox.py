@@ -43,7 +43,6 @@ PORTS = range(20_000, 30_000)
 NAMES = ("127.0.0.1", "localhost", "host.docker.internal")
 # The first byte of a connection that begins with TLS's handshake: https://www.rfc-editor.org/rfc/rfc8446#section-5.1
 TLS_HANDSHAKE = b"\x16"
-POLL_SECONDS = 0.02
 
 
 @dataclass
@@ -117,8 +116,8 @@ class Sandbox(Service):
     """PagerDuty on 127.0.0.1; a restart keeps the port and the incidents.
 
     Its port accepts TLS and plain HTTP; `ca_file()` is the CA of its certificate. It accepts `rate_limit` calls per
-    `window` (60 seconds) and routing key (None: any number). `on_received` is called for each call between its effect and
-    its answer, in the thread of its connection.
+    `window` (60 seconds) and routing key (None: any number). `on_received` is called for each call between its effect
+    and its answer, in the thread of its connection.
     """
 
     def __init__(
@@ -262,7 +261,7 @@ class _Server(ThreadingHTTPServer):
         self.tls = _tls()
         self.stopping = threading.Event()
         self.connections: set[socket.socket] = set()
-        self.accepting = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
+        self.accepting = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         super().__init__(("127.0.0.1", port), Connection)
 
     def server_bind(self) -> None:

@@ -65,7 +65,7 @@ def test_what_is_not_deleted_is_received_again_before_what_was_sent_later(queue:
 
 
 @pytest.mark.parametrize("state", ["waiting", "in flight", "deleted"])
-def test_a_duplicate_is_accepted_and_not_delivered(queue: FifoQueue, state: str) -> None:
+def test_a_duplicate_within_its_group_is_accepted_and_not_delivered(queue: FifoQueue, state: str) -> None:
     first = queue.send("a1", {}, "a", "one")
     received = receive(queue) if state != "waiting" else {}
     if state == "deleted":
@@ -86,17 +86,6 @@ def test_a_deduplication_id_is_remembered_for_five_minutes_from_its_acceptance(
     clock.now += seconds / 2
     queue.delete(receive(queue)["a1"])
     queue.send("again", {}, "a", "one")
-
-    assert bodies(queue) == delivered
-
-
-@pytest.mark.parametrize(("per_group", "delivered"), [(True, ["a", "b"]), (False, ["a"])])
-def test_the_scope_decides_whether_two_groups_may_use_the_same_id(
-    clock: Clock, delivered: list[str], *, per_group: bool
-) -> None:
-    queue = FifoQueue(clock, per_group=per_group)
-    queue.send("a", {}, "a", "one")
-    queue.send("b", {}, "b", "one")
 
     assert bodies(queue) == delivered
 

@@ -141,12 +141,6 @@ def test_a_call_is_answered_as_documented_and_recorded(  # noqa: PLR0913, PLR091
     assert (sandbox.received, sandbox.incidents, sandbox.changes, sandbox.incident("disk")) == ([], [], [], None)
 
 
-def test_a_trigger_without_a_dedup_key_gets_one(call: Call) -> None:
-    event = {name: value for name, value in TRIGGER.items() if name != "dedup_key"}
-
-    assert len({call(event)[1]["dedup_key"] for _ in range(2)}) == 2
-
-
 def test_calls_over_the_rate_limit_are_throttled_and_have_no_effect(sandbox: Sandbox, call: Call) -> None:
     sandbox.rate_limit = 2
     assert [call()[0], call(CHANGE, CHANGES)[0]] == [202, 202]
