@@ -56,7 +56,8 @@ class Storm:
     def warm_up(self) -> None:
         """Start as many instances as the storm needs, and open the older incidents."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
-            list(threads.map(self.post, [_event("preview")] * REQUESTS_AT_ONCE, ["?preview=true"] * REQUESTS_AT_ONCE))
+            for _ in range(REQUESTS_AT_ONCE):
+                threads.submit(self.post, _event("preview"), "?preview=true")
         for second in RESOLVES:
             self.post(_event(f"older-{second}", "error"))
         if len(self.accepted) < len(RESOLVES):

@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import ModuleType
@@ -211,7 +212,9 @@ class _Application:
                 raise SqsError("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
             attributes = json.loads(answer.body)["Attributes"]
             policy = json.loads(attributes.get("RedrivePolicy", "{}"))
-            target = self._queue(policy["deadLetterTargetArn"].rpartition(":")[2], moto).fifo if policy else None
+            target = None
+            with suppress(SqsError):  # Messages stay in the queue if there is no dead-letter queue any more.
+                target = self._queue(policy["deadLetterTargetArn"].rpartition(":")[2], moto).fifo if policy else None
             fifo = FifoQueue(self._clock, dead_letters=target, max_receives=int(policy.get("maxReceiveCount", 0)))
             self._queues[name] = _Queue(fifo, int(attributes["VisibilityTimeout"]), self._clock, self._speed)
         return self._queues[name]
