@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from local import sandbox
-from local.aws_server import Answer, Aws, ask, failed_entry, json_answer, refusal
+from local.aws_server import Answer, Aws, ask, json_answer, refusal
 from local.sandbox import Connection
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class Failure:
         if answer.status != HTTPStatus.OK:
             return answer
         content = json.loads(answer.body)
-        failures = [failed_entry(each, self.code, self.message, sender_fault=False) for each in failed]
+        failure = {"SenderFault": False, "Code": self.code, "Message": self.message}
+        failures = [{"Id": each, **failure} for each in failed]
         return json_answer({**content, "Failed": [*content.get("Failed", []), *failures]})
 
 

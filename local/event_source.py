@@ -2,7 +2,7 @@
 
 https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html and, for failures,
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html. Unlike Lambda it starts at full
-concurrency, and does not slow down after errors.
+concurrency, does not slow down after errors, and does not split a batch whose event is larger than 6 MB.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,11 +20,7 @@ from local.server import Service
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: of a synchronous invocation.
-PAYLOAD_BYTES: Final = 6 * 1024 * 1024
+    Message = dict[str, Any]
 
 _IDLE_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 3.0
@@ -40,7 +36,7 @@ class EventSource(Service):
 
     def __init__(  # noqa: PLR0913 -- the settings of a mapping
         self,
-        sqs: SQSClient,
+        sqs: Any,
         queue_url: str,
         invoke: Callable[[str], str],
         *,
@@ -48,9 +44,8 @@ class EventSource(Service):
         max_concurrency: int = 2,
         retry_seconds: int | None = None,
     ) -> None:
-        self.batches = 0  # invocations
+        self.batches = 0  # that are finished
         self.failures = 0  # messages that stayed in the queue, counted each time
-        self.in_flight = 0  # batches that are being processed
         self._sqs = sqs
         self._queue_url = queue_url
         self._invoke = invoke
@@ -70,12 +65,9 @@ class EventSource(Service):
         attributes = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
         self._queue_arn = attributes["Attributes"]["QueueArn"]
         self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(self._stopping,), name="event source", daemon=True)
-            for _ in range(self._max_concurrency)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for _ in range(self._max_concurrency):
+            self._threads.append(threading.Thread(target=self._run, args=(self._stopping,), daemon=True))
+            self._threads[-1].start()
 
     def stop(self) -> None:
         """Stop polling, and wait three seconds for running invocations."""
@@ -87,77 +79,47 @@ class EventSource(Service):
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
-            messages: Sequence[MessageTypeDef] = []
+            messages: Sequence[Message] = []
             # One thread polls at a time, also while the queue is empty.
             with self._polling:
                 if not stopping.is_set():
-                    messages = self._receive()
+                    with contextlib.suppress(BotoCoreError, ClientError):  # The next poll tries again.
+                        messages = self._receive()
                 if not messages:
                     stopping.wait(_IDLE_SECONDS)
             if messages and not stopping.is_set():
-                self._count(in_flight=1)
                 self._deliver(messages)
-                self._count(in_flight=-1)
 
-    def _receive(self) -> Sequence[MessageTypeDef]:
-        try:
-            answer = self._sqs.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=self._batch_size,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-        except (BotoCoreError, ClientError):
-            return []  # The next poll tries again.
-        return answer.get("Messages", [])
+    def _receive(self) -> Sequence[Message]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self._queue_url,
+            MaxNumberOfMessages=self._batch_size,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        return list(answer.get("Messages", []))
 
-    def _deliver(self, messages: Sequence[MessageTypeDef]) -> None:
-        """Invoke the worker with as many messages as fit into one event; delete those that succeeded."""
-        records = [_record(message, self._queue_arn) for message in messages]
-        count = len(records)
-        while count > 1 and len(_event(records[:count])) > PAYLOAD_BYTES:
-            count -= 1
-        batch = messages[:count]
-        # A group stays locked while an earlier message of it is hidden.
-        self._change_visibility(messages[count:], 0)
-        ids = {message["MessageId"] for message in batch}
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        """Invoke the worker; delete the messages that succeeded."""
+        ids = {message["MessageId"] for message in messages}
         failed: set[str] | None = None
         # Lambda continues, whatever happens to an invocation.
         with contextlib.suppress(Exception):
-            failed = failed_items(self._invoke(_event(records[:count])), ids)
-        # Counted first: afterwards the messages may be received again.
-        self._count(batches=1, failures=len(ids if failed is None else failed))
-        if failed is None and self._retry_seconds is not None:
-            self._change_visibility(batch, self._retry_seconds)
-        elif failed is not None:
-            self._delete([message for message in batch if message["MessageId"] not in failed])
-
-    def _count(self, batches: int = 0, failures: int = 0, in_flight: int = 0) -> None:
+            records = [_record(message, self._queue_arn) for message in messages]
+            failed = failed_items(self._invoke(json.dumps({"Records": records})), ids)
         with self._counting:
-            self.batches += batches
-            self.failures += failures
-            self.in_flight += in_flight
-
-    def _change_visibility(self, messages: Sequence[MessageTypeDef], seconds: int) -> None:
-        # On failure, they become visible after the visibility timeout.
+            self.failures += len(ids if failed is None else failed)
+        entries: list[Any] = [{"Id": each["MessageId"], "ReceiptHandle": each["ReceiptHandle"]} for each in messages]
+        # If SQS fails, the messages are received again: a queue delivers at least once.
         with contextlib.suppress(BotoCoreError, ClientError):
-            if messages:
-                self._sqs.change_message_visibility_batch(
-                    QueueUrl=self._queue_url,
-                    Entries=[
-                        {"Id": str(n), "ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": seconds}
-                        for n, each in enumerate(messages)
-                    ],
-                )
-
-    def _delete(self, messages: Sequence[MessageTypeDef]) -> None:
-        # On failure, they are received again: a queue delivers at least once.
-        with contextlib.suppress(BotoCoreError, ClientError):
-            if messages:
-                self._sqs.delete_message_batch(
-                    QueueUrl=self._queue_url,
-                    Entries=[{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate(messages)],
-                )
+            if failed is None and self._retry_seconds is not None:
+                delayed = [entry | {"VisibilityTimeout": self._retry_seconds} for entry in entries]
+                self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=delayed)
+            elif failed is not None and failed != ids:
+                succeeded = [entry for entry in entries if entry["Id"] not in failed]
+                self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=succeeded)
+        with self._counting:
+            self.batches += 1
 
 
 def failed_items(answer: str, ids: set[str]) -> set[str] | None:
@@ -167,28 +129,17 @@ def failed_items(answer: str, ids: set[str]) -> set[str] | None:
     the batch. No message failed if the answer is null or names none.
     """
     try:
-        content = json.loads(answer)
-        if content is None:
-            return set()
-        if not isinstance(content, dict) or "errorType" in content:
-            return None
-        items = content.get("batchItemFailures")
-        if not isinstance(items, list | None):
-            return None
-        named = {item["itemIdentifier"] for item in items or []}
-    except (ValueError, TypeError, KeyError):
+        content = {} if answer == "null" else json.loads(answer)
+        named = {item["itemIdentifier"] for item in content.get("batchItemFailures") or []}
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return named if named <= ids else None
+    return named if named <= ids and "errorType" not in content else None
 
 
-def _event(records: Sequence[str]) -> str:
-    return f'{{"Records": [{", ".join(records)}]}}'
-
-
-def _record(message: MessageTypeDef, queue_arn: str) -> str:
-    """Encode one record of the event: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
+def _record(message: Message, queue_arn: str) -> dict[str, Any]:
+    """Return one record of the event: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
     empty: dict[str, list[str]] = {"stringListValues": [], "binaryListValues": []}
-    record = {
+    return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
@@ -202,4 +153,3 @@ def _record(message: MessageTypeDef, queue_arn: str) -> str:
         "eventSourceARN": queue_arn,
         "awsRegion": queue_arn.split(":")[3],
     }
-    return json.dumps(record)

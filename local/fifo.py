@@ -23,14 +23,9 @@ DEDUPLICATION_SECONDS: Final = 300
 # From the receive on, however often the visibility is changed:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 MAX_VISIBILITY_SECONDS: Final = 43_200
-# SQS looks for message groups among the first 120,000 messages of a queue. What happens beyond them is not modelled:
+# SQS looks for message groups among these only. What happens beyond them is not modelled:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/avoid-backlog-with-the-same-message-group-id.html
 MAX_MESSAGES: Final = 120_000
-
-# The codes of SQS that a query client sees; botocore names the error by the part after the last dot.
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
-INVALID_PARAMETER: Final = "InvalidParameterValue"
-SQS_PREFIX: Final = "AWS.SimpleQueueService."
 
 # SQS's sequence numbers have 20 digits and only ever increase.
 _SEQUENCE: Final = itertools.count(18_850_000_000_000_000_000, 256)
@@ -46,7 +41,7 @@ class SqsError(Exception):
 
 def invalid(name: str, value: object, reason: str) -> SqsError:
     """Return SQS's usual refusal of a parameter."""
-    return SqsError(INVALID_PARAMETER, f"Value {value} for parameter {name} is invalid. Reason: {reason}")
+    return SqsError("InvalidParameterValue", f"Value {value} for parameter {name} is invalid. Reason: {reason}")
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +55,6 @@ class QueuedMessage:
     sent_at: float
     sequence: int = field(default_factory=lambda: next(_SEQUENCE))
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    first_received_at: float = math.nan
     received_at: float = math.nan
     receive_count: int = 0
     hidden_until: float = -math.inf
@@ -82,23 +76,16 @@ class _Group:
 
 
 class FifoQueue:
-    """A FIFO queue; the caller makes one call at a time.
+    """A FIFO queue whose deduplication ids count within their group; the caller makes one call at a time.
 
-    `clock` returns seconds. A deduplication id counts within its group if `per_group`. With `dead_letters`, messages
-    that were received `max_receives` times are moved there.
+    `clock` returns seconds. With `dead_letters`, messages that were received `max_receives` times are moved there.
     """
 
     def __init__(
-        self,
-        clock: Callable[[], float],
-        *,
-        per_group: bool = True,
-        dead_letters: FifoQueue | None = None,
-        max_receives: int = 0,
+        self, clock: Callable[[], float], dead_letters: FifoQueue | None = None, max_receives: int = 0
     ) -> None:
         self.in_flight = 0  # as of the latest call
         self._clock = clock
-        self._per_group = per_group
         self._dead_letters = dead_letters
         self._max_receives = max_receives
         self._messages: dict[str, QueuedMessage] = {}
@@ -124,10 +111,10 @@ class FifoQueue:
         """Accept a message, or return the one whose deduplication id it repeats."""
         now = self._show_due()
         if len(self._messages) >= MAX_MESSAGES:
-            raise SqsError(f"{SQS_PREFIX}UnsupportedOperation", f"The model ends at {MAX_MESSAGES} messages")
+            raise SqsError("UnsupportedOperation", f"The model ends at {MAX_MESSAGES} messages")
         while self._accepted and now - next(iter(self._accepted.values())).sent_at >= DEDUPLICATION_SECONDS:
             self._accepted.popitem(last=False)
-        key = (group if self._per_group else "", deduplication_id)
+        key = (group, deduplication_id)
         if key not in self._accepted:
             message = self._accepted[key] = QueuedMessage(body, attributes, group, deduplication_id, now)
             self._add(message)
@@ -149,8 +136,6 @@ class FifoQueue:
                     continue
                 message.receive_count += 1
                 message.received_at = now
-                if message.receive_count == 1:
-                    message.first_received_at = now
                 message.is_hidden = True
                 group.hidden += 1
                 self.in_flight += 1
@@ -161,27 +146,27 @@ class FifoQueue:
     def delete(self, handle: str) -> None:
         """Delete a message that is in flight; deleting it again changes nothing."""
         self._show_due()
-        message = self._messages.get(handle.partition(" ")[0])
-        if message is None:
-            return
-        if not message.is_hidden or message.handle != handle:
-            raise invalid("ReceiptHandle", handle, "The receipt handle has expired.")
-        self._remove(message)
-        self._show(message)
+        if message := self._in_flight(handle):
+            self._remove(message)
+            self._show(message)
 
     def change_visibility(self, handle: str, seconds: float) -> None:
         """Hide a message that is in flight for so many seconds from now on."""
         now = self._show_due()
-        message = self._messages.get(handle.partition(" ")[0])
+        message = self._in_flight(handle)
         if message is None:
             raise invalid("ReceiptHandle", handle, "Message does not exist.")
-        if not message.is_hidden or message.handle != handle:
-            raise SqsError(f"{SQS_PREFIX}MessageNotInflight", "The specified message isn't in flight.")
         if now + seconds > message.received_at + MAX_VISIBILITY_SECONDS:
-            limit = f"Total VisibilityTimeout for the message is beyond the limit [{MAX_VISIBILITY_SECONDS} seconds]"
-            raise invalid("VisibilityTimeout", seconds, limit)
+            raise invalid("VisibilityTimeout", seconds, f"In total, {MAX_VISIBILITY_SECONDS} seconds are allowed.")
         message.is_delayed = True
         self._hide([message], now + seconds)
+
+    def _in_flight(self, handle: str) -> QueuedMessage | None:
+        """Return the message of a receipt handle, None if it is deleted. Raises SqsError if the handle has expired."""
+        message = self._messages.get(handle.partition(" ")[0])
+        if message and not (message.is_hidden and message.handle == handle):
+            raise invalid("ReceiptHandle", handle, "The receipt handle has expired.")
+        return message
 
     def _add(self, message: QueuedMessage) -> None:
         self._messages[message.id] = message

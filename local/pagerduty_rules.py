@@ -10,128 +10,103 @@ import json
 import re
 import time
 from collections import defaultdict, deque
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    Rule = Callable[[str, Any], list[str]]  # a field's name and value → the rules that it breaks
+from typing import Any, Literal, NamedTuple
 
 # https://developer.pagerduty.com/docs/send-alert-event and https://developer.pagerduty.com/docs/send-change-event
-SUMMARY_CHARACTERS = 1024
 SEVERITIES = ("critical", "error", "warning", "info")
-DEDUP_KEY_CHARACTERS = 255
 ROUTING_KEY = r"[A-Za-z0-9]{32}"
 # https://developer.pagerduty.com/docs/events-api-v2-overview says "512 KB"; decimal is the reading that is always safe.
 EVENT_BYTES = 512_000
 # The seconds in which the rate limit counts: https://developer.pagerduty.com/docs/rate-limits
 RATE_WINDOW = 60.0
 # RFC 3339 (OpenAPI's `date-time`), and the offset without a colon of PagerDuty's own example; a leap second is one.
-TIMESTAMP = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):([0-5]\d|60)(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)",
-    re.ASCII | re.IGNORECASE,
+TIMESTAMP = (
+    r"(?ai)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
+    r"(?:Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)"
 )
 
 
-def _text(pattern: str = ".*", complaint: str = "must be a string") -> Rule:
-    """Return the rule for a string that matches as a whole."""
-    matches = re.compile(pattern, re.DOTALL).fullmatch
-    return lambda where, value: [] if isinstance(value, str) and matches(value) else [f"'{where}' {complaint}"]
+class Text(NamedTuple):
+    """A string that matches a pattern as a whole."""
+
+    must: str = "be a string"
+    pattern: str = ".*"
 
 
-def _one_of(*allowed: str) -> Rule:
-    """Return the rule for an enumeration; case matters to PagerDuty."""
-    complaint = f"is invalid (must be one of: {', '.join(allowed)})"
-    return lambda where, value: [] if value in allowed else [f"'{where}' {complaint}"]
+class Object(NamedTuple):
+    """An object with these fields, and whether it may have others."""
+
+    required: dict[str, Rule]
+    optional: dict[str, Rule]
+    others: bool = False
 
 
-def _array(rule: Rule) -> Rule:
-    """Return the rule for an array whose items follow a rule."""
+Rule = Text | Object | list[Text | Object]  # a list: an array of such items
 
-    def apply(where: str, value: Any) -> list[str]:
+
+def _errors(where: str, value: Any, rule: Rule) -> list[str]:
+    """Return every rule that a value breaks; `where` is its place in the event."""
+    if isinstance(rule, Text):
+        is_accepted = isinstance(value, str) and re.fullmatch(rule.pattern, value, re.DOTALL)
+        return [] if is_accepted else [f"'{where}' must {rule.must}"]
+    if isinstance(rule, list):
         if not isinstance(value, list):
             return [f"'{where}' must be an array"]
-        return [error for position, item in enumerate(value) for error in rule(f"{where}[{position}]", item)]
-
-    return apply
-
-
-def _object(fields: Mapping[str, Rule], *required: str, others: bool = False) -> Rule:
-    """Return the rule for an object: its fields' rules, the required ones, and whether it may have others."""
-
-    def apply(where: str, value: Any) -> list[str]:
-        if not isinstance(value, dict):
-            return [f"'{where}' must be an object"]
-        prefix = f"{where}." if where else ""
-        errors = [f"'{prefix}{name}' is missing" for name in required if name not in value]
-        errors += [f"'{prefix}{name}' is not a known field" for name in value if not others and name not in fields]
-        found = [name for name in fields if name in value]
-        return errors + [error for name in found for error in fields[name](prefix + name, value[name])]
-
-    return apply
-
-
-def _timestamp(where: str, value: Any) -> list[str]:
-    """Apply the rule for a date and time, which must exist."""
-    match = TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
-    with suppress(ValueError):
-        if match:
-            year, month, day, hour, minute, second = map(int, match.groups())
-            datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)
-            return []
-    return [f"'{where}' must be an ISO 8601 date and time with an offset"]
+        return [error for n, item in enumerate(value) for error in _errors(f"{where}[{n}]", item, rule[0])]
+    if not isinstance(value, dict):
+        return [f"'{where}' must be an object"]
+    prefix = f"{where}." if where else ""
+    fields = rule.required | rule.optional
+    errors = [f"'{prefix}{name}' is missing" for name in rule.required if name not in value]
+    errors += [f"'{prefix}{name}' is not a known field" for name in value if not rule.others and name not in fields]
+    found = [name for name in fields if name in value]
+    return errors + [error for name in found for error in _errors(prefix + name, value[name], fields[name])]
 
 
 # The tables of https://developer.pagerduty.com/docs/send-alert-event and https://support.pagerduty.com/main/docs/pd-cef.
 # PagerDuty does not say that it refuses unknown fields. Here they are refused in an event and in its payload, because
-# they would be typos.
-CHANGE_PAYLOAD: dict[str, Rule] = {
-    "summary": _text(
-        rf"(?=.*\S).{{1,{SUMMARY_CHARACTERS}}}", f"must be 1 to {SUMMARY_CHARACTERS} characters, not blank"
-    ),
-    "source": _text(),
-    # Not in PagerDuty's table for change events, but RudderStack's page maps it.
-    "severity": _one_of(*SEVERITIES),
-    "timestamp": _timestamp,
+# they would be typos. Case matters to PagerDuty.
+SUMMARY = Text("be 1 to 1024 characters, not blank", r"(?=.*\S).{1,1024}")
+SEVERITY = Text(f"be one of: {', '.join(SEVERITIES)}", "|".join(SEVERITIES))
+IN_ANY_PAYLOAD: dict[str, Rule] = {
+    "timestamp": Text("be an ISO 8601 date and time with an offset", TIMESTAMP),
     # PagerDuty accepts a string in practice, but documents an object, and event rules can use nothing else.
-    "custom_details": _object({}, others=True),
+    "custom_details": Object({}, {}, others=True),
 }
-ALERT_PAYLOAD = CHANGE_PAYLOAD | {
-    "source": _text(r".*\S.*", "must be a string that is not blank"),
-    "component": _text(),
-    "group": _text(),
-    "class": _text(),
-}
-HTTPS = _text(r"(?i:https)://.+", "must be served via HTTPS")
-CONTEXT: dict[str, Rule] = {
-    "links": _array(_object({"href": _text(".+", "must not be empty"), "text": _text()}, "href", others=True)),
+IN_ANY_EVENT: dict[str, Rule] = {
+    "links": [Object({"href": Text("not be empty", ".+")}, {"text": Text()}, others=True)],
     # For change events, only the OpenAPI description has them.
-    "images": _array(_object({"src": HTTPS, "href": _text(), "alt": _text()}, "src", others=True)),
+    "images": [
+        Object({"src": Text("be served via HTTPS", "(?i:https)://.+")}, {"href": Text(), "alt": Text()}, others=True)
+    ],
 }
-ALERT = CONTEXT | {
-    "routing_key": _text(ROUTING_KEY, "is incorrect (should be 32 letters and digits)"),
-    "event_action": _one_of("trigger", "acknowledge", "resolve"),
-    "dedup_key": _text(f".{{1,{DEDUP_KEY_CHARACTERS}}}", f"must be 1 to {DEDUP_KEY_CHARACTERS} characters"),
-    "payload": _object(ALERT_PAYLOAD),
-    "client": _text(),
-    "client_url": _text(),
+IDENTITY: dict[str, Rule] = {
+    "routing_key": Text("be 32 letters and digits", ROUTING_KEY),
+    "event_action": Text("be one of: trigger, acknowledge, resolve", "trigger|acknowledge|resolve"),
 }
-TRIGGER = ALERT | {"payload": _object(ALERT_PAYLOAD, "summary", "source", "severity")}
-CHANGE = CONTEXT | {
-    # https://developer.pagerduty.com/docs/events-api-v2-overview, "Getting Started": the keys of rulesets begin with R.
-    "routing_key": _text(f"(?!R){ROUTING_KEY}", "is incorrect (should be 32 letters and digits, and not a ruleset's)"),
-    "payload": _object(CHANGE_PAYLOAD, "summary"),
-}
-ALERT_RULES = {
-    "trigger": _object(TRIGGER, "routing_key", "event_action", "payload"),
-    "acknowledge": _object(ALERT, "routing_key", "event_action", "dedup_key"),
-    "resolve": _object(ALERT, "routing_key", "event_action", "dedup_key"),
-}
-UNKNOWN_ACTION_RULES = _object(ALERT, "routing_key", "event_action")
-CHANGE_RULES = _object(CHANGE, "routing_key", "payload")
+DEDUP_KEY: dict[str, Rule] = {"dedup_key": Text("be 1 to 255 characters", ".{1,255}")}
+TRIGGER = Object(
+    {
+        **IDENTITY,
+        "payload": Object(
+            {"summary": SUMMARY, "source": Text("be a string that is not blank", r".*\S.*"), "severity": SEVERITY},
+            {**IN_ANY_PAYLOAD, "component": Text(), "group": Text(), "class": Text()},
+        ),
+    },
+    {**DEDUP_KEY, **IN_ANY_EVENT, "client": Text(), "client_url": Text()},
+)
+# An acknowledge and a resolve; PagerDuty ignores what else they have.
+UPDATE = Object({**IDENTITY, **DEDUP_KEY}, {}, others=True)
+CHANGE = Object(
+    {
+        # The keys of rulesets begin with R: https://developer.pagerduty.com/docs/events-api-v2-overview
+        "routing_key": Text("be 32 letters and digits, and not a ruleset's", f"(?!R){ROUTING_KEY}"),
+        # Severity is not in PagerDuty's table for change events, but RudderStack's page maps it.
+        "payload": Object({"summary": SUMMARY}, {"source": Text(), "severity": SEVERITY, **IN_ANY_PAYLOAD}),
+    },
+    IN_ANY_EVENT,
+)
 
 
 def violations(kind: str, body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -139,19 +114,15 @@ def violations(kind: str, body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]
     # How PagerDuty refuses an oversized event is not documented. A 400 is what integrators report.
     errors = [f"The event is larger than {EVENT_BYTES} bytes"] if len(body) > EVENT_BYTES else []
     try:
-        event = json.loads(body.decode(), parse_constant=_refuse_constant)
-        json.dumps(event, ensure_ascii=False).encode()  # A lone surrogate parses, but UTF-8 cannot hold it.
+        event = json.loads(body.decode())
+        # Python reads NaN, infinities and lone surrogates, which JSON in UTF-8 does not have.
+        json.dumps(event, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return {}, (*errors, "The body is not valid JSON in UTF-8")
     if not isinstance(event, dict):
         return {}, (*errors, "The body is not a JSON object")
-    alert_rules = ALERT_RULES.get(str(event.get("event_action")), UNKNOWN_ACTION_RULES)
-    return event, (*errors, *(CHANGE_RULES if kind == "change" else alert_rules)("", event))
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    """Refuse NaN and the infinities, which Python reads and JSON does not have (RFC 8259, section 6)."""
-    raise ValueError(constant)
+    alert_rules = UPDATE if event.get("event_action") in ("acknowledge", "resolve") else TRIGGER
+    return event, (*errors, *_errors("", event, CHANGE if kind == "change" else alert_rules))
 
 
 class RateLimit:
@@ -171,10 +142,13 @@ class RateLimit:
         return True
 
 
+What = Literal["triggered", "triggered again", "acknowledged", "resolved"]
+
+
 class Change(NamedTuple):
     """A change of an incident, and its time in seconds since 1970."""
 
-    what: Literal["triggered", "triggered again", "acknowledged", "resolved"]
+    what: What
     at: float
 
 
@@ -214,7 +188,7 @@ class Incidents:
             incident = Incident(key, dedup_key, payload["summary"], payload["severity"], payload, event=event)
             self.all.append(incident)
             self._latest[key, dedup_key] = self._latest[None, dedup_key] = incident
-            what: Literal["triggered", "triggered again", "acknowledged", "resolved"] = "triggered"
+            what: What = "triggered"
         elif action == "trigger":
             # Title and status stay, also when acknowledged; the severity never falls:
             # https://support.pagerduty.com/main/docs/dynamic-notifications

@@ -2,16 +2,11 @@
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from samtranslator.yaml_helper import yaml_parse
 
 from local.options import ROOT
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_sqs import SQSClient
 
 TEMPLATE: Final = ROOT / "template.yaml"
 
@@ -21,13 +16,12 @@ def _template() -> Any:
     return yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def properties(resource: str) -> Mapping[str, Any]:
+def properties(resource: str) -> dict[str, Any]:
     """Return the properties of a resource of the template, with references unresolved."""
-    found: Mapping[str, Any] = _template()["Resources"][resource]["Properties"]
-    return found
+    return dict(_template()["Resources"][resource]["Properties"])
 
 
-def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
+def create_queues(sqs: Any, name: str) -> tuple[str, str]:
     """Create the queue and its dead-letter queue under names that begin with `name`; return both URLs."""
     dead = sqs.create_queue(QueueName=f"{name}-dead.fifo", Attributes=_queue_attributes("DeadLetterQueue"))["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -36,9 +30,9 @@ def create_queues(sqs: "SQSClient", name: str) -> tuple[str, str]:
     return sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"], dead
 
 
-def create_flow_table(dynamodb: "DynamoDBClient", name: str) -> str:
+def create_flow_table(dynamodb: Any, name: str) -> str:
     """Create the table of flow control under this name; return the name."""
-    table = dict(properties("FlowTable"))
+    table = properties("FlowTable")
     time_to_live = table.pop("TimeToLiveSpecification")
     dynamodb.create_table(TableName=name, **table)
     dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)

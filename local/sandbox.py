@@ -17,12 +17,12 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import trustme
 
@@ -30,7 +30,7 @@ from local.pagerduty_rules import RATE_WINDOW, ROUTING_KEY, Incidents, RateLimit
 from local.server import REFUSAL, Service, is_for_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     from local.pagerduty_rules import Incident
@@ -39,24 +39,22 @@ PATHS = {"/v2/enqueue": "alert", "/v2/change/enqueue": "change"}
 # Below the ephemeral ports of Linux and macOS: while the sandbox is stopped, no client's own connection takes its port.
 PORTS = range(20_000, 30_000)
 # The names of this machine, for itself and for a container on it.
-NAMES = ("127.0.0.1", "::1", "localhost", "host.docker.internal")
+NAMES = ("127.0.0.1", "localhost", "host.docker.internal")
 # The first byte of a connection that begins with TLS's handshake: https://www.rfc-editor.org/rfc/rfc8446#section-5.1
 TLS_HANDSHAKE = b"\x16"
-POLL_SECONDS = 0.02
-JOIN_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Received:
-    """One call and its outcome."""
+    """One call and its outcome, which is set when the rules were applied."""
 
     kind: str  # "alert", "change", or "" for an unknown path
     path: str
     event: dict[str, Any]  # the parsed body; {} when it was not a JSON object
-    status: int  # as answered; 0 if the status line was not sent, or for a raw answer
-    errors: tuple[str, ...]  # why it was refused
-    accepted: bool  # it took effect (on an open incident, or as a recorded change), even if the answer was lost
     number: int  # 1, 2, 3... in order of arrival
+    status: int = 0  # as answered; 0 if the status line was not sent, or for a raw answer
+    errors: tuple[str, ...] = ()  # why it was refused
+    accepted: bool = False  # it took effect (on an open incident, or as a change), even if the answer was lost
 
 
 @dataclass(frozen=True)
@@ -90,17 +88,8 @@ class Fault:
             connection.wait_for_hang_up()
 
 
-class _Answer(NamedTuple):
-    """The usual answer to one call."""
-
-    status: int
-    body: dict[str, Any]
-    errors: tuple[str, ...] = ()
-    accepted: bool = False
-
-
-# Events for an integration that was deleted: https://support.pagerduty.com/main/docs/billing
-DISCARDED = _Answer(HTTPStatus.ACCEPTED, {"status": "success", "message": "Event processed"})
+SUCCESS: dict[str, Any] = {"status": "success", "message": "Event processed"}
+INVALID = {"status": "invalid event", "message": "Event object is invalid"}
 
 _authority = functools.cache(trustme.CA)
 
@@ -126,20 +115,15 @@ class Sandbox(Service):
     """PagerDuty on 127.0.0.1; a restart keeps the port and the incidents.
 
     Its port accepts TLS and plain HTTP; `ca_file()` is the CA of its certificate. It accepts `rate_limit` calls per
-    `window` seconds and routing key (None: any number). `on_received` is called for each call between its effect and
-    its answer, in the thread of its connection.
+    `window` (60 seconds) and routing key (None: any number). `on_received` is called for each call between its effect
+    and its answer, in the thread of its connection.
     """
 
     def __init__(
-        self,
-        port: int = 0,
-        *,
-        rate_limit: int | None = None,
-        window: float = RATE_WINDOW,
-        on_received: Callable[[Received], object] | None = None,
+        self, port: int = 0, *, rate_limit: int | None = None, on_received: Callable[[Received], object] | None = None
     ) -> None:
         self.rate_limit = rate_limit
-        self.window = window
+        self.window = RATE_WINDOW
         self.on_received = on_received
         # Called for each call before the rules are applied, one at a time and in order of arrival; it must not block.
         self.on_call: Callable[[Received], Fault | None] | None = None
@@ -177,12 +161,7 @@ class Sandbox(Service):
 
     def incident(self, dedup_key: str, routing_key: str | None = None) -> Incident | None:
         """Return the latest incident of a dedup key (None: of any routing key)."""
-        with self._lock:
-            return self._incidents.latest(dedup_key, routing_key)
-
-    def apply(self, event: dict[str, Any], dedup_key: str) -> bool:
-        """Open or change an incident; return whether the event had an effect."""
-        return self._incidents.apply(event, dedup_key)
+        return self._incidents.latest(dedup_key, routing_key)
 
     def start(self) -> None:
         """Listen. Raises OSError if the port is taken, RuntimeError if it listens already."""
@@ -204,59 +183,61 @@ class Sandbox(Service):
         if server:
             server.stop()
 
-    def arrive(self, kind: str, path: str, event: dict[str, Any]) -> tuple[Received, Fault]:
-        """Return a call with its number, and its fault; for the handler."""
+    def answer(self, connection: Connection, body: bytes) -> None:
+        """Record a call, apply its fault or the rules, and answer; for the connection."""
+        path = connection.path.partition("?")[0]
+        kind = PATHS.get(path, "")
+        event, errors = violations(kind, body)
         with self._lock:
             self._arrived += 1
-            call = Received(kind, path, event, status=0, errors=(), accepted=False, number=self._arrived)
-            return call, (self.on_call and self.on_call(call)) or Fault()
-
-    def decide(self, call: Received, method: str, errors: tuple[str, ...], fault: Fault) -> tuple[Received, bytes]:
-        """Apply the rules unless the fault prevents it, record the call, return it and its answer; for the handler."""
+            call = Received(kind, path, event, self._arrived)
+            fault = (self.on_call and self.on_call(call)) or Fault()
+        fault.begin(connection)
         with self._lock:
-            answer = self._ingest(call, method, errors) if fault.takes_effect else DISCARDED
-            status = answer.status if fault.reply is None else fault.status
-            call = replace(call, status=status, errors=answer.errors, accepted=answer.accepted)
+            # A fault without an effect answers as PagerDuty does for an integration that was deleted:
+            # https://support.pagerduty.com/main/docs/billing
+            status, reply = HTTPStatus.ACCEPTED, SUCCESS
+            if fault.takes_effect:
+                status, reply = self._ingest(call, connection.command, errors)
+            if status != HTTPStatus.ACCEPTED:
+                call.errors = tuple(reply.get("errors") or [reply["message"]])
+            call.status = status if fault.reply is None else fault.status
             self.received.append(call)
         if self.on_received:
             self.on_received(call)
-        usual = _response(answer.status, json.dumps(answer.body).encode())
-        return call, usual if fault.reply is None else fault.reply
+        connection.status_is_sent = False
+        try:
+            usual = _response(status, json.dumps(reply).encode())
+            fault.finish(connection, usual if fault.reply is None else fault.reply)
+        except OSError:
+            # A client that has read the status line has its answer, even if the rest is lost.
+            if not connection.status_is_sent:
+                call.status = 0
+            raise
 
-    def mark_unanswered(self, call: Received) -> None:
-        """Correct the record of a call whose answer was not sent; for the handler."""
-        with self._lock:
-            self.received[:] = [replace(call, status=0) if one is call else one for one in self.received]
-
-    def _ingest(self, call: Received, method: str, errors: tuple[str, ...]) -> _Answer:
-        """Answer as https://developer.pagerduty.com/docs/events-api-v2-overview says; the caller holds the lock."""
+    def _ingest(self, call: Received, method: str, errors: Sequence[str]) -> tuple[HTTPStatus, dict[str, Any]]:
+        """Apply the rules of https://developer.pagerduty.com/docs/events-api-v2-overview; the caller holds the lock."""
         if not call.kind:
-            return _refused(HTTPStatus.NOT_FOUND, "not found", "There is nothing at this path")
+            return HTTPStatus.NOT_FOUND, {"status": "not found", "message": "There is nothing at this path"}
         if method != "POST":
-            return _refused(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", "Events are sent by POST")
+            return HTTPStatus.METHOD_NOT_ALLOWED, {"status": "method not allowed", "message": "Events are sent by POST"}
         key = call.event.get("routing_key")
         if isinstance(key, str) and re.fullmatch(ROUTING_KEY, key):
             limit = self.rate_limit
             if limit is not None and not self._limit.accepts(key, time.monotonic(), limit, self.window):
                 message = "Requests for this service are arriving too quickly. Please retry later."
-                return _refused(HTTPStatus.TOO_MANY_REQUESTS, "throttle exceeded", message)
+                return HTTPStatus.TOO_MANY_REQUESTS, {"status": "throttle exceeded", "message": message}
             if self.known_keys is not None and key not in self.known_keys:
                 errors = (*errors, "Invalid routing key")
         if errors:
-            body = {"status": "invalid event", "message": "Event object is invalid", "errors": list(errors)}
-            return _Answer(HTTPStatus.BAD_REQUEST, body, errors)
+            return HTTPStatus.BAD_REQUEST, INVALID | {"errors": errors}
         if call.kind == "change":
+            call.accepted = True
             self.changes.append(call.event)
-            body = {"status": "success", "message": "Change event processed"}
-            return _Answer(HTTPStatus.ACCEPTED, body, accepted=True)
+            return HTTPStatus.ACCEPTED, SUCCESS | {"message": "Change event processed"}
         dedup_key = call.event.get("dedup_key") or uuid.uuid4().hex
-        body = {"status": "success", "message": "Event processed", "dedup_key": dedup_key}
-        return _Answer(HTTPStatus.ACCEPTED, body, accepted=self.apply(call.event, dedup_key))
-
-
-def _refused(status: HTTPStatus, name: str, message: str) -> _Answer:
-    """Return the refusal of a call for something other than its event."""
-    return _Answer(status, {"status": name, "message": message}, (message,))
+        call.accepted = self._incidents.apply(call.event, dedup_key)
+        return HTTPStatus.ACCEPTED, SUCCESS | {"dedup_key": dedup_key}
 
 
 def _response(status: int, body: bytes, content_type: str = "application/json") -> bytes:
@@ -272,13 +253,14 @@ class _Server(ThreadingHTTPServer):
 
     request_queue_size = 256
     allow_reuse_port = False
+    daemon_threads = False  # server_close() waits for them.
 
     def __init__(self, sandbox: Sandbox, port: int) -> None:
         self.sandbox = sandbox
         self.tls = _tls()
         self.stopping = threading.Event()
-        self.connections: dict[threading.Thread, socket.socket] = {}
-        self.accepting = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
+        self.connections: set[socket.socket] = set()
+        self.accepting = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         super().__init__(("127.0.0.1", port), Connection)
 
     def server_bind(self) -> None:
@@ -288,24 +270,20 @@ class _Server(ThreadingHTTPServer):
     def stop(self) -> None:
         self.stopping.set()
         self.shutdown()
-        self.server_close()
-        self.accepting.join()
-        for thread, connection in list(self.connections.items()):
+        for connection in list(self.connections):
             with suppress(OSError):  # It has just ended by itself.
                 connection.shutdown(socket.SHUT_RDWR)
-            thread.join(JOIN_SECONDS)
+        self.server_close()
+        self.accepting.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Register the thread before it runs, so that stop() misses none."""
-        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
-        self.connections[thread] = request
-        thread.start()
+        """Note the connection before its thread runs, so that stop() misses none."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.connections.pop(threading.current_thread(), None)
+    def close_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().close_request(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Handle a connection, with TLS if it begins with a handshake."""
@@ -334,41 +312,23 @@ class Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
-    _status_is_sent = False
+    status_is_sent = False
 
     def do_POST(self) -> None:
         """Answer a call."""
-        sandbox = self.server.sandbox
         if not is_for_us(self.headers.get("Host"), self.headers.get("Origin"), containers=True):
             self._read()
             self.send(_response(HTTPStatus.FORBIDDEN, REFUSAL, "text/plain"))
             self.close_connection = True
             return
-        path = self.path.partition("?")[0]
-        kind = PATHS.get(path, "")
-        event, errors = violations(kind, self._read())
-        call, fault = sandbox.arrive(kind, path, event)
-        fault.begin(self)
-        call, reply = sandbox.decide(call, self.command, errors, fault)
-        self._status_is_sent = False
-        try:
-            fault.finish(self, reply)
-        except OSError:
-            # A client that has read the status line has its answer, even if the rest is lost.
-            if not self._status_is_sent:
-                sandbox.mark_unanswered(call)
-            raise
+        self.server.sandbox.answer(self, self._read())
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815 -- the parent's names for them
 
     def _read(self) -> bytes:
-        """Read the body; without a length there is none, and the connection ends, since what follows is no call."""
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            self.close_connection = self.close_connection or self.command == "POST"
-            return b""
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
             raise ConnectionResetError("The client went away in the middle of the body")
         return body
 
@@ -384,7 +344,7 @@ class Connection(BaseHTTPRequestHandler):
             if not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 raise ConnectionResetError("The client did not wait for the answer")
         self.connection.sendall(content)
-        self._status_is_sent = self._status_is_sent or b"\n" in content
+        self.status_is_sent = self.status_is_sent or b"\n" in content
 
     def wait_for_hang_up(self) -> None:
         """Read until the client hangs up, and end the connection."""

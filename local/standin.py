@@ -12,19 +12,8 @@ import sys
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any
-
-
-class Context:
-    """What the functions read of https://docs.aws.amazon.com/lambda/latest/dg/python-context.html."""
-
-    def __init__(self, timeout: float) -> None:
-        self.aws_request_id = str(uuid.uuid4())
-        self._ends_at = time.monotonic() + timeout
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds that are left until the time limit."""
-        return max(0, round((self._ends_at - time.monotonic()) * 1000))
 
 
 class Invocations(BaseHTTPRequestHandler):
@@ -32,8 +21,6 @@ class Invocations(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: HTTPServer
-    timeout_seconds = 0.0
-    handler_name = ""
 
     def do_POST(self) -> None:
         """Run the handler; SIGALRM's default action ends the process at the time limit."""
@@ -41,10 +28,16 @@ class Invocations(BaseHTTPRequestHandler):
             self.send_error(403)  # A page that is open in a browser on this machine.
             return
         event = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        signal.setitimer(signal.ITIMER_REAL, self.timeout_seconds)
-        context = Context(self.timeout_seconds)
+        timeout = float(os.environ["AWS_LAMBDA_FUNCTION_TIMEOUT"])
+        signal.setitimer(signal.ITIMER_REAL, timeout)
+        end = time.monotonic() + timeout
+        # What the functions read of https://docs.aws.amazon.com/lambda/latest/dg/python-context.html.
+        context = SimpleNamespace(
+            aws_request_id=str(uuid.uuid4()),
+            get_remaining_time_in_millis=lambda: max(0, round((end - time.monotonic()) * 1000)),
+        )
         try:
-            module, _, name = self.handler_name.rpartition(".")
+            module, _, name = sys.argv[2].rpartition(".")
             answer: Any = getattr(importlib.import_module(module), name)(event, context)
         except Exception as error:  # noqa: BLE001 -- as Lambda: whatever the handler raises is its answer
             answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
@@ -70,13 +63,6 @@ class Server(HTTPServer):
             os._exit(0)
 
 
-def main(port: int, handler: str) -> None:
-    """Serve invocations of `module.function` until killed."""
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- a string is what sys.path holds
-    Invocations.handler_name = handler
-    Invocations.timeout_seconds = float(os.environ["AWS_LAMBDA_FUNCTION_TIMEOUT"])
-    Server(("127.0.0.1", port), Invocations).serve_forever()
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- a string is what sys.path holds
+    Server(("127.0.0.1", int(sys.argv[1])), Invocations).serve_forever()

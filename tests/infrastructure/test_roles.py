@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from chaos.faults import Fault, fail
-from local.aws_server import DYNAMODB
 from tests.infrastructure.stack import listed, of_type
 from tests.support import Endpoint, track
 
@@ -22,7 +21,7 @@ def asked(endpoint: Endpoint) -> Calls:
         service, _, operation = target.partition(".")
         if service == "AmazonSSM":
             calls.update((f"ssm:{operation}", name) for name in request["Names"])
-        elif service == DYNAMODB:
+        elif service == "DynamoDB_20120810":
             calls.add((f"dynamodb:{operation}", request["TableName"]))
         else:
             calls.add((f"sqs:{operation.removesuffix('Batch')}", request["QueueUrl"]))

@@ -1,7 +1,5 @@
 """The local SSM, SQS and DynamoDB as boto3 sees them: what is refused, and what is concurrent."""
 
-import functools
-import hashlib
 import json
 import sys
 import threading
@@ -23,20 +21,13 @@ EVERY_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 ATTRIBUTES: dict[str, Any] = {"MessageAttributes": {"a": {"DataType": "String", "StringValue": "x"}}}
 
 
-@functools.cache
-def client(aws: Aws) -> Any:
-    """Return the one client of a server: making one takes longer than most tests."""
-    return aws.client("sqs")
-
-
 class Queue:
     """A FIFO queue, used through boto3."""
 
-    def __init__(self, aws: Aws, **attributes: str) -> None:
-        self.sqs = client(aws)
-        self.name = f"q-{uuid.uuid4()}.fifo"
-        asked = {"FifoQueue": "true", "VisibilityTimeout": "120", "DeduplicationScope": "messageGroup", **attributes}
-        self.url = self.sqs.create_queue(QueueName=self.name, Attributes=asked)["QueueUrl"]
+    def __init__(self, sqs: Any, **attributes: str) -> None:
+        self.sqs = sqs
+        asked = {"FifoQueue": "true", "VisibilityTimeout": "120", **attributes}
+        self.url = sqs.create_queue(QueueName=f"q-{uuid.uuid4()}.fifo", Attributes=asked)["QueueUrl"]
 
     def attribute(self, name: str) -> str:
         return str(self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
@@ -47,30 +38,17 @@ class Queue:
     def send_batch(self, *entries: dict[str, Any]) -> Any:
         return self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)
 
-    def receive(self, count: int = 10, **changes: Any) -> list[Any]:
-        answer = self.sqs.receive_message(
-            QueueUrl=self.url, MaxNumberOfMessages=count, MessageSystemAttributeNames=["All"], **changes
-        )
+    def receive(self, count: int = 10) -> list[Any]:
+        answer = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=count)
         return list(answer.get("Messages", []))
 
     def bodies(self, count: int = 10) -> list[str]:
         return [each["Body"] for each in self.receive(count)]
 
 
-@pytest.fixture(scope="module")
-def time_of_queues() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def aws(time_of_queues: Clock) -> Iterator[Aws]:
-    with Aws(clock=time_of_queues) as running:
-        yield running
-
-
 @pytest.fixture
-def queue(aws: Aws) -> Queue:
-    return Queue(aws)
+def queue(clocked_sqs: Any) -> Queue:
+    return Queue(clocked_sqs)
 
 
 def message(body: str = "b", group: str = "g") -> dict[str, Any]:
@@ -85,28 +63,20 @@ def code_of(call: Callable[[], object]) -> str:
     """Return the AWS error code with which a call is refused."""
     with pytest.raises(ClientError) as refused:
         call()
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     return refused.value.response["Error"]["Code"]
 
 
-# -- messages --------------------------------------------------------------------------------------------------------
-
-
-def test_a_message_is_received_with_its_attributes_and_those_of_sqs(queue: Queue, time_of_queues: Clock) -> None:
+def test_a_message_is_received_with_its_attributes_and_those_of_sqs(queue: Queue, queue_clock: Clock) -> None:
     sent = queue.send("é", "a", MessageDeduplicationId="d-1", **ATTRIBUTES)
     queue.receive()
-    time_of_queues.now += 120
-    (received,) = queue.receive(MessageAttributeNames=["All"])
+    queue_clock.now += 120
+    (received,) = queue.receive()
 
     assert received["MessageId"] == sent["MessageId"]
     assert received["MessageAttributes"] == ATTRIBUTES["MessageAttributes"]
-    md5 = hashlib.md5("é".encode(), usedforsecurity=False).hexdigest()
-    assert received["MD5OfBody"] == sent["MD5OfMessageBody"] == md5
     system = received["Attributes"]
-    assert int(system.pop("ApproximateFirstReceiveTimestamp")) - int(system.pop("SentTimestamp")) == 0
-    assert len(system["SequenceNumber"]) == 20
+    assert time.time() - int(system.pop("SentTimestamp")) / 1000 == pytest.approx(120, abs=30)
     assert system == {
-        "SenderId": "AIDALOCALLOCALLOCALLO",
         "ApproximateReceiveCount": "2",
         "SequenceNumber": sent["SequenceNumber"],
         "MessageGroupId": "a",
@@ -120,101 +90,71 @@ def test_a_batch_is_accepted_in_its_order_and_duplicates_are_answered_like_the_f
 
     assert [each["Id"] for each in answer["Successful"]] == ["1", "2", "3"]
     assert answer["Successful"][0]["MessageId"] == answer["Successful"][2]["MessageId"]
-    assert "MessageAttributes" not in queue.receive(1)[0]
+    assert queue.bodies(1) == ["m1"]
     assert queue.attribute("ApproximateNumberOfMessages") == "1"
     assert queue.attribute("ApproximateNumberOfMessagesNotVisible") == "1"
 
 
-def test_deleting_a_batch_succeeds_or_fails_entry_by_entry(queue: Queue, time_of_queues: Clock) -> None:
+def test_deleting_a_batch_succeeds_or_fails_entry_by_entry(queue: Queue, queue_clock: Clock) -> None:
     queue.send_batch(entry("1", group="a"), entry("2", group="b"))
     late = queue.receive(1)[0]["ReceiptHandle"]
-    time_of_queues.now += 120
+    queue_clock.now += 120
     good = queue.receive(2)[1]["ReceiptHandle"]
     entries = [{"Id": "late", "ReceiptHandle": late}, {"Id": "good", "ReceiptHandle": good}]
     answer = queue.sqs.delete_message_batch(QueueUrl=queue.url, Entries=entries)
 
     assert [each["Id"] for each in answer["Successful"]] == ["good"]
-    (failed,) = answer["Failed"]
-    assert (failed["Id"], failed["Code"], failed["SenderFault"]) == ("late", "InvalidParameterValue", True)
+    assert [(each["Id"], each["Code"]) for each in answer["Failed"]] == [("late", "InvalidParameterValue")]
 
 
-def test_concurrent_receivers_never_get_the_same_message(queue: Queue) -> None:
-    for tens in range(5):
-        queue.send_batch(*(entry(f"{tens}{n}", f"{tens}{n}", f"g-{tens}{n}") for n in range(10)))
-
-    with ThreadPoolExecutor(8) as threads:
-        received = list(threads.map(lambda _: queue.bodies(3), range(20)))
-
-    assert sorted(body for bodies in received for body in bodies) == [f"{n:02}" for n in range(50)]
-
-
-def test_with_a_speed_a_delayed_message_is_visible_sooner_and_reports_a_longer_wait(time_of_queues: Clock) -> None:
-    with Aws(clock=time_of_queues, speed=10) as fast:
-        queue = Queue(fast)
+def test_with_a_speed_a_delayed_message_is_visible_sooner_and_reports_a_longer_wait(queue_clock: Clock) -> None:
+    with Aws(clock=queue_clock, speed=10) as fast:
+        queue = Queue(fast.client("sqs"))
         queue.send()
         handle = queue.receive()[0]["ReceiptHandle"]
         queue.sqs.change_message_visibility(QueueUrl=queue.url, ReceiptHandle=handle, VisibilityTimeout=60)
-        time_of_queues.now += 5.9
+        queue_clock.now += 5.9
         assert queue.bodies() == []
-        time_of_queues.now += 0.1
+        queue_clock.now += 0.1
         (received,) = queue.receive()
 
     assert time.time() - int(received["Attributes"]["SentTimestamp"]) / 1000 == pytest.approx(60, abs=30)
 
 
-def test_a_queue_has_its_own_visibility_timeout_and_dead_letter_queue(aws: Aws, time_of_queues: Clock) -> None:
-    dead_letters = Queue(aws)
+def test_a_queue_has_its_own_visibility_timeout_and_dead_letter_queue(clocked_sqs: Any, queue_clock: Clock) -> None:
+    dead_letters = Queue(clocked_sqs)
     policy = json.dumps({"deadLetterTargetArn": dead_letters.attribute("QueueArn"), "maxReceiveCount": 1})
-    queue = Queue(aws, VisibilityTimeout="5", RedrivePolicy=policy)
+    queue = Queue(clocked_sqs, VisibilityTimeout="5", RedrivePolicy=policy)
     queue.send("poison")
     assert queue.bodies() == ["poison"]
-    time_of_queues.now += 5
+    queue_clock.now += 5
 
     assert queue.bodies() == []
     assert dead_letters.bodies() == ["poison"]
 
 
-def test_a_queue_that_does_not_exist_is_refused_and_one_that_was_deleted_starts_empty(queue: Queue) -> None:
-    queue.send("m", MessageDeduplicationId="one")
-    queue.sqs.delete_queue(QueueUrl=queue.url)
-    assert code_of(queue.send) == "AWS.SimpleQueueService.NonExistentQueue"
-
-    queue.sqs.create_queue(QueueName=queue.name, Attributes={"FifoQueue": "true"})
-    queue.send("n", MessageDeduplicationId="one")
-    assert queue.bodies() == ["n"]
-
-
-# -- what is refused -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("changes", "code"),
+    "changes",
     [
-        ({"MessageGroupId": "a b"}, "InvalidParameterValue"),
-        ({"MessageGroupId": None}, "MissingParameter"),
-        ({"MessageDeduplicationId": ""}, "InvalidParameterValue"),
-        ({"MessageDeduplicationId": None}, "MissingParameter"),
-        ({"MessageBody": ""}, "MissingParameter"),
-        ({"MessageBody": "a\x1b"}, "InvalidMessageContents"),
-        ({"MessageBody": "\ud800"}, "InvalidMessageContents"),
-        ({"MessageBody": "é" * 524_289}, "InvalidParameterValue"),
-        ({"MessageBody": "x" * 1_048_569, **ATTRIBUTES}, "InvalidParameterValue"),
-        ({"MessageAttributes": {"a": {"DataType": "String", "StringValue": ""}}}, "InvalidParameterValue"),
-        ({"MessageAttributes": {"a": {"DataType": "String", "StringValue": "\x00"}}}, "InvalidParameterValue"),
+        {"MessageGroupId": "a b"},
+        {"MessageGroupId": "x" * 129},
+        {"MessageDeduplicationId": ""},
+        {"MessageBody": ""},
+        {"MessageBody": "a\x1b"},
+        {"MessageBody": "\ud800"},
+        {"MessageAttributes": {"a": {"DataType": "String", "StringValue": ""}}},
+        {"MessageAttributes": {"a": {"DataType": "String", "StringValue": "\x00"}}},
     ],
     ids=lambda value: ascii(value)[:60],
 )
-def test_a_message_that_sqs_does_not_accept_is_refused(queue: Queue, changes: dict[str, Any], code: str) -> None:
-    wrong = {name: value for name, value in (message() | changes).items() if value is not None}
-
-    assert code_of(lambda: queue.sqs.send_message(QueueUrl=queue.url, **wrong)) == code
+def test_a_message_that_sqs_does_not_accept_is_refused(queue: Queue, changes: dict[str, Any]) -> None:
+    assert code_of(lambda: queue.send(**changes)) == "InvalidParameterValue"
     assert queue.bodies() == []
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"MessageGroupId": EVERY_PUNCTUATION + "aZ09", "MessageDeduplicationId": "x" * 128},
         {"MessageGroupId": "x" * 128, "MessageDeduplicationId": EVERY_PUNCTUATION + "aZ09"},
         {"MessageBody": "\t\n\r \ud7ff\ue000\ufffd\U00010000\U0010ffff"},
         {"MessageBody": "x" * 1_048_568, **ATTRIBUTES},
@@ -230,60 +170,33 @@ def test_a_message_at_the_limits_is_accepted(queue: Queue, changes: dict[str, An
 @pytest.mark.parametrize(
     ("entries", "code"),
     [
-        ([], "EmptyBatchRequest"),
-        ([entry(str(n)) for n in range(11)], "TooManyEntriesInBatchRequest"),
-        ([entry("1"), entry("1")], "BatchEntryIdsNotDistinct"),
-        ([entry("1", "é" * 262_144), entry("2", "é" * 262_145)], "BatchRequestTooLong"),
-        ([entry("1", "x" * 524_288), entry("2", "x" * 524_281, **ATTRIBUTES)], "BatchRequestTooLong"),
+        ([entry(str(n)) for n in range(11)], "InvalidParameterValue"),
+        ([entry("1"), entry("1")], "InvalidParameterValue"),
+        ([entry("1", "é" * 262_144), entry("2", "é" * 262_145)], "AWS.SimpleQueueService.BatchRequestTooLong"),
+        ([entry("1", "x" * 1_048_569, **ATTRIBUTES)], "AWS.SimpleQueueService.BatchRequestTooLong"),
     ],
-    ids=["empty", "eleven", "repeated id", "too long in UTF-8", "too long with attributes"],
+    ids=["eleven", "repeated id", "too long in UTF-8", "too long with attributes"],
 )
 def test_a_batch_that_sqs_does_not_accept_is_refused(queue: Queue, entries: list[dict[str, Any]], code: str) -> None:
-    assert code_of(lambda: queue.send_batch(*entries)) == f"AWS.SimpleQueueService.{code}"
+    assert code_of(lambda: queue.send_batch(*entries)) == code
     assert queue.bodies() == []
-
-
-NUMBER = {"MessageAttributes": {"a": {"DataType": "Number", "StringValue": "1"}}}
 
 
 @pytest.mark.parametrize(
     ("action", "request_", "what"),
     [
         ("send_message", {**message(), "DelaySeconds": 1}, "DelaySeconds"),
-        ("send_message", {**message(), **NUMBER}, "message attributes of type Number"),
-        ("receive_message", {"WaitTimeSeconds": 1}, "WaitTimeSeconds"),
         ("purge_queue", {}, "PurgeQueue"),
         ("create_queue", {"QueueName": "standard"}, "standard queues"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=["parameter", "call", "standard queue"],
 )
 def test_what_is_not_modelled_is_refused_by_its_name(
     queue: Queue, action: str, request_: dict[str, Any], what: str
 ) -> None:
     place = {} if action == "create_queue" else {"QueueUrl": queue.url}
-    with pytest.raises(ClientError, match=f"The local SQS does not model {what}; see local/aws_server.py") as refused:
+    with pytest.raises(ClientError, match=f"The local SQS does not model {what}; see local/aws_server.py"):
         getattr(queue.sqs, action)(**place, **request_)
-
-    assert refused.value.response["Error"]["Code"] == "AWS.SimpleQueueService.UnsupportedOperation"
-
-
-# -- moto ------------------------------------------------------------------------------------------------------------
-
-
-def raise_to(dynamodb: Any, table: str, number: int) -> dict[str, Any] | None:
-    """Write a number if it is greater than the stored one; otherwise return the stored item."""
-    request: Any = {
-        "Key": {"service": {"S": "default"}},
-        "UpdateExpression": "SET lease = :new",
-        "ConditionExpression": "attribute_not_exists(lease) OR lease < :new",
-        "ExpressionAttributeValues": {":new": {"N": str(number)}},
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    try:
-        dynamodb.update_item(TableName=table, **request)
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        return dict(error.response["Item"])
-    return None
 
 
 @pytest.fixture
@@ -295,45 +208,36 @@ def switching_at_every_chance() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("switching_at_every_chance")
-def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(aws: Aws) -> None:
+def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(clocked_aws: Aws) -> None:
     barrier = threading.Barrier(8)
-    dynamodb = aws.client("dynamodb")
+    dynamodb = clocked_aws.client("dynamodb")
     table = create_flow_table(dynamodb, f"t-{uuid.uuid4()}")
 
-    def write(number: int) -> dict[str, Any] | None:
+    def raise_to(number: int) -> str | None:
         barrier.wait()
-        return raise_to(dynamodb, table, number)
+        try:
+            dynamodb.update_item(
+                TableName=table,
+                Key={"service": {"S": "default"}},
+                UpdateExpression="SET lease = :new",
+                ConditionExpression="attribute_not_exists(lease) OR lease < :new",
+                ExpressionAttributeValues={":new": {"N": str(number)}},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except dynamodb.exceptions.ConditionalCheckFailedException as error:
+            return str(error.response["Item"]["lease"]["N"])
+        return None
 
     with ThreadPoolExecutor(8) as threads:
-        rounds = [list(threads.map(write, [number] * 8)) for number in range(1, 21)]
-
-    assert [answers.count(None) for answers in rounds] == [1] * 20
-    assert [{item["lease"]["N"] for item in answers if item} for answers in rounds] == [
-        {str(number)} for number in range(1, 21)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("action", "request_", "what"),
-    [
-        ("scan", {}, "Scan"),
-        ("update_item", {"Key": {"service": {"S": "default"}}, "AttributeUpdates": {}}, "AttributeUpdates"),
-    ],
-    ids=["call", "parameter"],
-)
-def test_what_of_dynamodb_is_not_modelled_is_refused_by_its_name(
-    aws: Aws, action: str, request_: dict[str, Any], what: str
-) -> None:
-    with pytest.raises(ClientError, match=f"The local DynamoDB does not model {what}; see local/aws_server.py"):
-        getattr(aws.client("dynamodb"), action)(TableName="any", **request_)
-
-
-# -- starting and stopping -------------------------------------------------------------------------------------------
+        for number in range(1, 21):
+            answers = list(threads.map(raise_to, [number] * 8))
+            assert answers.count(None) == 1
+            assert answers.count(str(number)) == 7
 
 
 def test_stopping_ends_waiting_calls_and_a_restart_finds_the_messages() -> None:
     with Aws() as aws:
-        queue = Queue(aws)
+        queue = Queue(aws.client("sqs"))
         queue.send("m")
         url, arrived = aws.url, threading.Event()
 

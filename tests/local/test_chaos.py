@@ -10,7 +10,8 @@ from chaos.__main__ import main
 from chaos.plan import plan
 from chaos.report import Report
 from chaos.router import Record, Request
-from local.sandbox import Received, Sandbox
+from local.pagerduty_rules import Incidents
+from local.sandbox import Received
 from tests.support import ROUTING_KEY
 
 PLAN = plan(200, "1")
@@ -24,7 +25,7 @@ TRIGGER, RESOLVE, EARLY_RESOLVE = PLAN.lives[CLOSED][0], PLAN.ends[CLOSED, "reso
 def report(lost: str = "", added: str = "", **changes: Any) -> Report:
     """Return the report of a run in which PagerDuty got each event once, but for a lost and an added one."""
     events = {job.message_id: job.event for job in PLAN.jobs}
-    sandbox = Sandbox()
+    incidents, received = Incidents(), []
     arrived = [each for each in events if each != lost]
     for number, message_id in enumerate([*arrived, added] if added else arrived):
         properties = events[message_id]["properties"]
@@ -33,9 +34,9 @@ def report(lost: str = "", added: str = "", **changes: Any) -> Report:
         if action not in ("acknowledge", "resolve"):
             severity, details = properties["severity"], properties["customDetails"]
             event["payload"] = {"severity": severity, "custom_details": details, "summary": "s"}
-        accepted = key is None or sandbox.apply(event, key)
-        sandbox.received.append(Received("alert", "/v2/enqueue", event, 202, (), accepted=accepted, number=number))
-    found = {"records": records(), "received": sandbox.received, "incidents": sandbox.incidents}
+        accepted = key is None or incidents.apply(event, key)
+        received.append(Received("alert", "/v2/enqueue", event, number, 202, (), accepted))
+    found = {"records": records(), "received": received, "incidents": incidents.all}
     return Report(PLAN, **{**found, **changes})
 
 

@@ -6,10 +6,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +15,8 @@ import pytest
 import urllib3
 
 from chaos.faults import Fault
-from local.options import RATE_LIMIT
 from local.sandbox import Received, Sandbox, ca_file
+from tests.support import wait_until
 
 KEY = "0123456789abcdefABCDEF0123456789"
 ALERTS = "/v2/enqueue"
@@ -29,10 +27,7 @@ over_both = pytest.mark.parametrize("url", ["url", "plain_url"], indirect=True)
 DISK_FULL = {"summary": "Disk full", "source": "db1", "severity": "error"}
 TRIGGER = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "disk", "payload": DISK_FULL}
 WRONG_TRIGGER = TRIGGER | {"payload": DISK_FULL | {"severity": "high"}, "typo": 1}
-WRONG = [
-    "'typo' is not a known field",
-    "'payload.severity' is invalid (must be one of: critical, error, warning, info)",
-]
+WRONG = ["'typo' is not a known field", "'payload.severity' must be one of: critical, error, warning, info"]
 INVALID = {"status": "invalid event", "message": "Event object is invalid"}
 CHANGE = {"routing_key": KEY, "payload": {"summary": "Deployed"}}
 PROCESSED = {"status": "success", "message": "Event processed"}
@@ -56,24 +51,18 @@ def url(request: pytest.FixtureRequest, sandbox: Sandbox) -> str:
     return found
 
 
-class Caller:
-    """Posts to a sandbox and returns status and body."""
-
-    def __init__(self, client: urllib3.PoolManager, url: str) -> None:
-        self._client = client
-        self._url = url
-
-    def __call__(self, path: str, event: object, method: str = "POST") -> tuple[int, Any]:
-        response = self._client.request(method, self._url + path, body=json.dumps(event).encode())
-        return response.status, response.data and response.json()
-
-    def status(self, event: object) -> int:
-        return self(ALERTS, event)[0]
+Call = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture
-def call(client: urllib3.PoolManager, url: str) -> Caller:
-    return Caller(client, url)
+def call(client: urllib3.PoolManager, url: str) -> Call:
+    """Send an event; return the status and the body."""
+
+    def send(event: object = TRIGGER, path: str = ALERTS, method: str = "POST") -> tuple[int, Any]:
+        response = client.request(method, url + path, body=json.dumps(event).encode())
+        return response.status, response.data and response.json()
+
+    return send
 
 
 @functools.cache
@@ -121,9 +110,6 @@ def outcomes(sandbox: Sandbox) -> list[tuple[int, bool]]:
     return [(each.status, each.accepted) for each in sandbox.received]
 
 
-# -- answers ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("method", "path", "event", "status", "content"),
     [
@@ -137,13 +123,13 @@ def outcomes(sandbox: Sandbox) -> list[tuple[int, bool]]:
     ids=["alert", "change", "broken rules", "unknown key", "unknown path", "other method"],
 )
 def test_a_call_is_answered_as_documented_and_recorded(  # noqa: PLR0913, PLR0917 -- a table
-    sandbox: Sandbox, call: Caller, method: str, path: str, event: dict[str, Any], status: int, content: dict[str, Any]
+    sandbox: Sandbox, call: Call, method: str, path: str, event: dict[str, Any], status: int, content: dict[str, Any]
 ) -> None:
     reported: list[Received] = []
     sandbox.on_received = reported.append
     sandbox.known_keys = {KEY}
 
-    assert call(path, event, method) == (status, content)
+    assert call(event, path, method) == (status, content)
     assert reported == sandbox.received
     (received,) = reported
     assert (received.path, received.event, received.status, received.number) == (path, event, status, 1)
@@ -155,109 +141,46 @@ def test_a_call_is_answered_as_documented_and_recorded(  # noqa: PLR0913, PLR091
     assert (sandbox.received, sandbox.incidents, sandbox.changes, sandbox.incident("disk")) == ([], [], [], None)
 
 
-def test_a_trigger_without_a_dedup_key_gets_one(call: Caller) -> None:
-    event = {name: value for name, value in TRIGGER.items() if name != "dedup_key"}
-
-    assert len({call(ALERTS, event)[1]["dedup_key"] for _ in range(2)}) == 2
-
-
-def test_calls_over_the_rate_limit_are_throttled_and_have_no_effect(sandbox: Sandbox, call: Caller) -> None:
+def test_calls_over_the_rate_limit_are_throttled_and_have_no_effect(sandbox: Sandbox, call: Call) -> None:
     sandbox.rate_limit = 2
-    assert [call(ALERTS, TRIGGER)[0], call(CHANGES, CHANGE)[0]] == [202, 202]
+    assert [call()[0], call(CHANGE, CHANGES)[0]] == [202, 202]
 
-    message = "Requests for this service are arriving too quickly. Please retry later."
-    assert call(ALERTS, TRIGGER | {"event_action": "resolve"}) == (
-        429,
-        {"status": "throttle exceeded", "message": message},
-    )
+    assert call(TRIGGER | {"event_action": "resolve"})[0] == 429
     assert sandbox.incidents[0].status == "triggered"
-    assert (RATE_LIMIT, sandbox.window) == (120, 60.0)
 
 
-def test_concurrent_clients_lose_nothing(sandbox: Sandbox, call: Caller) -> None:
+def test_concurrent_clients_lose_nothing(sandbox: Sandbox, call: Call) -> None:
     asked = []
     sandbox.on_call = lambda received: asked.append(received.number)
 
     with ThreadPoolExecutor(16) as pool:
-        statuses = list(pool.map(call.status, [TRIGGER] * 100))
+        answers = list(pool.map(call, [TRIGGER] * 100))
 
-    assert statuses == [202] * 100
+    assert [status for status, _ in answers] == [202] * 100
     assert [one.triggers for one in sandbox.incidents] == [100]
     assert asked == list(range(1, 101))
 
 
-def test_a_call_without_a_length_or_without_all_of_its_body_has_no_effect(sandbox: Sandbox) -> None:
-    with connect(sandbox.url) as connection:
-        connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 400 Bad Request\r\n")
+def test_a_call_without_all_of_its_body_has_no_effect(sandbox: Sandbox) -> None:
     with connect(sandbox.url) as connection:
         connection.sendall(b"POST /v2/enqueue HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
     sandbox.stop()
 
-    assert outcomes(sandbox) == [(400, False)]
-
-
-# -- TLS -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "trusts", "error"),
-    [
-        ("host.docker.internal", True, None),
-        ("events.pagerduty.com", True, "Hostname mismatch"),
-        ("127.0.0.1", False, "unable to get local issuer certificate"),
-    ],
-    ids=["own name", "other name", "unknown CA"],
-)
-def test_its_certificate_is_verified(sandbox: Sandbox, name: str, error: str | None, *, trusts: bool) -> None:
-    context = trusting() if trusts else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    refused = pytest.raises(ssl.SSLCertVerificationError, match=error) if error else nullcontext()
-    with connect(sandbox.plain_url) as connection, refused:
-        context.wrap_socket(connection, server_hostname=name).close()
+    assert sandbox.received == []
 
 
 @pytest.mark.usefixtures("threads_end")
 @pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03\x01\x00\x05hello"])
 def test_a_client_that_stalls_or_breaks_the_handshake_delays_neither_the_others_nor_the_end(
-    sandbox: Sandbox, call: Caller, beginning: bytes, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, call: Call, beginning: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with connect(sandbox.plain_url) as connection:
         connection.sendall(beginning)
-        assert call.status(TRIGGER) == 202
+        assert call()[0] == 202
         sandbox.stop()
         assert end_of(connection) == "closed"
 
     assert capsys.readouterr().err == ""
-
-
-# -- faults ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "content", "accepted"),
-    [
-        (Fault.answer(202, "{}"), 202, "{}", True),
-        (Fault.answer(204), 204, "", True),
-        (Fault.answer(304), 304, "", False),
-        (Fault.answer(429), 429, '{"status": "too many requests", "message": "Told to answer 429"}', False),
-        (Fault.answer(400, {"errors": ["Because"]}), 400, '{"errors": ["Because"]}', False),
-        (Fault.answer(500, "", takes_effect=True), 500, "", True),
-        (Fault.answer(202, "", takes_effect=False), 202, "", False),
-        (Fault(takes_effect=False), 202, json.dumps(PROCESSED), False),
-        (replace(Fault.answer(503, "Busy"), wait=0.02, pause=0.001), 503, "Busy", False),
-        (Fault.trickle(0.001), 202, json.dumps(PROCESSED | {"dedup_key": "disk"}), True),
-    ],
-    ids=lambda value: repr(value)[:40] if isinstance(value, Fault) else "",
-)
-def test_a_fault_decides_on_the_answer_and_on_the_effect(  # noqa: PLR0913 -- a table
-    client: urllib3.PoolManager, sandbox: Sandbox, fault: Fault, status: int, content: str, *, accepted: bool
-) -> None:
-    sandbox.on_call = lambda _: fault
-    response = client.request("POST", sandbox.url + ALERTS, body=json.dumps(TRIGGER))
-
-    assert (response.status, response.data.decode()) == (status, content)
-    assert outcomes(sandbox) == [(status, accepted)]
-    assert len(sandbox.incidents) == accepted
 
 
 GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
@@ -272,9 +195,8 @@ GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
         (Fault.reset_after(), b"", "reset", True),
         (Fault.hang(0.05, takes_effect=True), b"", "closed", True),
         (Fault.raw(GARBLED), GARBLED, "closed", True),
-        (Fault.raw(GARBLED, ending="reset", takes_effect=False), GARBLED, "reset", False),
     ],
-    ids=["reset before", "reset after", "hang and end", "garbled", "garbled and reset"],
+    ids=["reset before", "reset after", "hang and end", "garbled"],
 )
 def test_a_connection_can_break_with_and_without_effect(  # noqa: PLR0913 -- a table
     sandbox: Sandbox, url: str, fault: Fault, reply: bytes, end: str, *, accepted: bool
@@ -289,17 +211,8 @@ def test_a_connection_can_break_with_and_without_effect(  # noqa: PLR0913 -- a t
 
 @over_both
 @pytest.mark.usefixtures("threads_end")
-@pytest.mark.parametrize(
-    ("fault", "beginning"),
-    [
-        (Fault.hang(), b""),
-        (Fault.delay(60), b""),
-        (Fault.trickle(60), b""),
-        (Fault.raw(GARBLED, ending="hold"), GARBLED[:1]),
-    ],
-    ids=["hang", "delay", "trickle", "hold"],
-)
-def test_stopping_ends_a_waiting_call(sandbox: Sandbox, url: str, fault: Fault, beginning: bytes) -> None:
+@pytest.mark.parametrize("fault", [Fault.hang(), Fault.delay(60)], ids=["hang", "delay"])
+def test_stopping_ends_a_waiting_call(sandbox: Sandbox, url: str, fault: Fault) -> None:
     asked = threading.Event()
 
     def on_call(_: Received) -> Fault:
@@ -309,7 +222,6 @@ def test_stopping_ends_a_waiting_call(sandbox: Sandbox, url: str, fault: Fault, 
     sandbox.on_call = on_call
     with open_call(url) as connection:
         assert asked.wait(30)
-        assert connection.recv(1) == beginning if beginning else True
         start = time.monotonic()
         sandbox.stop()
         assert time.monotonic() - start < 30
@@ -318,7 +230,6 @@ def test_stopping_ends_a_waiting_call(sandbox: Sandbox, url: str, fault: Fault, 
 
 
 @over_both
-@pytest.mark.usefixtures("threads_end")
 @pytest.mark.parametrize(("read", "status"), [(b"HTTP/1.1 202", 0), (b"HTTP/1.1 202 Accepted\r\nCon", 202)])
 def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
     sandbox: Sandbox, url: str, read: bytes, status: int
@@ -334,17 +245,13 @@ def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
     with open_call(url) as connection:
         assert connection.recv(65536) == read
     has_left.set()
-    for thread in [each for each in threading.enumerate() if "process_request" in each.name]:
-        thread.join(30)
+    wait_until(lambda: not [each for each in threading.enumerate() if "process_request" in each.name])
 
     assert outcomes(sandbox) == [(status, True)]
 
 
-# -- starting and stopping -------------------------------------------------------------------------------------------
-
-
 @over_both
-def test_stopped_it_refuses_connections_and_restarted_it_continues(sandbox: Sandbox, url: str, call: Caller) -> None:
+def test_stopped_it_refuses_connections_and_restarted_it_continues(sandbox: Sandbox, url: str, call: Call) -> None:
     with pytest.raises(RuntimeError, match=f"already listens at {sandbox.url}"):
         sandbox.start()
     with pytest.raises(OSError, match="in use"):
@@ -354,9 +261,9 @@ def test_stopped_it_refuses_connections_and_restarted_it_continues(sandbox: Sand
         sandbox.stop()
         assert end_of(idle) == "closed"
     with pytest.raises(urllib3.exceptions.NewConnectionError, match="refused"):
-        call(ALERTS, TRIGGER)
+        call()
 
     sandbox.start()
-    assert call.status(TRIGGER) == 202
+    assert call()[0] == 202
     assert url in (sandbox.url, sandbox.plain_url)
     assert [one.triggers for one in sandbox.incidents] == [2]

@@ -1,6 +1,5 @@
 """The simulation of storms: the functions' rules keep what they promise, and the models keep their own."""
 
-import functools
 import json
 import re
 from collections import defaultdict
@@ -10,18 +9,19 @@ import pytest
 import app
 import worker
 from benchmarks import storm
-from benchmarks.storm import Arrivals, Outage, Simulation, Storm, arrive, event
-from local.resources import properties
+from benchmarks.storm import Arrivals, Outage, Simulation, Storm, event
 
 
-def mixed() -> Arrivals:
-    """Return repeated triggers of 40 incidents, each of which is resolved and opened again."""
-    repeated = [
-        (number / 20, event(number, str(number % 40), ("warning", "error", "info")[number % 3]))
-        for number in range(1200)
-    ]
-    resolved = [(600.0 + number, event(number, str(number), "info", "resolve")) for number in range(40)]
-    return [*repeated, *resolved, *((700.0 + n, event(-n, str(n), "critical")) for n in range(40))]
+class Mixed(Storm):
+    """Repeated triggers of 40 incidents, each of which is resolved and opened again."""
+
+    def arrivals(self) -> Arrivals:
+        repeated = [
+            (number / 20, event(number, str(number % 40), ("warning", "error", "info")[number % 3]))
+            for number in range(1200)
+        ]
+        resolved = [(600.0 + number, event(number, str(number), "info", action="resolve")) for number in range(40)]
+        return [*repeated, *resolved, *((700.0 + n, event(-n, str(n), "critical")) for n in range(40))]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def mixed() -> Arrivals:
     ids=["calm", "hangs", "fails", "limits"],
 )
 def test_every_event_is_posted_in_order_or_superseded_and_within_the_limit(outage: Outage | None, granted: int) -> None:
-    simulation = Simulation(Storm("mixed", mixed, {}, outage=outage, granted=granted), seed=1)
+    simulation = Simulation(Mixed("mixed", {}, outage=outage, granted=granted), seed=1)
     simulation.run()
     posted = defaultdict(list)
     for _, message in simulation.posted:
@@ -41,37 +41,24 @@ def test_every_event_is_posted_in_order_or_superseded_and_within_the_limit(outag
     assert simulation.counts["merged"] > 100
     assert all(numbers == sorted(set(numbers)) for numbers in posted.values())
     assert min(later - earlier for earlier, later in zip(times, times[120:], strict=False)) >= 59.99
-    assert simulation.dead_letters.counts() == (0, 0)
+    assert simulation.queue.counts() == (0, 0)
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    burst = Storm("burst", functools.partial(arrive, 400, 400), {})
+    burst = Storm("burst", {}, 400, 400)
 
     assert storm.simulate(burst, 1) == storm.simulate(burst, 1) != storm.simulate(burst, 2)
 
 
 def test_without_a_storm_everything_is_posted_at_once() -> None:
-    figures = storm.simulate(Storm("calm", functools.partial(arrive, 900, 900, 900), {}), 1)
+    figures = storm.simulate(Storm("calm", {}, 900, 900, 900), 1)
 
     assert figures["receives/post"] == 0
     assert figures["page max"] == pytest.approx(0.13)
 
 
-def test_an_outage_of_a_day_loses_nothing() -> None:
-    arrivals = functools.partial(arrive, 20, 20, 86_400)
-    simulation = Simulation(Storm("day", arrivals, {}, outage=Outage(0, 86_400)), 1)
-    figures = simulation.run()
-
-    assert len(simulation.posted) == 70
-    assert figures["drained"] == pytest.approx(86_400, abs=150)
-
-
-def test_the_simulation_has_the_limits_of_the_functions_and_of_the_template() -> None:
-    queue = properties("Queue")
-
+def test_the_simulation_has_the_limits_of_the_functions() -> None:
     assert (storm.DIRECT_LIMIT, storm.WORKER_LIMIT) == (app.DIRECT_LIMIT, worker.CALL_LIMIT)
-    assert queue["VisibilityTimeout"] == storm.VISIBILITY
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == storm.MAX_RECEIVES
 
 
 @pytest.mark.parametrize(
@@ -85,7 +72,7 @@ def test_the_simulation_has_the_limits_of_the_functions_and_of_the_template() ->
 def test_the_command_prints_each_figure_and_fails_if_a_target_is_missed(
     target: float, code: int, last_line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = Storm(storm.STORMS[0].name, functools.partial(arrive, 600, 600), {"drained": target})
+    small = Storm(storm.STORMS[0].name, {"drained": target}, 600, 600)
 
     assert storm.main([], [small]) == code
     lines = capsys.readouterr().out.splitlines()
