@@ -1,9 +1,7 @@
-"""RudderStack's router against the local stack while everything around the functions fails; then a report.
+"""`make chaos`: RudderStack's router against the local stack while everything around the functions fails.
 
-`make chaos`, or `python -m chaos --events N --seed S`. It exits with 1 if a promise was broken: an event was lost or
-took effect again without a reason, an incident was opened twice, left open or closed by mistake, its order was broken,
-or an answer was late. Each rule is in chaos/report.py. A seed decides the events, how they are sent, and which faults
-their calls meet, but not how the threads interleave.
+It exits with 1 if a promise was broken; chaos/report.py has the rules. A seed decides the events, how they are sent,
+and the faults of their calls, but not how the threads interleave.
 """
 
 import argparse

@@ -76,7 +76,6 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for the terminal."""
-        attempts = sum(record.attempts for record in self.records)
         statuses = Counter(f"{request.status}" if request.answered else "lost" for request in self._requests)
         slowest = max((request.seconds for request in self._requests), default=0)
         # By messageId, since a repeated request repeats the line.
@@ -86,18 +85,17 @@ class Report:
         apart = Counter(kind for key in self._exempt for kind, _ in self._incident_problems(key))
         changes = {each.job.message_id for each in self.records if "integrations" in each.job.event}
         twice = sum(1 < self._arrived[each] <= 1 + self._losses[each] for each in changes)
-        yield f"sent            {len(self.records)} events, {len(self._requests)} requests, {attempts} attempts"
+        yield f"sent            {len(self.records)} events, {len(self._requests)} requests in {self.seconds:.1f} s"
         yield f"answered        {_counts(statuses)}; the slowest after {slowest:.2f} s"
         yield f"directly        {self._statuses['delivered']} events"
         yield f"queued          {self._statuses['queued']} events, by reason (repeated ones counted once):"
         yield from (f"{count:20} {reason}" for reason, count in Counter(queued.values()).most_common())
-        yield f"delivered       {len(self._done)} events in {len(self.received)} calls; {len(self._merged)} merged"
-        yield f"delayed         {self.delayed} times a message stayed in the queue"
+        calls = f"{len(self.received)} calls, {self.delayed} messages delayed"
+        yield f"delivered       {len(self._done)} events in {calls}; {len(self._merged)} merged"
         yield f"counted apart   {twice} changes twice, each after a lost answer or a killed process"
         yield f"                {len(self._exempt)} of {len(self.plan.lives)} incidents whose order is not promised"
         yield f"                their problems: {_counts(apart)}"
         yield f"faults          {_counts(self.faults)}"
-        yield f"took            {self.seconds:.1f} s"
         yield f"problems        {_counts(Counter(kind for kind, _ in self.problems))}"
         yield from (f"PROBLEM         {kind}: {text}" for kind, text in self.problems[:SHOWN_PROBLEMS])
 

@@ -51,10 +51,6 @@ class Job:
             return f"/v1/{self.form}"
         return "/events" if self.service == "default" else f"/events/{self.service}"
 
-    def can_share_request(self, other: "Job") -> bool:
-        """Return whether both jobs fit into one request."""
-        return self.form in ("array", "batch") and (self.path, self.form) == (other.path, other.form)
-
 
 @dataclass(frozen=True)
 class Request:
@@ -190,7 +186,9 @@ def _next_batch(waiting: Sequence[Record], size: int, now: float) -> list[Record
     for each in waiting:
         if each.job.user in blocked:
             continue
-        fits = each.due <= now and (not batch or each.job.can_share_request(batch[0].job))
+        first = (batch or [each])[0].job
+        is_shared = first.form in ("array", "batch") and (each.job.path, each.job.form) == (first.path, first.form)
+        fits = each.due <= now and (is_shared or not batch)
         if fits:
             batch.append(each)
         if each.attempts or not fits:

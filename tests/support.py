@@ -86,7 +86,7 @@ class Endpoint:
         found = self.aws.client("sqs").receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"]
         )
-        records = [{f"{key[0].lower()}{key[1:]}": each[key] for key in each} for each in found.get("Messages", [])]  # type: ignore[literal-required]  # any key
+        records = [{f"{key[0].lower()}{key[1:]}": each[key] for key in each} for each in found.get("Messages", [])]
         for record in records:
             attributes: Any = record.get("messageAttributes", {})
             record["messageAttributes"] = {
