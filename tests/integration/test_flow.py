@@ -198,11 +198,19 @@ def test_a_repeat_of_a_page_that_this_instance_posted_is_not_urgent_for_two_minu
     assert flow.priority(page(), 0) == "urgent"
 
 
-def test_a_page_is_no_repeat_of_a_resolved_one_a_warning_or_another_incident(flow: Flow) -> None:
-    for event in (page(), RESOLVE, trigger(), page(key="cpu"), page(service="checkout")):
+def test_a_page_is_no_repeat_of_a_warning_or_of_another_incident(flow: Flow) -> None:
+    for event in (trigger(), page(key="cpu"), page(service="checkout")):
         flow.note_posted(event)
 
     assert flow.priority(page(), 0) == "urgent"
+
+
+@pytest.mark.parametrize(("event", "priority"), [(RESOLVE, "urgent"), (trigger(), "none"), (page(key="cpu"), "none")])
+def test_only_a_resolve_ends_the_incident_of_which_a_page_is_a_repeat(flow: Flow, event: Event, priority: str) -> None:
+    flow.note_posted(page())
+    flow.note_posted(event)
+
+    assert flow.priority(page(), 0) == priority
 
 
 def test_the_incidents_that_are_remembered_are_bounded(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
