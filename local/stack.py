@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import os
 import threading
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -76,22 +75,6 @@ class LocalStack:
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
         )
         return sum(int(number) for number in answer["Attributes"].values())
-
-    def forget_flow(self) -> None:
-        """Let the next events be posted directly, even if earlier ones were queued: tests share a stack.
-
-        Instances that remember a lease are stopped.
-        """
-        dynamodb = self.aws.client("dynamodb")
-        leased = False
-        for service in self.options.routing_keys:
-            key: Any = {"TableName": self.flow_table, "Key": {"service": {"S": service}}}
-            item = dynamodb.get_item(**key).get("Item", {})
-            leased |= float(item.get("lease", {}).get("N", 0)) > time.time()
-            dynamodb.delete_item(**key)
-        if leased:
-            for runtime in (self.runtime, self.worker, *self._variants.values()):
-                runtime.end_idle()
 
     @property
     def settings(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from dependencies import Dependencies
 from local.aws_server import Aws
 from local.options import ROOT
 from local.sandbox import Sandbox
+from local.stack import LocalStack
 
 TOKEN = "the-token-of-the-tests"
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
@@ -163,3 +164,16 @@ def install_npm_packages(folder: Path) -> Path:
             with suppress(OSError):  # The other run has finished first.
                 Path(building).rename(home)
     return home / "node_modules"
+
+
+def forget_flow(stack: LocalStack) -> None:
+    """Let the next events be posted directly, even if earlier ones were queued; end instances that know a lease."""
+    dynamodb = stack.aws.client("dynamodb")
+    has_lease = False
+    for service in stack.options.routing_keys:
+        key = {"TableName": stack.flow_table, "Key": {"service": {"S": service}}}
+        has_lease |= "lease" in dynamodb.get_item(**key).get("Item", {})
+        dynamodb.delete_item(**key)
+    if has_lease:
+        for runtime in (stack.runtime, stack.worker, *stack._variants.values()):  # noqa: SLF001 -- for tests alone
+            runtime.end_idle()
