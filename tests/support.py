@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import app
 import worker
@@ -21,7 +21,9 @@ from dependencies import Dependencies
 from local.aws_server import Aws
 from local.options import ROOT
 from local.sandbox import Sandbox
-from local.stack import LocalStack
+
+if TYPE_CHECKING:
+    from local.stack import LocalStack
 
 TOKEN = "the-token-of-the-tests"
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
@@ -166,7 +168,7 @@ def install_npm_packages(folder: Path) -> Path:
     return home / "node_modules"
 
 
-def forget_flow(stack: LocalStack) -> None:
+def forget_flow(stack: "LocalStack") -> None:
     """Let the next events be posted directly, even if earlier ones were queued; end instances that know a lease."""
     dynamodb = stack.aws.client("dynamodb")
     has_lease = False

@@ -74,7 +74,7 @@ rules = st.builds(
 )
 
 # A busy machine is no reason to fail.
-without_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+without_deadline = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def mapping_of(event: Any, rules: Rules) -> Event | Outcome:
