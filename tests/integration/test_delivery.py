@@ -1,10 +1,11 @@
-"""One event on its way to PagerDuty: the routing key it is posted with."""
+"""One event on its way to PagerDuty: its routing key, and what an answer means for the next event."""
 
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from chaos.faults import Fault
 from delivery import choose_routing_key, deliver
 from event import Action, Event
 from tests.support import ROUTING_KEY, Endpoint, soon
@@ -29,6 +30,25 @@ def test_an_event_is_posted_with_the_routing_key_of_its_service(make_endpoint: C
 
     assert [outcome.code for outcome in outcomes] == ["delivered", "routing_key_missing"]
     assert [call.event["routing_key"] for call in endpoint.sandbox.received] == ["c" * 32]
+
+
+@pytest.mark.parametrize(
+    ("fault", "codes"),
+    [
+        (Fault.answer(429), ["pagerduty_rate_limited", "rate_limit_delay"]),
+        (Fault.hang(), ["pagerduty_timeout", "rate_limit_delay"]),
+        (Fault.reset_before(), ["pagerduty_unreachable", "rate_limit_delay"]),
+        (Fault.answer(503), ["pagerduty_unavailable", "pagerduty_unavailable"]),
+    ],
+    ids=["429", "no answer", "no connection", "503"],
+)
+def test_after_a_429_or_no_answer_the_next_event_has_to_wait(
+    endpoint: Endpoint, fault: Fault, codes: list[str]
+) -> None:
+    endpoint.sandbox.on_call = lambda _: fault
+    events = [alert(n, "trigger") for n in (1, 2)]
+
+    assert [deliver(event, endpoint.deps, soon(30), limit=1, waited=0).code for event in events] == codes
 
 
 @pytest.mark.parametrize("make", [alert, change])
