@@ -1,5 +1,6 @@
 """The figures: each compared with a baseline of the same run, in turns, by the medians of many rounds."""
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -33,6 +34,7 @@ _REPORT: Final = re.compile(r"REPORT RequestId: .*\tDuration: ([0-9.]+) ms")
 _PEAK: Final = re.compile(r"VmHWM:\s+(\d+) kB")
 _CONTEXT: Final[Any] = SimpleNamespace(aws_request_id="benchmark", get_remaining_time_in_millis=lambda: 9000)
 _NOWHERE: Final = Path(os.devnull).open("w")  # noqa: SIM115 -- until the process ends
+atexit.register(_NOWHERE.close)
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
