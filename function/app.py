@@ -128,8 +128,9 @@ def _with_known_services(
     mapped: list[Event | Outcome], fallback: str, deps: Dependencies, deadline: float
 ) -> list[Event | Outcome]:
     """Return the events, those that name a PagerDuty service without a routing key for the URL's service instead."""
-    services = list(dict.fromkeys(item.service for item in mapped if isinstance(item, Event)))
-    named = [service for service in services if service != fallback]
+    named = list(dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != fallback))
+    if not named:
+        return mapped
     reasons = dict.fromkeys(named[MAX_SERVICES:], f"one of more than {MAX_SERVICES} in one request")
     for service in deps.credentials.services_without_key(named[:MAX_SERVICES], deadline):
         reasons[service] = "not set up here"

@@ -39,7 +39,7 @@ _NEVER: Final = float("-inf")
 
 @dataclass(slots=True)
 class _Parameter:
-    """A value, None if missing, blank or never read; when it and when anything was last asked for; why that failed."""
+    """A parameter: its value (None if missing, blank or never read), when that was read, and the last attempt."""
 
     value: str | None = None
     read_at: float = _NEVER

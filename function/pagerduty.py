@@ -115,8 +115,7 @@ class Client:
         try:
             status, reply = run_with_deadline(exchange.post, deadline, path, body)
         except Exception:
-            known_status = exchange.status  # Before the abort, which ends a status line that is still incomplete.
-            exchange.abort()
+            known_status = exchange.abort()
             if known_status is None:
                 raise
             return known_status, None
@@ -140,12 +139,6 @@ class _Exchange:
         self._socket: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
 
-    @property
-    def status(self) -> int | None:
-        """The status, None until its line has been read."""
-        status: object = self._response and self._response.status  # A text until then.
-        return status if isinstance(status, int) else None
-
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Post the body, and return the status and the reply. Raises TimeoutError and _CONNECTION_ERRORS."""
         connection = self._connection
@@ -163,13 +156,15 @@ class _Exchange:
             self._socket.settimeout(REPLY_TIMEOUT)
             return response.status, _read(response, self._socket)
 
-    def abort(self) -> None:
-        """Close the connection. A thread that waits for it is woken, and fails."""
+    def abort(self) -> int | None:
+        """Close the connection, which wakes a thread that waits for it; return the status if its line was read."""
+        status: object = self._response and self._response.status  # A text until then. Closing may complete the line.
         self._is_aborted = True
         with suppress(OSError):
             if sock := self._socket or self._connection.sock:
                 sock.shutdown(socket.SHUT_RDWR)
         self._connection.close()
+        return status if isinstance(status, int) else None
 
     def _new_response(self, sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
         self._response = http.client.HTTPResponse(sock, **options)

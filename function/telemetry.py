@@ -98,8 +98,9 @@ def log_events(
     refused = 0
     left_out: Counter[Status] = Counter()
     for outcome, item in zip(outcomes, mapped, strict=True):
-        refused += outcome.status not in {"delivered", "queued"}
-        if refused > MAX_LINES and outcome.status not in {"delivered", "queued"}:
+        is_accepted = outcome.status in {"delivered", "queued"}
+        refused += not is_accepted
+        if not is_accepted and refused > MAX_LINES:
             left_out[outcome.status] += 1
             continue
         event = item if isinstance(item, Event) else None
