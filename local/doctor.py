@@ -45,7 +45,7 @@ Level = Literal["ok", "warn", "FIX"]
 _COLOURS: Final[Mapping[Level, Colour]] = {"ok": "green", "warn": "yellow", "FIX": "red"}
 
 # What to do.
-_TODO: Final = {
+_ADVICE: Final = {
     "no stack": "Deploy it (README, Deploy), or name yours: make doctor STACK=... Check the region and the account.",
     "not running": "Start it in another terminal: make serve",
     "outputs": "The deployment did not finish, the template is older, or this is another stack.",
@@ -74,7 +74,7 @@ class Finding:
 
     level: Level
     what: str
-    todo: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def main(name: str, *, test_page: bool = False) -> int:
     levels = []
     for finding in itertools.chain([found], Examination(stack).run(test_page=test_page) if stack else ()):
         levels.append(finding.level)
-        todo = [f"      {line}" for line in finding.todo.splitlines()]
+        advice = [f"      {line}" for line in finding.advice.splitlines()]
         heading = f"{painted(finding.level, _COLOURS[finding.level])}{'':{6 - len(finding.level)}}{finding.what}"
-        print("\n".join([heading, *todo]), flush=True)
+        print("\n".join([heading, *advice]), flush=True)
     problems, warnings = levels.count("FIX"), _count(levels.count("warn"), "warning")
     verdict = f"{_count(problems, 'problem')} to fix" if problems else "Nothing to fix"
     print(f"\n{verdict}, {warnings}.{'' if test_page else ' Nobody was paged.'}")
@@ -120,12 +120,12 @@ def find(name: str) -> tuple[Stack | None, Finding]:
         found = boto3.client("cloudformation", config=_CLIENT_CONFIG).describe_stacks(StackName=name)["Stacks"][0]
     except _AWS_ERRORS as error:
         if "does not exist" in str(error):
-            return None, Finding("FIX", f"stack {name}: not found", _TODO["no stack"])
+            return None, Finding("FIX", f"stack {name}: not found", _ADVICE["no stack"])
         return None, _failed(f"stack {name}", error)
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
     if missing := [name for name in _OUTPUTS if name not in outputs]:
-        return None, Finding("FIX", f"stack {name}: no output {', '.join(missing)}", _TODO["outputs"])
+        return None, Finding("FIX", f"stack {name}: no output {', '.join(missing)}", _ADVICE["outputs"])
     return Stack(outputs, {}, parameters, name), Finding("ok", f"stack {name}: found")
 
 
@@ -135,7 +135,7 @@ def _find_local() -> tuple[Stack | None, Finding]:
         # The file remains if `make serve` was killed.
         urllib3.request("GET", content["aws"]["endpoint_url"], timeout=_TIMEOUT, retries=False)
     except (OSError, HTTPError):
-        return None, Finding("FIX", "the local stack: not running", _TODO["not running"])
+        return None, Finding("FIX", "the local stack: not running", _ADVICE["not running"])
     return Stack(content["outputs"], content["aws"]), Finding("ok", "the local stack: running")
 
 
@@ -190,11 +190,13 @@ class Examination:
         keys = {service: set(_words(parameter["Value"])) for service, parameter in found.items()}
         for one, other in itertools.combinations(sorted(keys), 2):
             if keys[one] & keys[other]:
-                yield Finding("warn", f"PagerDuty services {one} and {other}: the same routing key", _TODO["same key"])
+                yield Finding(
+                    "warn", f"PagerDuty services {one} and {other}: the same routing key", _ADVICE["same key"]
+                )
         if "default" not in found:
             name = f"{prefix}/default"
-            todo = f"{_TODO['no default']} {_put(name, 'INTEGRATION_KEY')}"
-            yield Finding("warn" if found else "FIX", f"parameter {name}: not found", todo)
+            advice = f"{_ADVICE['no default']} {_put(name, 'INTEGRATION_KEY')}"
+            yield Finding("warn" if found else "FIX", f"parameter {name}: not found", advice)
 
     def _check_endpoint(self) -> Iterator[Finding]:
         """Ask for previews, which need a token, send nothing, and raise no alarm."""
@@ -205,7 +207,7 @@ class Examination:
             if (status, answer.get("status")) == (HTTPStatus.OK, "preview"):
                 yield Finding("ok", f"{what} is accepted")
             elif status == HTTPStatus.UNAUTHORIZED:
-                yield Finding("FIX", f"{what} is not accepted", _TODO["other token"])
+                yield Finding("FIX", f"{what} is not accepted", _ADVICE["other token"])
             else:
                 yield _unexpected(what, status, answer)
         what = f"{url}: a wrong token"
@@ -213,7 +215,7 @@ class Examination:
         if status == HTTPStatus.UNAUTHORIZED:
             yield Finding("ok", f"{what} is not accepted")
         elif status == HTTPStatus.OK:
-            yield Finding("FIX", f"{what} is accepted", _TODO["other server"])
+            yield Finding("FIX", f"{what} is accepted", _ADVICE["other server"])
         else:
             yield _unexpected(what, status, answer)
 
@@ -226,7 +228,7 @@ class Examination:
             urgent, limit = self._sum_metric("Urgent"), int(self._stack.parameters.get("CallsPerMinute", RATE_LIMIT))
             what = f"urgent events: {urgent} of {received} in the last day ({urgent / received:.0%})"
             is_fine = urgent <= max(limit, received * MAX_URGENT_SHARE)
-            yield Finding("ok", what) if is_fine else Finding("warn", what, _TODO["urgent"])
+            yield Finding("ok", what) if is_fine else Finding("warn", what, _ADVICE["urgent"])
 
     def _sum_metric(self, metric: str) -> int:
         """Return the sum of a metric over the last day."""
@@ -245,7 +247,7 @@ class Examination:
     def _send_test_alert(self) -> Iterator[Finding]:
         """Send one alert through the stack and resolve it: only PagerDuty knows whether a routing key works."""
         key = f"make-doctor-{secrets.token_hex(8)}"
-        look = _TODO["test alert"].format(key)
+        look = _ADVICE["test alert"].format(key)
         for action in ("trigger", "resolve") if self._tokens else ():
             properties = {"source": "make doctor", "severity": "info", "action": action, "dedupKey": key}
             event = {"type": "track", "event": "A test by make doctor", "messageId": f"{key}-{action}"}
@@ -255,7 +257,7 @@ class Examination:
             if (status, answer.get("status")) == (HTTPStatus.OK, "delivered"):
                 yield Finding("ok", f"{what}: PagerDuty accepted it", look)
             elif (status, answer.get("status")) == (HTTPStatus.OK, "queued"):
-                yield Finding("warn", f"{what}: queued", look + _TODO["queued"])
+                yield Finding("warn", f"{what}: queued", look + _ADVICE["queued"])
             else:
                 yield _unexpected(what, status, answer)
                 return
@@ -289,8 +291,8 @@ def _judge_routing_key(parameter: Mapping[str, Any]) -> Finding:
         return _not_secure(parameter)
     keys = _words(parameter["Value"])
     if not keys or not all(re.fullmatch(ROUTING_KEY, key) for key in keys):
-        todo = f"{_TODO['routing key']}\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"
-        return Finding("FIX", f"parameter {name}: not a routing key, or not only", todo)
+        advice = f"{_ADVICE['routing key']}\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"
+        return Finding("FIX", f"parameter {name}: not a routing key, or not only", advice)
     return Finding("ok", f"parameter {name}: has the form of {_count(len(keys), 'routing key')}")
 
 
@@ -299,22 +301,22 @@ def _failed(what: str, error: ClientError | BotoCoreError, level: Level = "FIX")
     name, action = type(error).__name__, "AWS"
     if isinstance(error, ClientError):
         name, action = error.response["Error"]["Code"], error.operation_name
-    return Finding(level, f"{what}: {action} failed ({name})", _TODO["failed"].format(action))
+    return Finding(level, f"{what}: {action} failed ({name})", _ADVICE["failed"].format(action))
 
 
 def _unexpected(what: str, status: int, answer: Mapping[str, str]) -> Finding:
     code = answer.get("code", "")
     if not status:
-        return Finding("FIX", f"{what}: no answer ({code})", _TODO["no answer"])
+        return Finding("FIX", f"{what}: no answer ({code})", _ADVICE["no answer"])
     message = answer.get("message", "The answer is not this function's.")
-    todo = f"{message}\ndocs/answers.md: {code}" if code else message
-    return Finding("FIX", f"{what}: answered {status} {code}".rstrip(), todo)
+    advice = f"{message}\ndocs/answers.md: {code}" if code else message
+    return Finding("FIX", f"{what}: answered {status} {code}".rstrip(), advice)
 
 
 def _not_secure(parameter: Mapping[str, Any]) -> Finding:
     name, kind = parameter["Name"], parameter["Type"]
-    todo = f"{_TODO['not secure'].format(name)}\n{_put(name, 'NEW')}"
-    return Finding("FIX", f"parameter {name}: a {kind}, not a SecureString", todo)
+    advice = f"{_ADVICE['not secure'].format(name)}\n{_put(name, 'NEW')}"
+    return Finding("FIX", f"parameter {name}: a {kind}, not a SecureString", advice)
 
 
 def _put(name: str, value: str, *, overwrite: bool = False) -> str:

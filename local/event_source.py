@@ -105,7 +105,7 @@ class EventSource(Service):
         failed: set[str] | None = None
         # Lambda continues, whatever happens to an invocation.
         with contextlib.suppress(Exception):
-            records = [_record(message, self._queue_arn) for message in messages]
+            records = [record(message, self._queue_arn) for message in messages]
             failed = failed_items(self._invoke(json.dumps({"Records": records})), ids)
         with self._counting:
             self.failures += len(ids if failed is None else failed)
@@ -136,7 +136,7 @@ def failed_items(answer: str, ids: set[str]) -> set[str] | None:
     return named if named <= ids and "errorType" not in content else None
 
 
-def _record(message: Message, queue_arn: str) -> dict[str, Any]:
+def record(message: Message, queue_arn: str) -> dict[str, Any]:
     """Return one record of the event: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
     empty: dict[str, list[str]] = {"stringListValues": [], "binaryListValues": []}
     return {

@@ -19,6 +19,7 @@ import worker
 from chaos.faults import Failure
 from dependencies import Dependencies
 from local.aws_server import Aws
+from local.event_source import record
 from local.options import ROOT
 from local.sandbox import Sandbox
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from local.stack import LocalStack
 
 TOKEN = "the-token-of-the-tests"
+QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:queue.fifo"
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
 
 
@@ -89,13 +91,7 @@ class Endpoint:
         found = self.aws.client("sqs").receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"]
         )
-        records = [{f"{key[0].lower()}{key[1:]}": each[key] for key in each} for each in found.get("Messages", [])]
-        for record in records:
-            attributes: Any = record.get("messageAttributes", {})
-            record["messageAttributes"] = {
-                name: {"stringValue": attributes[name]["StringValue"]} for name in attributes
-            }
-        return records
+        return [record(message, QUEUE_ARN) for message in found.get("Messages", [])]
 
     def work(self, records: list[dict[str, Any]] | None = None, milliseconds: int = 90_000) -> list[int]:
         """Call the worker with the messages, or those in the queue; return the positions of those that have to stay."""
@@ -140,7 +136,7 @@ def wait_until(happened: Callable[[], object], seconds: float = 30) -> None:
     """Wait until the function returns a true value. Raises AssertionError after so many seconds."""
     give_up = time.monotonic() + seconds
     while not happened() and time.monotonic() < give_up:
-        time.sleep(0.005)
+        time.sleep(0.005)  # Polled, since it may happen in another process.
     assert happened()
 
 
@@ -168,8 +164,9 @@ def install_npm_packages(folder: Path) -> Path:
     return home / "node_modules"
 
 
-def forget_flow(stack: "LocalStack") -> None:
-    """Let the next events be posted directly, even if earlier ones were queued; end instances that know a lease."""
+def drain(stack: "LocalStack") -> None:
+    """Wait until the queue is empty, and let the next events be posted directly: end instances that know a lease."""
+    wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
     dynamodb = stack.aws.client("dynamodb")
     has_lease = False
     for service in stack.options.routing_keys:

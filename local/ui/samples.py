@@ -1,7 +1,6 @@
 """Events to try on the page, and the events of a storm."""
 
 import json
-import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +24,14 @@ def _track(name: str, properties: Json) -> Json:
     return {"type": "track", "messageId": str(uuid.uuid4()), "event": name, "properties": properties}
 
 
+def _with_message_id(entry: Json) -> Json:
+    return entry | {"messageId": str(uuid.uuid4())} if "messageId" in entry else entry
+
+
 def samples() -> list[dict[str, str]]:
     """Return the samples, the simplest first: the group, the name, the path and the text of each."""
     text = Path(__file__).with_name("samples.json").read_text(encoding="utf-8")
-    simple = json.loads(re.sub('"type": "track"', lambda found: f'{found[0]}, "messageId": "{uuid.uuid4()}"', text))
+    simple = json.loads(text, object_hook=_with_message_id)
     return [*(_sample("To begin with", each["name"], each["path"], each["body"]) for each in simple), *_files()]
 
 

@@ -14,7 +14,7 @@ import local.runtime
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
-from tests.support import forget_flow, track, wait_until
+from tests.support import drain, track
 
 HEADERS = {"Authorization": f"Bearer {LOCAL_TOKEN}", "Content-Type": "application/json"}
 CHECKOUT_KEY = "c" * 32
@@ -33,12 +33,6 @@ def pagerduty(stack: LocalStack) -> Iterator[Sandbox]:
     yield stack.sandbox
     stack.sandbox.on_call = None
     drain(stack)
-
-
-def drain(stack: LocalStack) -> None:
-    """Wait until the queue is empty, and let the next event be posted directly."""
-    wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
-    forget_flow(stack)
 
 
 def request(url: str, body: bytes | object, method: str = "POST", **headers: str) -> urllib3.BaseHTTPResponse:

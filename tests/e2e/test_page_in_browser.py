@@ -21,7 +21,7 @@ from local.browser import chromium
 from local.options import ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
-from tests.support import forget_flow, install_npm_packages, node_is_usable, track, wait_until
+from tests.support import drain, install_npm_packages, node_is_usable, track
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}
 NARROW: Final[ViewportSize] = {"width": 380, "height": 800}
@@ -46,8 +46,7 @@ def sandbox(stack: LocalStack) -> Iterator[Sandbox]:
     stack.sandbox.clear()
     yield stack.sandbox
     urllib3.request("POST", f"{stack.url}/page/pagerduty", json={"mode": "works", "limit": 1})
-    wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
-    forget_flow(stack)
+    drain(stack)
 
 
 class Seen:

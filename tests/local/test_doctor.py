@@ -73,7 +73,7 @@ def serving(status: int, body: object) -> Iterator[str]:
 
 def examine(stack: Stack, *, test_page: bool = False) -> dict[str, str]:
     """Return what to do by level and finding, in order."""
-    return {f"{each.level} {each.what}": each.todo for each in Examination(stack).run(test_page=test_page)}
+    return {f"{each.level} {each.what}": each.advice for each in Examination(stack).run(test_page=test_page)}
 
 
 def test_a_healthy_stack_has_nothing_to_fix_and_nobody_is_paged(
