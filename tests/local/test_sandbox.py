@@ -235,6 +235,7 @@ def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
     sandbox: Sandbox, url: str, read: bytes, status: int
 ) -> None:
     has_left = threading.Event()
+    others = set(threading.enumerate())
 
     def pieces() -> Iterator[bytes]:
         yield read
@@ -245,7 +246,7 @@ def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
     with open_call(url) as connection:
         assert connection.recv(65536) == read
     has_left.set()
-    wait_until(lambda: not [each for each in threading.enumerate() if "process_request" in each.name])
+    wait_until(lambda: not [each for each in {*threading.enumerate()} - others if "process_request" in each.name])
 
     assert outcomes(sandbox) == [(status, True)]
 
