@@ -56,8 +56,9 @@ screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; need
 doctor: $(READY) ## Check a deployed stack, and say what to fix
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))
 
+# The files in their order, in which the slow ones come first: by default those with the most tests would.
 test: $(READY) ## Run the whole test suite, on every processor
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-unit: $(READY) ## Run the tests of single modules: no network, under twenty seconds
 	@$(BIN)/python -m pytest -q tests/unit

@@ -201,6 +201,7 @@ def test_an_alert_event_and_a_change_event_arrive(sdk: Sdk, endpoint: Endpoint) 
     endpoint.drain()
 
     first, second = endpoint.exchanges
+    assert (first.encoding, first.content_type) == ("gzip", sdk.gzip_type)
     assert ((first.route, first.status), (second.route, second.status)) == (("POST /v1/batch", 200),) * 2
     assert failed == []
     assert sorted((call.kind, call.event) for call in endpoint.pagerduty.received) == [
@@ -230,17 +231,14 @@ def test_an_alert_event_and_a_change_event_arrive(sdk: Sdk, endpoint: Endpoint) 
     ]
 
 
-@pytest.mark.parametrize("gzipped", [True, False], ids=["compressed", "plain"])
-def test_a_hundred_calls_of_one_flush_are_one_request_and_all_arrive_in_order(
-    sdk: Sdk, endpoint: Endpoint, *, gzipped: bool
-) -> None:
+def test_a_hundred_calls_of_one_flush_are_one_request_and_all_arrive_in_order(sdk: Sdk, endpoint: Endpoint) -> None:
     keys = [f"incident-{n}" for n in range(49)]
     calls = [alert(key, action) for key in keys for action in ("trigger", "resolve")]
-    failed = sdk.send(endpoint.stack.url, [IDENTIFY], [*calls, IDENTIFY, alert("open")], gzipped=gzipped)
+    failed = sdk.send(endpoint.stack.url, [IDENTIFY], [*calls, IDENTIFY, alert("open")], gzipped=False)
     endpoint.drain()
 
     _, batch = endpoint.exchanges
-    assert (batch.encoding, batch.content_type) == (("gzip", sdk.gzip_type) if gzipped else (None, "application/json"))
+    assert (batch.encoding, batch.content_type) == (None, "application/json")
     assert (len(batch.events), batch.status, batch.message, failed) == (
         100,
         200,

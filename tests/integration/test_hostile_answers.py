@@ -20,7 +20,7 @@ from pagerduty import Client
 from tests.support import ROUTING_KEY, no_pause, soon
 
 ACCEPTED = b"HTTP/1.1 202 X\r\nContent-Length: 2\r\n\r\n{}"
-BODY = b'{"status": "invalid event", "message": "Event object is invalid", "errors": ["Bad routing key"]}'
+BODY = b'{"status":"","message":"","errors":["Routing key"]}'
 REFUSED = b"HTTP/1.1 400 X\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"9\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (BODY[:9], len(BODY) - 9, BODY[9:])

@@ -94,21 +94,6 @@ def test_wrong_usage_exits_with_2_and_shows_no_secret(
     assert (code, "expected NAME=KEY with a name of A-Z a-z 0-9 _ . -" in output, KEY in output) == (2, True, False)
 
 
-def test_run_fails_if_an_event_does_not_have_the_expected_result(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    event = read_event(EVENTS / "alert-1-trigger.json")
-    event["body"] = event["body"].replace('"trigger"', '"explode"')
-    file = tmp_path / "alert-1-trigger.json"
-    file.write_text(json.dumps(event))
-
-    assert run("run", str(file)) == 1
-    assert (
-        "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, PagerDuty received alert trigger, incident "
-        "triggered; got 400 action_unknown, PagerDuty received -, incident -: "
-    ) in capsys.readouterr().out
-
-
 # -- in processes ----------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +163,7 @@ def post(url: str, content: object, token: str = LOCAL_TOKEN) -> str:
     return str(response.json()["status"])
 
 
-def test_serve_shows_what_happens_and_is_found_by_the_doctor_and_by_containers(
+def test_serve_shows_what_happens_is_found_by_doctor_and_containers_and_ends_while_a_browser_listens(
     start: Callable[..., Command], run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (STATE / "env.json").write_text("left behind by an earlier version")
@@ -189,7 +174,12 @@ def test_serve_shows_what_happens_and_is_found_by_the_doctor_and_by_containers(
     post(url, [track(messageId="m-2", properties={"action": "resolve"}), 7])
     output = serving.read_until("  worker ")
     code = run("doctor", "--stack", "local")
+    doctors_calls = serving.read_until("401 ").count("POST /events?preview=true  (make doctor)\n")
     variables = json.loads((STATE / "env.json").read_text())
+    modes = [oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")]
+    with urllib3.request("GET", f"{url}/page/updates", preload_content=False) as updates:
+        first = next(iter(updates))
+        seconds, rest = serving.press_ctrl_c()
 
     assert [line[10:] for line in output.splitlines() if line[2:3] == line[5:6] == ":"] == [
         "POST /events",
@@ -201,27 +191,39 @@ def test_serve_shows_what_happens_and_is_found_by_the_doctor_and_by_containers(
         "  worker     delivered resolve default disk-full m-2",
     ]
     assert (code, capsys.readouterr().out.splitlines()[-1]) == (0, "Nothing to fix, 0 warnings. Nobody was paged.")
-    assert serving.read_until("401 ").count("POST /events?preview=true  (make doctor)\n") == 2
+    assert doctors_calls == 2
     assert variables["ApiFunction"] == variables["WorkerFunction"]
     assert {name for name, value in variables["ApiFunction"].items() if "//host.docker.internal:" in value} == {
         *("AWS_ENDPOINT_URL", "PAGERDUTY_URL", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL")
     }
-    assert [oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")] == ["0o600", "0o600"]
+    assert modes == ["0o600", "0o600"]
+    assert (first, seconds < 2) == (b"retry: 1000\n", True)
+    assert (serving.process.returncode, rest.endswith("Stopped.\n")) == (130, True)
+    assert (serving.left_behind(), LOCAL_STACK_FILE.exists()) == ([], False)
 
 
-def test_run_previews_events_by_the_settings_of_the_environment(start: Callable[..., Command], tmp_path: Path) -> None:
+def test_run_previews_own_events_by_the_settings_and_fails_if_a_result_is_not_as_expected(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
     trigger = track(event="Disk full", properties={"n": 7})
     refused = track(event="Disk full", properties={"action": "reslove"})
-    file = tmp_path / "many.json"
-    file.write_text(json.dumps({"batch": [trigger, refused]}))
-    command = start("run", str(file), SUMMARY_TEMPLATE="{event}: {properties.n}")
+    own = tmp_path / "many.json"
+    own.write_text(json.dumps({"batch": [trigger, refused]}))
+    sample = read_event(EVENTS / "alert-1-trigger.json")
+    changed = tmp_path / "alert-1-trigger.json"
+    changed.write_text(json.dumps(sample | {"body": sample["body"].replace('"trigger"', '"explode"')}))
+    command = start("run", str(own), str(changed), SUMMARY_TEMPLATE="{event}: {properties.n}")
     output, _ = command.process.communicate(timeout=60)
 
-    assert command.process.returncode == 0, output
     assert "many.json, event 1: Would send this alert event (trigger) to PagerDuty service default.\n" in output
     assert '"summary": "Disk full: 7"' in output
     assert "many.json, event 2: properties.action: expected trigger, acknowledge or resolve, got" in output
     assert re.search("^many.json +200 queued +alert trigger +triggered *$", output, re.MULTILINE)
+    assert command.process.returncode == 1, output
+    assert (
+        "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, PagerDuty received alert trigger, incident "
+        "triggered; got 400 action_unknown, PagerDuty received -, incident -: "
+    ) in output
 
 
 def test_run_sends_every_event_file_and_all_results_are_as_expected(start: Callable[..., Command]) -> None:
@@ -248,29 +250,7 @@ def test_a_command_ends_within_two_seconds_of_ctrl_c_and_leaves_nothing_behind(
     wait_until(lambda: command.left_behind() == [], seconds=1)
 
 
-def test_serve_ends_while_a_browser_listens_and_leaves_nothing_behind(start: Callable[..., Command]) -> None:
-    command = start("serve", "--port", "0")
-    url = command.wait_until_listening()
-    result = post(url, track())
-    with urllib3.request("GET", f"{url}/page/updates", preload_content=False) as updates:
-        first = next(iter(updates))
-        seconds, output = command.press_ctrl_c()
-
-    assert (first, result) == (b"retry: 1000\n", "delivered")
-    assert seconds < 2
-    assert (command.process.returncode, output.endswith("Stopped.\n")) == (130, True)
-    assert (command.left_behind(), LOCAL_STACK_FILE.exists()) == ([], False)
-
-
-def test_serve_leaves_nothing_behind_when_it_is_killed(start: Callable[..., Command]) -> None:
-    command = start("serve", "--port", "0")
-    post(command.wait_until_listening(), [track()])
-    command.process.kill()
-
-    wait_until(lambda: command.left_behind() == [])
-
-
-def test_serve_sends_to_the_given_pagerduty_shows_no_secret_and_simulates_nothing(
+def test_serve_with_another_pagerduty_simulates_nothing_shows_no_secret_and_leaves_nothing_behind_when_killed(
     start: Callable[..., Command], sandbox: Sandbox
 ) -> None:
     secrets = {"ROUTING_KEY": KEY, "WEBHOOK_TOKEN": TOKEN}
@@ -279,8 +259,10 @@ def test_serve_sends_to_the_given_pagerduty_shows_no_secret_and_simulates_nothin
     post(url, track(), TOKEN)
     simulations = {"/page/storm": {"events": 100}, "/page/pagerduty": {"mode": "fails", "limit": 1}}
     statuses = [urllib3.request("POST", url + path, json=content).status for path, content in simulations.items()]
-    _, output = command.press_ctrl_c()
+    command.process.kill()
+    output, _ = command.process.communicate(timeout=60)
 
     assert [received.event["routing_key"] for received in sandbox.received] == [KEY]
     assert [secret for secret in secrets.values() if secret in output] == []
     assert statuses == [409, 409]
+    wait_until(lambda: command.left_behind() == [])
