@@ -100,7 +100,7 @@ def _gc_disabled() -> Iterator[None]:
 
 
 def _authenticate(request: Request, deps: Dependencies, deadline: float) -> None:
-    """Raise ProcessingError unless the caller has a token. An unknown one may be new, so they are then read again."""
+    """Raise ProcessingError unless the caller has a token. An unknown one may be new, so the tokens are read again."""
     if webhook.is_authorized(request.headers, deps.credentials.webhook_secrets(deadline, request.service)):
         return
     if webhook.is_authorized(request.headers, deps.credentials.refresh_webhook_secrets(deadline)):
@@ -127,7 +127,7 @@ def _map(raw_events: list[Any], request: Request, service: str, rules: Rules) ->
 def _with_known_services(
     mapped: list[Event | Outcome], fallback: str, deps: Dependencies, deadline: float
 ) -> list[Event | Outcome]:
-    """Return the events, those that name a PagerDuty service without a routing key for the URL's service instead."""
+    """Return the events; those for a PagerDuty service without a routing key go to the URL's service instead."""
     named = list(dict.fromkeys(item.service for item in mapped if isinstance(item, Event) and item.service != fallback))
     if not named:
         return mapped

@@ -33,8 +33,8 @@ _this_thread = threading.local()
 def call_with_deadline(function: Callable[P, T], deadline: float, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a method of a boto3 client and return its answer. Raises AWS_ERRORS, TimeoutError at the deadline.
 
-    An abandoned call sends nothing more. Lambda freezes the process after the response; SQS would accept what was sent
-    on its return, an hour later, as new.
+    An abandoned call sends nothing more. Lambda freezes the process after the response; if the call went on an hour
+    later, SQS would accept the message as a new one.
     """
 
     def run() -> T:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Seconds for which a value is served.
 TTL: Final = 300.0
-# Seconds for which a parameter is not read again that is missing, was refused by PagerDuty, or lacks a caller's token.
+# Seconds before a parameter is read again if it is missing, if PagerDuty refused it, or if it lacks a caller's token.
 MISSING_TTL: Final = 1.0
 # Seconds after a failed read in which no parameter with a value is refreshed.
 RETRY_AFTER: Final = 10.0
@@ -116,7 +116,7 @@ class Credentials:
         }
 
     def invalidate_routing_keys(self, service: str) -> None:
-        """Have the routing keys read again for a later event, at most once a second: PagerDuty refused one."""
+        """Let the next event read the routing keys again, at most once a second: PagerDuty refused one."""
         if parameter := self._parameters.get(self._name_of(service)):
             parameter.read_at = _NEVER
 
@@ -182,7 +182,7 @@ class Credentials:
                 del self._parameters[name]
 
     def _cannot_check(self, error: Exception) -> ProcessingError:
-        """Return the error for a token that cannot be checked; a stranger learns nothing about the parameters."""
+        """Return the error for a token that cannot be checked; its message reveals nothing about the parameters."""
         message = "The token cannot be checked at the moment; the event will be tried again"
         detail = f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})"
         return ProcessingError("secrets_unavailable", message, detail=detail)

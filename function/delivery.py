@@ -25,7 +25,7 @@ def deliver(event: Event, deps: Dependencies, deadline: float, *, limit: float, 
     """Post the event if flow control admits it, and return the outcome by `deadline` (seconds of the monotonic clock).
 
     The call to PagerDuty takes at most `limit` seconds. `waited` is the event's time in the queue, None if it comes
-    directly from RudderStack. Without an answer from DynamoDB it is then not posted, from the queue it is.
+    directly from RudderStack. If DynamoDB does not answer, only events from the queue are posted.
     """
     try:
         routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)

@@ -35,7 +35,7 @@ MIN_LEASE: Final = 3300.0
 # Seconds for DynamoDB's answer, all attempts included, and seconds after a failure in which it is not called.
 CALL_LIMIT: Final = 1.0
 RETRY_AFTER: Final = 5.0
-# Calls for one event, since other instances may change the item before each. Of 150 at the same moment none needs four.
+# Calls for one event, since other instances may change the item before each. None of 150 concurrent events needs four.
 MAX_UPDATES: Final = 5
 # Seconds after a critical trigger in which the next one of its incident is a repeat, and incidents remembered for that.
 REPEATED: Final = 120.0

@@ -26,7 +26,7 @@ _MIN_VALUES: Final = 1_000
 MAX_ITEMS: Final = 100
 # This product's: the characters of a text, if leaving out everything else is not enough.
 _MAX_CUT_TEXT: Final = 1024
-# What `"routing_key":"…",` adds when the event is posted.
+# The size of `"routing_key":"…",`, which is added when the event is posted.
 _ROUTING_KEY_BYTES: Final = 64
 _MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - _ROUTING_KEY_BYTES
 # Entries of an object that could fit: each has at least five bytes, `"":0,`.
@@ -50,7 +50,7 @@ class ValueLimit:
         self.left = values
 
     def begin_event(self) -> None:
-        """Let the next event have some, even if those before it have used up all."""
+        """Leave some to the next event, even if earlier ones have used up all."""
         self.left = max(self.left, _MIN_VALUES)
 
     def problem(self, value: object, levels: int = MAX_DETAILS_DEPTH) -> str | None:
@@ -114,7 +114,7 @@ def _cut_texts(part: dict[str, Any]) -> None:
 
 
 def _all_left_out(details: dict[str, Any]) -> dict[str, Any]:
-    return {"note": f"[left out: {len(details):,} custom details, more than PagerDuty takes]"}
+    return {"note": f"[left out: {len(details):,} custom details, more than PagerDuty accepts]"}
 
 
 def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _replace_largest(details: dict[str, Any], excess: int) -> dict[str, Any]:
     reduced = dict(details)
     sizes = {key: len(encode(value)) for key, value in details.items()}
     for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        note = f"[left out: {sizes[key]:,} bytes, more than PagerDuty takes]"
+        note = f"[left out: {sizes[key]:,} bytes, more than PagerDuty accepts]"
         saved = sizes[key] - len(note) - len('""')
         if saved <= 0:
             break

@@ -328,7 +328,7 @@ def _to_key(value: object) -> str | None:
 
 
 def _payload_properties(reader: EventReader, properties: Object, raw: Object, kind: Kind, rules: Rules) -> Object:
-    """Return what `properties`, and of all of them, `raw`, the details, add to the payload."""
+    """Return the fields of the payload that come from `properties`; `raw` has all of them, for the custom details."""
     is_alert = kind == "alert"
     payload: Object = {}
     if severity := _severity(properties.get("severity"), rules.default_severity if is_alert else None, reader.warnings):
@@ -428,7 +428,7 @@ def _custom_details(reader: EventReader, value: object, raw: Object, kind: Kind,
         found = {path[-1]: reader.explain(path, reader.find(path))}
         if path == ("properties",):
             used = {*(_OF_ALERT if kind == "alert" else _OF_CHANGE), "dedupkey"}
-            found = {"properties": f"[left out: {len(raw):,} properties, more than PagerDuty takes]"}
+            found = {"properties": f"[left out: {len(raw):,} properties, more than PagerDuty accepts]"}
             if len(raw) <= paths.MAX_COMPARED_NAMES:
                 found = {name: it for name, it in raw.items() if normalize(name) not in used}
         for name, it in found.items():

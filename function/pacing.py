@@ -80,8 +80,8 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
     if code == "deadline_exceeded":
         seconds = 0.0  # Only this invocation is over.
     elif code in RATE_LIMITED:
-        # In proportion to the time waited, so that old messages do not crowd out recent ones; not longer than until all
-        # had their turn, which would leave PagerDuty idle.
+        # In proportion to the time waited, so that old messages do not crowd out recent ones. At most until all had
+        # their turn: after that PagerDuty would be idle.
         if event and has_priority(event) and URGENT_FOR <= waiting.waited < PRIORITY_FOR:
             shortest = min(PRIORITY_FRACTION * waiting.waited, MAX_PRIORITY_DELAY)
             seconds_to_drain = max(seconds_to_drain / PRIORITY_FACTOR, shortest)
@@ -100,7 +100,7 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
 
 
 def superseded_triggers(batch: Sequence[tuple[Event, float]]) -> set[int]:
-    """Return the positions of the triggers in a batch, each with the time that it has waited, that need not be posted.
+    """Return the positions of the triggers that need not be posted; `batch` has each event with the time it has waited.
 
     PagerDuty keeps the title of an incident's first trigger, the highest severity, and the summary and details of the
     last trigger (https://support.pagerduty.com/main/docs/dynamic-notifications). So of consecutive triggers that waited

@@ -22,7 +22,7 @@ _BRACE: Final = re.compile(r"[{}]")
 # No array of a body of 5 MB is that long; no name has as many dots.
 _MAX_DIGITS: Final = 9
 _MAX_STEPS_OF_NAME: Final = 20
-# Names of an object among which similar ones are looked for: no real object has as many.
+# In an object with more names, similar ones are not looked for; no real object has as many.
 MAX_COMPARED_NAMES: Final = 100_000
 _MAX_DESCRIBED_CHARACTERS: Final = 40
 # The white space of `str.isspace`, and the zero-width characters that come with copied texts and files.
@@ -110,7 +110,7 @@ class EventReader:
         self.warnings.append(f"{place}{place and '.'}{name}: found as {describe(found)}; write it as {name}")
 
     def find(self, path: Path, value: Any = None, start: int = 0) -> Any:
-        """Return the value at a path, None if there is none. If nothing is nested so, a name may contain the dots."""
+        """Return the value at a path, or None. If nothing is nested like that, a name may contain the dots."""
         value = value if start else self.event
         holders = []
         for index in range(start, len(path)):

@@ -166,7 +166,7 @@ class Queue:
     def delay(self, delays: "Sequence[tuple[SQSRecord, int]]", deadline: float) -> None:
         """Make messages, at most ten, invisible for so many seconds each. Raises ProcessingError.
 
-        If SQS fails, they return after the visibility timeout. A group is locked while any message of it is.
+        If SQS fails, they return after the visibility timeout. An invisible message locks its group.
         """
         entries: list[Delay] = [
             {"Id": str(number), "ReceiptHandle": record.receipt_handle, "VisibilityTimeout": seconds}
@@ -197,7 +197,7 @@ class Queue:
             late = Outcome("deadline_exceeded", "No time was left to enqueue it; it will be tried again")
             yield from ((number, late) for number in numbers)
             return
-        # What SQS does not mention, it has not accepted.
+        # An entry that the response does not mention was not accepted.
         outcomes = dict.fromkeys(numbers, _failed("accept the event", "no answer").outcome)
         try:
             send = self._client().send_message_batch

@@ -18,7 +18,7 @@ from outcome import Outcome, ProcessingError
 
 # Of JSON, after decompression. RudderStack sends 4 MB at most.
 MAX_JSON_BYTES: Final = 5 * 1024 * 1024
-# These can be enqueued before the deadline if all are of one incident, a call to SQS each. RudderStack sends 100.
+# So many can be enqueued before the deadline if all are of one incident, a call to SQS each. RudderStack sends 100.
 MAX_EVENTS: Final = 200
 # Lambda's response has at most 6 MB, in which this JSON is a string with its quotation marks escaped:
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -61,7 +61,7 @@ class Request:
 
 
 def open_request(gateway_event: dict[str, Any]) -> Request:
-    """Read everything of the request but its body."""
+    """Read the request, except its body."""
     path = gateway_event.get("pathParameters") or {}
     query: Names = {}
     for name, value in (gateway_event.get("queryStringParameters") or {}).items():

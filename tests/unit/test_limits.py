@@ -79,7 +79,7 @@ def test_a_note_replaces_the_largest_detail_and_nothing_else_changes() -> None:
 
     fitted, warnings = fit(alert({"z": 1, "dump": "x" * HUGE, "a": "db-1"}, **more))
 
-    note = "[left out: 600,002 bytes, more than PagerDuty takes]"
+    note = "[left out: 600,002 bytes, more than PagerDuty accepts]"
     assert fitted == alert({"z": 1, "dump": note, "a": "db-1"}, **more)
     assert list(fitted["payload"]["custom_details"]) == ["z", "dump", "a"]
     assert warnings == ["properties.customDetails"]
@@ -114,7 +114,7 @@ def test_as_few_details_are_replaced_as_necessary_largest_first(details: dict[st
     ],
 )
 def test_one_note_replaces_details_that_are_too_many_or_have_too_long_names(details: dict[str, Any]) -> None:
-    note = {"note": f"[left out: {len(details):,} custom details, more than PagerDuty takes]"}
+    note = {"note": f"[left out: {len(details):,} custom details, more than PagerDuty accepts]"}
 
     assert fit(alert(details, links=links(2, 50)))[0] == alert(note, links=links(2, 50))
 
@@ -127,8 +127,8 @@ LINKS, LARGE_LINKS, HUGE_LINKS = ({"links": links(count, 1000)} for count in (2,
 IMAGES_LEFT_OUT, LINKS_LEFT_OUT, DETAILS_LEFT_OUT = (
     f"properties.{name}" for name in ("imageURLs", "linkURLs", "customDetails")
 )
-NOTE = {"log": "[left out: 300,002 bytes, more than PagerDuty takes]"}
-HUGE_NOTE = {"log": "[left out: 600,002 bytes, more than PagerDuty takes]"}
+NOTE = {"log": "[left out: 300,002 bytes, more than PagerDuty accepts]"}
+HUGE_NOTE = {"log": "[left out: 600,002 bytes, more than PagerDuty accepts]"}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_pages_stays_when_everything_else_is_huge() -> None:
         "severity": "critical",
         "timestamp": "2026-06-30T11:00:00Z",
         **dict.fromkeys(["source", "group", "class", "component"], "\x00" * 1024),
-        "custom_details": {"note": "[left out: 2 custom details, more than PagerDuty takes]"},
+        "custom_details": {"note": "[left out: 2 custom details, more than PagerDuty accepts]"},
     }
     assert (fitted["event_action"], fitted["dedup_key"]) == ("trigger", "disk")
     assert warnings == ["properties.customDetails", "properties.imageURLs", "properties.linkURLs", "texts"]

@@ -412,7 +412,7 @@ def test_too_many_properties_are_replaced_by_a_note_in_the_details() -> None:
 
     details = sent(alert(**properties), Rules(extra_details=(("properties",),))).content["payload"]["custom_details"]
 
-    assert details == {"properties": "[left out: 100,002 properties, more than PagerDuty takes]"}
+    assert details == {"properties": "[left out: 100,002 properties, more than PagerDuty accepts]"}
 
 
 def test_the_first_ten_integrations_with_pagerdutys_letters_are_compared_with_its_name() -> None:
