@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from chaos.faults import Failure, Fault, fail
+from chaos.faults import Failure, NetworkFault, fail
 from chaos.plan import Plan
-from local.sandbox import Received, Sandbox
+from local.sandbox import Fault, Received, Sandbox
 from local.stack import LocalStack
 
 # PagerDuty's limit of 120 calls a minute and routing key, the minute compressed to six seconds. The functions know it.
@@ -21,20 +21,23 @@ CALLS_PER_MINUTE: Final = round(RATE_LIMIT * 60 / RATE_WINDOW)
 # Seconds that a call is held while its process is killed.
 HELD_SECONDS: Final = 1.5
 
+RESET_BEFORE: Final = NetworkFault.reset_before()
+RESET_AFTER: Final = NetworkFault.reset_after()
+
 EVENT_ID: Final = re.compile(r"event-\d{6}")
 
 # By kind: the part of the events that meet it at one of their calls to PagerDuty, at least one event.
 AT_PAGERDUTY: Final = {
     **{str(status): (0.01, Fault.answer(status)) for status in (429, 500, 501, 502, 503, 504)},
-    "reset before": (0.015, Fault.reset_before()),
-    "reset after": (0.015, Fault.reset_after()),
-    "no answer, without effect": (0.001, Fault.hang(takes_effect=False)),
-    "no answer, with effect": (0.001, Fault.hang(takes_effect=True)),
+    "reset before": (0.015, RESET_BEFORE),
+    "reset after": (0.015, RESET_AFTER),
+    "no answer, without effect": (0.001, NetworkFault.hang(takes_effect=False)),
+    "no answer, with effect": (0.001, NetworkFault.hang(takes_effect=True)),
     # The status line, which decides, arrives before the function's time limit for PagerDuty, or does not.
-    "byte by byte, body late": (0.001, Fault.trickle(0.08)),
-    "byte by byte, too late": (0.001, Fault.trickle(0.5)),
-    "killed before": (0.002, Fault.hang(HELD_SECONDS)),
-    "killed after": (0.002, Fault(hold=HELD_SECONDS)),
+    "byte by byte, body late": (0.001, NetworkFault(pause=0.08)),
+    "byte by byte, too late": (0.001, NetworkFault(pause=0.5)),
+    "killed before": (0.002, NetworkFault.hang(HELD_SECONDS)),
+    "killed after": (0.002, NetworkFault(hold=HELD_SECONDS)),
 }
 # The same for the calls that put events into the queue. A failed entry's id is known only once the call is made.
 FAILED_ENTRY: Final = "SQS fails an entry"
@@ -42,9 +45,9 @@ AT_QUEUE: Final = {
     "SQS 503": (0.01, Failure.answer(503, "ServiceUnavailable")),
     FAILED_ENTRY: (0.01, Failure.answer(503, "ServiceUnavailable")),
     "SQS hangs": (0.001, Failure.hang(HELD_SECONDS * 2)),
-    "SQS answer lost": (0.01, Failure.lose_answer()),
+    "SQS answer lost": (0.01, Failure(lost=True)),
     "killed before": (0.002, Failure.hang(HELD_SECONDS)),
-    "killed after": (0.002, Failure.delay(HELD_SECONDS)),
+    "killed after": (0.002, Failure(hold=HELD_SECONDS)),
 }
 KILLED: Final = {"killed before", "killed after"}
 # These close a service's budget for five seconds of real time. Service `default` has too many events for that, and
@@ -63,11 +66,16 @@ SSM_CALLS: Final = 4
 # how calls to PagerDuty, by turns, and to DynamoDB fail.
 QUARTER: Final = "PagerDuty grants a quarter"
 PHASES: Final[Mapping[str, tuple[float, float, Sequence[Fault], Failure | None]]] = {
-    "PagerDuty down": (0.1, 3.0, (*map(Fault.answer, (503, 500)), Fault.reset_before(), Fault.reset_after()), None),
+    "PagerDuty down": (
+        0.1,
+        3.0,
+        (*map(Fault.answer, (503, 500)), NetworkFault.reset_before(), NetworkFault.reset_after()),
+        None,
+    ),
     "all DynamoDB calls fail": (0.25, 1.0, (), FAILS),
-    "PagerDuty hangs": (0.4, 3.0, (Fault.hang(takes_effect=True), Fault.hang(takes_effect=False)), None),
+    "PagerDuty hangs": (0.4, 3.0, (NetworkFault.hang(takes_effect=True), NetworkFault.hang(takes_effect=False)), None),
     "all DynamoDB calls hang": (0.55, 1.0, (), HANGS),
-    "all DynamoDB answers lost": (0.65, 1.0, (), Failure.lose_answer()),
+    "all DynamoDB answers lost": (0.65, 1.0, (), Failure(lost=True)),
     QUARTER: (0.7, 5.0, (), None),
 }
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from local import sandbox
 from local.aws_server import Answer, Aws, ask, json_answer, refusal
-from local.sandbox import Connection
+from local.sandbox import Connection, Fault
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,7 +20,7 @@ Ending = Literal["keep", "close", "reset", "hold"]  # of the connection, after a
 
 
 @dataclass(frozen=True)
-class Fault(sandbox.Fault):
+class NetworkFault(Fault):
     """A fault of one call to PagerDuty, of the network's kinds as well; `dataclasses.replace` combines them."""
 
     wait: float = 0.0  # seconds before the rules are applied
@@ -39,11 +38,6 @@ class Fault(sandbox.Fault):
         return cls(takes_effect, b"", pieces=pieces, pause=pause, ending=ending)
 
     @classmethod
-    def delay(cls, seconds: float) -> Self:
-        """Wait, then continue as usual: the event takes effect late, even if the client has given up by then."""
-        return cls(wait=seconds)
-
-    @classmethod
     def reset_before(cls) -> Self:
         """Reset the connection before the event takes effect."""
         return cls.raw(b"", ending="reset", takes_effect=False)
@@ -58,11 +52,6 @@ class Fault(sandbox.Fault):
         """Never answer; close the connection after these seconds (None: when the client or the sandbox does)."""
         ending: Ending = "hold" if seconds is None else "close"
         return cls(takes_effect, b"", hold=seconds or 0.0, pieces=(), ending=ending)
-
-    @classmethod
-    def trickle(cls, pause: float) -> Self:
-        """Continue as usual, but send the answer, headers included, a byte at a time."""
-        return cls(pause=pause)
 
     def begin(self, connection: Connection) -> None:
         """Wait before the rules are applied."""
@@ -108,16 +97,6 @@ class Failure:
     def entries(cls, *ids: str, code: str = "InternalError") -> Self:
         """List these entries of a batch as failed by SQS's fault; the others take effect."""
         return cls(failed_entries=ids, code=code)
-
-    @classmethod
-    def lose_answer(cls) -> Self:
-        """Close the connection after the call took effect."""
-        return cls(lost=True)
-
-    @classmethod
-    def delay(cls, seconds: float) -> Self:
-        """Answer late, after the call took effect."""
-        return cls(hold=seconds)
 
     @classmethod
     def hang(cls, seconds: float | None = None) -> Self:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chaos.faults import Fault, fail
+from chaos.faults import fail
+from local.sandbox import Fault
 from tests.infrastructure.stack import listed, of_type
 from tests.support import Endpoint, track
 

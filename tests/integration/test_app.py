@@ -10,7 +10,8 @@ import pytest
 
 import app
 import webhook
-from chaos.faults import Failure, Fault, fail
+from chaos.faults import Failure, NetworkFault, fail
+from local.sandbox import Fault
 from mapping import map_event
 from paths import read_template
 from settings import Rules, SettingsError
@@ -132,7 +133,7 @@ def test_a_refusal_by_pagerduty_is_answered_and_the_event_is_not_enqueued(
 
 
 def test_a_trigger_without_any_id_opens_one_incident_even_if_its_answers_are_lost(endpoint: Endpoint) -> None:
-    endpoint.sandbox.on_call = lambda call: Fault.reset_after() if call.number < 3 else None
+    endpoint.sandbox.on_call = lambda call: NetworkFault.reset_after() if call.number < 3 else None
 
     answer = endpoint.post(track(messageId=None, properties={"dedupKey": None}))
 
@@ -146,7 +147,7 @@ def test_a_trigger_without_any_id_opens_one_incident_even_if_its_answers_are_los
         (Fault.answer(429), "pagerduty_rate_limited"),
         (Fault.answer(408), "pagerduty_unavailable"),
         (Fault.answer(403), "pagerduty_unexpected"),
-        (Fault.reset_before(), "pagerduty_unreachable"),
+        (NetworkFault.reset_before(), "pagerduty_unreachable"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -238,6 +238,6 @@ def test_a_service_that_cannot_be_read_is_not_reported_and_not_read_again_for_th
 
 
 def test_an_ssm_that_hangs_up_is_no_answer(store: Store) -> None:
-    store.failure = Failure.lose_answer()
+    store.failure = Failure(lost=True)
 
     assert outcome_of(store.keys).code == "secrets_unavailable"

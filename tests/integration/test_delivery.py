@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from chaos.faults import Fault
+from chaos.faults import NetworkFault
 from delivery import choose_routing_key, deliver
 from event import Action, Event
+from local.sandbox import Fault
 from tests.support import ROUTING_KEY, Endpoint, soon
 
 KEYS = ["a" * 32, "b" * 32, "c" * 32]
@@ -36,8 +37,8 @@ def test_an_event_is_posted_with_the_routing_key_of_its_service(make_endpoint: C
     ("fault", "codes"),
     [
         (Fault.answer(429), ["pagerduty_rate_limited", "rate_limit_delay"]),
-        (Fault.hang(), ["pagerduty_timeout", "rate_limit_delay"]),
-        (Fault.reset_before(), ["pagerduty_unreachable", "rate_limit_delay"]),
+        (NetworkFault.hang(), ["pagerduty_timeout", "rate_limit_delay"]),
+        (NetworkFault.reset_before(), ["pagerduty_unreachable", "rate_limit_delay"]),
         (Fault.answer(503), ["pagerduty_unavailable", "pagerduty_unavailable"]),
     ],
     ids=["429", "no answer", "no connection", "503"],

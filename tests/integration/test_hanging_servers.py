@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from chaos.faults import Failure, Fault, fail
+from chaos.faults import Failure, NetworkFault, fail
 from flow import CALL_LIMIT
+from local.sandbox import Fault
 from tests.support import Answer, Clock, Endpoint, lines, track
 
 # Seconds. A call that is not abandoned takes at least twice as long, the others take about one.
@@ -33,7 +34,7 @@ def hang(service: str) -> Callable[[str, object], Failure | None]:
 def test_a_pagerduty_that_hangs_delays_the_first_event_by_three_seconds_and_later_ones_by_nothing(
     endpoint: Endpoint, log: io.StringIO
 ) -> None:
-    endpoint.sandbox.on_call = lambda _: Fault.hang()
+    endpoint.sandbox.on_call = lambda _: NetworkFault.hang()
     began = time.monotonic()
     endpoint.post(track())
     seconds = time.monotonic() - began
@@ -115,8 +116,8 @@ def test_the_worker_counts_the_time_that_ssm_took(endpoint: Endpoint, monkeypatc
     endpoint.post([track()])
     endpoint.deps.credentials._parameters.clear()  # noqa: SLF001 -- as in a process of its own
     records = endpoint.received()
-    fail(endpoint.aws, lambda target, _: Failure.delay(0.5) if target.startswith("AmazonSSM") else None)
-    endpoint.sandbox.on_call = lambda _: Fault.hang()
+    fail(endpoint.aws, lambda target, _: Failure(hold=0.5) if target.startswith("AmazonSSM") else None)
+    endpoint.sandbox.on_call = lambda _: NetworkFault.hang()
     began = time.monotonic()
 
     assert endpoint.work(records) == [0]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import pagerduty
-from chaos.faults import Ending, Fault
+from chaos.faults import Ending, NetworkFault
 from event import Event
-from local.sandbox import Received, Sandbox
+from local.sandbox import Fault, Received, Sandbox
 from pagerduty import Client
 from tests.support import ROUTING_KEY, no_pause, soon
 
@@ -84,7 +84,7 @@ def codes(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Codes:
 def test_an_answer_that_breaks_off_at_any_byte_counts_by_its_status(  # noqa: PLR0913, PLR0917 -- a table
     codes: Codes, answer: bytes, complete: str, status_only: str, ending: Ending, needed: str, no_status: str
 ) -> None:
-    faults = {n: Fault.raw(answer[:n], ending=ending) for n in range(len(answer))}
+    faults = {n: NetworkFault.raw(answer[:n], ending=ending) for n in range(len(answer))}
     # The last chunk needs no end if the connection has an orderly one.
     end = len(answer.removesuffix(b"\r\n\r\n")) if ending == "close" else len(answer)
 
@@ -97,7 +97,7 @@ def test_an_answer_that_breaks_off_at_any_byte_counts_by_its_status(  # noqa: PL
 def test_an_answer_of_which_any_byte_is_garbled_never_becomes_another(
     codes: Codes, answer: bytes, complete: str, status_only: str
 ) -> None:
-    faults = {n: Fault.raw(answer[:n] + b"\xff" + answer[n + 1 :]) for n in range(len(answer))}
+    faults = {n: NetworkFault.raw(answer[:n] + b"\xff" + answer[n + 1 :]) for n in range(len(answer))}
 
     assert set(codes(faults).values()) == {complete, status_only, "pagerduty_unreachable"}
 
@@ -121,15 +121,15 @@ ENDLESS = {
 @pytest.mark.parametrize(("status", "code"), [(202, "delivered"), (400, "pagerduty_unexpected")])
 def test_an_answer_that_is_malformed_or_endless_counts_by_its_status(codes: Codes, status: int, code: str) -> None:
     head = b"HTTP/1.1 %d X\r\n" % status
-    faults = {name: Fault.raw(head + rest) for name, rest in MALFORMED.items()}
+    faults = {name: NetworkFault.raw(head + rest) for name, rest in MALFORMED.items()}
     for name, (start, part) in ENDLESS.items():
-        faults[name] = Fault.raw(itertools.chain([head + start], itertools.repeat(part)), pause=0.0005)
+        faults[name] = NetworkFault.raw(itertools.chain([head + start], itertools.repeat(part)), pause=0.0005)
 
     assert codes(faults, DEADLINE) == dict.fromkeys(faults, code)
 
 
 def test_an_interim_answer_other_than_100_is_undocumented(codes: Codes) -> None:
-    faults = {n: Fault.raw(b"HTTP/1.1 %d Early\r\n\r\n" % n + ACCEPTED, ending="hold") for n in (102, 103, 199)}
+    faults = {n: NetworkFault.raw(b"HTTP/1.1 %d Early\r\n\r\n" % n + ACCEPTED, ending="hold") for n in (102, 103, 199)}
 
     assert codes(faults) == dict.fromkeys(faults, "pagerduty_unexpected")
 
@@ -137,8 +137,8 @@ def test_an_interim_answer_other_than_100_is_undocumented(codes: Codes) -> None:
 def test_100_continue_announces_the_answer(codes: Codes, calls_end: Callable[[], None]) -> None:
     go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
     faults = {
-        "answered": Fault.raw(go_on * 3 + ACCEPTED, ending="keep"),
-        "never": Fault.raw(itertools.repeat(go_on), pause=0.001),
+        "answered": NetworkFault.raw(go_on * 3 + ACCEPTED, ending="keep"),
+        "never": NetworkFault.raw(itertools.repeat(go_on), pause=0.001),
     }
 
     found = codes(faults, DEADLINE)
@@ -155,6 +155,6 @@ def test_unrequested_bytes_after_an_answer_do_not_answer_the_next_event(codes: C
         "an answer after chunks": b"HTTP/1.1 202 X\r\n" + CHUNKED + CHUNKS + REFUSED,
     }
 
-    faults = {name: Fault.raw(answer, ending="keep") for name, answer in answers.items()}
+    faults = {name: NetworkFault.raw(answer, ending="keep") for name, answer in answers.items()}
 
     assert codes(faults) == dict.fromkeys(faults, "delivered")

@@ -14,9 +14,9 @@ from unittest.mock import Mock
 import pytest
 
 import pagerduty
-from chaos.faults import Fault
+from chaos.faults import NetworkFault
 from event import Event
-from local.sandbox import Sandbox
+from local.sandbox import Fault, Sandbox
 from outcome import Outcome
 from pagerduty import Client
 from tests.support import ROUTING_KEY, Clock, soon
@@ -160,12 +160,12 @@ def test_a_routing_key_that_pagerduty_quotes_is_never_in_an_outcome(post_with: P
 def test_a_header_that_cannot_be_read_is_not_logged(post_with: PostWith, caplog: pytest.LogCaptureFixture) -> None:
     head = f"HTTP/1.1 202 X\r\nContent-Length: 2\r\n{ROUTING_KEY} is no header\r\nX: y\r\n\r\n{{}}"
 
-    assert post_with(Fault.raw(head.encode(), ending="keep")).code == "delivered"
+    assert post_with(NetworkFault.raw(head.encode(), ending="keep")).code == "delivered"
     assert caplog.text == ""
 
 
 def test_a_quick_retry_that_succeeds_is_a_delivery_with_the_time_of_the_last_call(post_with: PostWith) -> None:
-    outcome = post_with(replace(Fault.answer(500), hold=1.0), only_first=True)
+    outcome = post_with(replace(NetworkFault.answer(500), hold=1.0), only_first=True)
 
     assert (outcome.code, calls(outcome)) == ("delivered", (202, 2))
     assert outcome.call is not None
@@ -228,7 +228,7 @@ def test_connecting_is_retried_after_its_timeout_and_ends_at_the_deadline(
     assert (outcome.code, calls(outcome)) == ("pagerduty_unreachable", (None, 3))
 
 
-@pytest.mark.parametrize("fault", [Fault.hang(), Fault.trickle(0.05)], ids=["nothing", "a byte at a time"])
+@pytest.mark.parametrize("fault", [NetworkFault.hang(), NetworkFault(pause=0.05)], ids=["nothing", "a byte at a time"])
 def test_an_answer_that_does_not_arrive_in_time_is_a_timeout_and_its_call_ends(
     post_with: PostWith, calls_end: Callable[[], None], fault: Fault
 ) -> None:
@@ -242,7 +242,7 @@ def test_a_connection_is_kept_and_does_not_shorten_the_timeout_of_the_next_call(
     sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Longer than a connection may take, or a reply.
-    sandbox.on_call = lambda call: Fault.delay(1.2) if call.number == 2 else None
+    sandbox.on_call = lambda call: NetworkFault(wait=1.2) if call.number == 2 else None
     post(client)
     monkeypatch.setattr(pagerduty, "_connect", None)
 
@@ -280,7 +280,7 @@ def test_over_tls_unrequested_bytes_after_an_answer_do_not_answer_the_next_event
 ) -> None:
     accepted, refused = (b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status for status in (202, 503))
     # Python reads 8 KB at once. The rest of the TLS record is then in OpenSSL's buffer, and the socket looks idle.
-    fault = Fault.raw(accepted.ljust(8192) + refused, ending="keep")
+    fault = NetworkFault.raw(accepted.ljust(8192) + refused, ending="keep")
 
     assert [post_with(fault, only_first=True).code, post(client).code] == ["delivered", "delivered"]
     assert [call.status for call in sandbox.received] == [0, 202]

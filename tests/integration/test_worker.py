@@ -13,9 +13,9 @@ import delivery
 import pacing
 import sqs
 import worker
-from chaos.faults import Fault, fail
+from chaos.faults import NetworkFault, fail
 from event import Event
-from local.sandbox import Received
+from local.sandbox import Fault, Received
 from settings import SettingsError
 from tests.support import ROUTING_KEY, Clock, Endpoint, LambdaContext, down, lines, soon
 
@@ -161,7 +161,7 @@ def test_one_call_of_a_batch_hangs_and_not_ten(
 ) -> None:
     monkeypatch.setattr("worker.CALL_LIMIT", 0.5)
     endpoint = make_endpoint(default=ROUTING_KEY, checkout=NEW_KEY)
-    endpoint.sandbox.on_call = when(ROUTING_KEY, Fault.hang())
+    endpoint.sandbox.on_call = when(ROUTING_KEY, NetworkFault.hang())
     pages = [event(n, severity="critical") for n in range(4)]
 
     assert endpoint.work(queued(endpoint, *pages, event(9, service="checkout"))) == [0, 1, 2, 3]

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from chaos.faults import Fault
-from local.sandbox import Received, Sandbox, ca_file
+from chaos.faults import NetworkFault
+from local.sandbox import Fault, Received, Sandbox, ca_file
 from tests.support import wait_until
 
 KEY = "0123456789abcdefABCDEF0123456789"
@@ -191,10 +191,10 @@ GARBLED = b"HTTP/1.1 202 Accepted\r\nContent-Length: -5\r\n\r\n{"
 @pytest.mark.parametrize(
     ("fault", "reply", "end", "accepted"),
     [
-        (Fault.reset_before(), b"", "reset", False),
-        (Fault.reset_after(), b"", "reset", True),
-        (Fault.hang(0.05, takes_effect=True), b"", "closed", True),
-        (Fault.raw(GARBLED), GARBLED, "closed", True),
+        (NetworkFault.reset_before(), b"", "reset", False),
+        (NetworkFault.reset_after(), b"", "reset", True),
+        (NetworkFault.hang(0.05, takes_effect=True), b"", "closed", True),
+        (NetworkFault.raw(GARBLED), GARBLED, "closed", True),
     ],
     ids=["reset before", "reset after", "hang and end", "garbled"],
 )
@@ -211,7 +211,7 @@ def test_a_connection_can_break_with_and_without_effect(  # noqa: PLR0913 -- a t
 
 @over_both
 @pytest.mark.usefixtures("threads_end")
-@pytest.mark.parametrize("fault", [Fault.hang(), Fault.delay(60)], ids=["hang", "delay"])
+@pytest.mark.parametrize("fault", [NetworkFault.hang(), NetworkFault(wait=60)], ids=["hang", "delay"])
 def test_stopping_ends_a_waiting_call(sandbox: Sandbox, url: str, fault: Fault) -> None:
     asked = threading.Event()
 
@@ -242,7 +242,7 @@ def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
         assert has_left.wait(30)
         yield b"the rest"
 
-    sandbox.on_call = lambda _: Fault(pieces=pieces())
+    sandbox.on_call = lambda _: NetworkFault(pieces=pieces())
     with open_call(url) as connection:
         assert connection.recv(65536) == read
     has_left.set()
