@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +17,7 @@ from chaos.faults import fail
 from dependencies import Dependencies
 from event import Event
 from local.aws_server import Aws
+from tests.support import no_pause
 
 EVENT = Event("default", "alert", {"event_action": "resolve", "dedup_key": "k"}, "resolve", "k", "m")
 ENVIRONMENT = {"QUEUE_URL": "{}/123456789012/q.fifo", "DEAD_LETTER_QUEUE_URL": "{}/dead", "FLOW_TABLE": "flow"}
@@ -31,7 +33,8 @@ EACH_SERVICE = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def deployed(url: str, monkeypatch: pytest.MonkeyPatch) -> Dependencies:
-    """Make the clients as on Lambda, for an AWS at this URL."""
+    """Make the clients as on Lambda, for an AWS at this URL; they try again without a pause."""
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=no_pause))
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     deps = dependencies.load({name: value.format(url) for name, value in ENVIRONMENT.items()})
     assert isinstance(deps, Dependencies)

@@ -24,16 +24,12 @@ BODY = b'{"status":"","message":"","errors":["Routing key"]}'
 REFUSED = b"HTTP/1.1 400 X\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"9\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (BODY[:9], len(BODY) - 9, BODY[9:])
-# An answer, with the code of its event if it is complete, and if only its status is certain.
-EACH_ANSWER = pytest.mark.parametrize(
-    ("answer", "complete", "status_only"),
-    [
-        (ACCEPTED, "delivered", "delivered"),
-        (b"HTTP/1.1 400 X\r\nConnection: close\r\n\r\n" + BODY, "routing_key_refused", "pagerduty_unexpected"),
-        (b"HTTP/1.1 400 X\r\n" + CHUNKED + CHUNKS, "routing_key_refused", "pagerduty_unexpected"),
-    ],
-    ids=["length", "close", "chunks"],
-)
+# Each answer, with the code of its event if it is complete, and if only its status is certain.
+ANSWERS = {
+    "length": (ACCEPTED, "delivered", "delivered"),
+    "close": (b"HTTP/1.1 400 X\r\nConnection: close\r\n\r\n" + BODY, "routing_key_refused", "pagerduty_unexpected"),
+    "chunks": (b"HTTP/1.1 400 X\r\n" + CHUNKED + CHUNKS, "routing_key_refused", "pagerduty_unexpected"),
+}
 # Seconds, for tests in which events have to wait for it.
 DEADLINE = 3.0
 
@@ -71,7 +67,6 @@ def codes(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Codes:
     return codes
 
 
-@EACH_ANSWER
 @pytest.mark.parametrize(
     ("ending", "needed", "no_status"),
     [
@@ -81,19 +76,21 @@ def codes(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Codes:
     ],
     ids=["cut", "reset", "stalled"],
 )
-def test_an_answer_that_breaks_off_at_any_byte_counts_by_its_status(  # noqa: PLR0913, PLR0917 -- a table
-    codes: Codes, answer: bytes, complete: str, status_only: str, ending: Ending, needed: str, no_status: str
+def test_an_answer_that_breaks_off_at_any_byte_counts_by_its_status(
+    codes: Codes, ending: Ending, needed: str, no_status: str
 ) -> None:
-    faults = {n: NetworkFault.raw(answer[:n], ending=ending) for n in range(len(answer))}
-    # The last chunk needs no end if the connection has an orderly one.
-    end = len(answer.removesuffix(b"\r\n\r\n")) if ending == "close" else len(answer)
+    faults, expected = {}, {}
+    for name, (answer, complete, status_only) in ANSWERS.items():
+        # The last chunk needs no end if the connection has an orderly one.
+        end = len(answer.removesuffix(b"\r\n\r\n")) if ending == "close" else len(answer)
+        for n in range(len(answer)):
+            faults[name, n] = NetworkFault.raw(answer[:n], ending=ending)
+            expected[name, n] = no_status if n < len(needed) else status_only if n < end else complete
 
-    assert codes(faults, DEADLINE if ending == "hold" else 30.0) == {
-        n: no_status if n < len(needed) else status_only if n < end else complete for n in faults
-    }
+    assert codes(faults, DEADLINE if ending == "hold" else 30.0) == expected
 
 
-@EACH_ANSWER
+@pytest.mark.parametrize(("answer", "complete", "status_only"), ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_of_which_any_byte_is_garbled_never_becomes_another(
     codes: Codes, answer: bytes, complete: str, status_only: str
 ) -> None:
@@ -118,14 +115,19 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize(("status", "code"), [(202, "delivered"), (400, "pagerduty_unexpected")])
-def test_an_answer_that_is_malformed_or_endless_counts_by_its_status(codes: Codes, status: int, code: str) -> None:
-    head = b"HTTP/1.1 %d X\r\n" % status
-    faults = {name: NetworkFault.raw(head + rest) for name, rest in MALFORMED.items()}
-    for name, (start, part) in ENDLESS.items():
-        faults[name] = NetworkFault.raw(itertools.chain([head + start], itertools.repeat(part)), pause=0.0005)
+def test_an_answer_that_is_malformed_or_endless_counts_by_its_status(codes: Codes) -> None:
+    faults: dict[tuple[str, int], NetworkFault] = {}
+    expected: dict[tuple[str, int], str] = {}
+    for status, code in ((202, "delivered"), (400, "pagerduty_unexpected")):
+        head = b"HTTP/1.1 %d X\r\n" % status
+        for name, rest in MALFORMED.items():
+            faults[name, status] = NetworkFault.raw(head + rest)
+        for name, (start, part) in ENDLESS.items():
+            endless = itertools.chain([head + start], itertools.repeat(part))
+            faults[name, status] = NetworkFault.raw(endless, pause=0.0005)
+        expected |= {each: code for each in faults if each[1] == status}
 
-    assert codes(faults, DEADLINE) == dict.fromkeys(faults, code)
+    assert codes(faults, DEADLINE) == expected
 
 
 def test_an_interim_answer_other_than_100_is_undocumented(codes: Codes) -> None:
