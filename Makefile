@@ -34,6 +34,8 @@ SEED ?= 1
 ## WEBHOOK_TOKEN  serve: the token that callers present, in the environment
 export PAGERDUTY_URL ROUTING_KEY ROUTING_KEYS WEBHOOK_TOKEN
 export SAM_CLI_TELEMETRY := 0
+# Each command starts several processes, which would all compile the modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help

@@ -229,7 +229,7 @@ def test_of_concurrent_writers_one_succeeds_and_the_others_get_what_it_wrote(clo
         return None
 
     with ThreadPoolExecutor(8) as threads:
-        for number in range(1, 21):
+        for number in range(1, 6):
             answers = list(threads.map(raise_to, [number] * 8))
             assert answers.count(None) == 1
             assert answers.count(str(number)) == 7

@@ -94,6 +94,29 @@ def test_wrong_usage_exits_with_2_and_shows_no_secret(
     assert (code, "expected NAME=KEY with a name of A-Z a-z 0-9 _ . -" in output, KEY in output) == (2, True, False)
 
 
+def test_run_previews_own_events_by_the_settings_and_fails_if_a_result_is_not_as_expected(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trigger = track(event="Disk full", properties={"n": 7})
+    refused = track(event="Disk full", properties={"action": "reslove"})
+    own = tmp_path / "many.json"
+    own.write_text(json.dumps({"batch": [trigger, refused]}))
+    sample = read_event(EVENTS / "alert-1-trigger.json")
+    changed = tmp_path / "alert-1-trigger.json"
+    changed.write_text(json.dumps(sample | {"body": sample["body"].replace('"trigger"', '"explode"')}))
+
+    assert run("run", str(own), str(changed), SUMMARY_TEMPLATE="{event}: {properties.n}") == 1
+    output = capsys.readouterr().out
+    assert "many.json, event 1: Would send this alert event (trigger) to PagerDuty service default.\n" in output
+    assert '"summary": "Disk full: 7"' in output
+    assert "many.json, event 2: properties.action: expected trigger, acknowledge or resolve, got" in output
+    assert re.search("^many.json +200 queued +alert trigger +triggered *$", output, re.MULTILINE)
+    assert (
+        "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, PagerDuty received alert trigger, incident "
+        "triggered; got 400 action_unknown, PagerDuty received -, incident -: "
+    ) in output
+
+
 # -- in processes ----------------------------------------------------------------------------------------------------
 
 
@@ -200,30 +223,6 @@ def test_serve_shows_what_happens_is_found_by_doctor_and_containers_and_ends_whi
     assert (first, seconds < 2) == (b"retry: 1000\n", True)
     assert (serving.process.returncode, rest.endswith("Stopped.\n")) == (130, True)
     assert (serving.left_behind(), LOCAL_STACK_FILE.exists()) == ([], False)
-
-
-def test_run_previews_own_events_by_the_settings_and_fails_if_a_result_is_not_as_expected(
-    start: Callable[..., Command], tmp_path: Path
-) -> None:
-    trigger = track(event="Disk full", properties={"n": 7})
-    refused = track(event="Disk full", properties={"action": "reslove"})
-    own = tmp_path / "many.json"
-    own.write_text(json.dumps({"batch": [trigger, refused]}))
-    sample = read_event(EVENTS / "alert-1-trigger.json")
-    changed = tmp_path / "alert-1-trigger.json"
-    changed.write_text(json.dumps(sample | {"body": sample["body"].replace('"trigger"', '"explode"')}))
-    command = start("run", str(own), str(changed), SUMMARY_TEMPLATE="{event}: {properties.n}")
-    output, _ = command.process.communicate(timeout=60)
-
-    assert "many.json, event 1: Would send this alert event (trigger) to PagerDuty service default.\n" in output
-    assert '"summary": "Disk full: 7"' in output
-    assert "many.json, event 2: properties.action: expected trigger, acknowledge or resolve, got" in output
-    assert re.search("^many.json +200 queued +alert trigger +triggered *$", output, re.MULTILINE)
-    assert command.process.returncode == 1, output
-    assert (
-        "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, PagerDuty received alert trigger, incident "
-        "triggered; got 400 action_unknown, PagerDuty received -, incident -: "
-    ) in output
 
 
 def test_run_sends_every_event_file_and_all_results_are_as_expected(start: Callable[..., Command]) -> None:

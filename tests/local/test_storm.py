@@ -72,7 +72,7 @@ def test_the_simulation_has_the_limits_of_the_functions() -> None:
 def test_the_command_prints_each_figure_and_fails_if_a_target_is_missed(
     target: float, code: int, last_line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = Storm(storm.STORMS[0].name, {"drained": target}, 600, 600)
+    small = Storm(storm.STORMS[0].name, {"drained": target}, 200, 200)
 
     assert storm.main([], [small]) == code
     lines = capsys.readouterr().out.splitlines()

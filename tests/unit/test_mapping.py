@@ -29,7 +29,7 @@ RESULTS = {"alert", "change", "acknowledge", "resolve", "ignored", "refused"}
 ABOUT_THE_CASE = RESULTS | {"raw", "properties", "settings", "preview", "unfiltered", "service", "warnings"}
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.CSafeLoader):
     """Reads YAML with the scalars of JSON, and NaN: `no` and 2026-01-31 are texts."""
 
 
