@@ -14,6 +14,9 @@ from tests.support import ROUTING_KEY, Endpoint, soon
 KEYS = ["a" * 32, "b" * 32, "c" * 32]
 
 
+PAGE = Event("default", "alert", {"payload": {"severity": "critical"}}, "trigger", "disk-full", "m")
+
+
 def alert(n: int, action: Action = "resolve", service: str = "default") -> Event:
     content = {"event_action": action, "dedup_key": f"incident-{n}"}
     return Event(service, "alert", content, action, f"incident-{n}", f"m-{n}-{action}")
@@ -50,6 +53,19 @@ def test_after_a_429_or_no_answer_the_next_event_has_to_wait(
     events = [alert(n, "trigger") for n in (1, 2)]
 
     assert [deliver(event, endpoint.deps, soon(30), limit=1, waited=0).code for event in events] == codes
+
+
+@pytest.mark.parametrize(
+    ("fault", "urgent"),
+    [(Fault.answer(202), [True, False]), (Fault.answer(503), [True, True])],
+    ids=["accepted", "not accepted"],
+)
+def test_only_after_a_page_that_pagerduty_accepted_the_next_one_is_a_repeat(
+    endpoint: Endpoint, fault: Fault, urgent: list[bool]
+) -> None:
+    endpoint.sandbox.on_call = lambda _: fault
+
+    assert [deliver(PAGE, endpoint.deps, soon(30), limit=3).is_urgent for _ in urgent] == urgent
 
 
 @pytest.mark.parametrize("make", [alert, change])

@@ -108,6 +108,25 @@ def test_instances_that_ask_at_the_same_moment_share_one_budget(make_flow: MakeF
     assert sorted(admissions) == ["post"] * 10 + ["wait"] * 20
 
 
+@pytest.mark.parametrize(
+    ("event", "direct", "admission"),
+    [(page(), False, "post"), (page(), True, "wait"), (trigger(), False, "wait")],
+    ids=["a page from the queue", "a page posted directly", "a warning"],
+)
+def test_an_item_that_changes_before_each_of_five_updates_delays_all_but_a_page_from_the_queue(
+    flow: Flow, aws: Aws, event: Event, admission: str, *, direct: bool
+) -> None:
+    calls: list[str] = []
+
+    def change_before(target: str, _: object) -> Failure:
+        calls.append(target)
+        return Failure.answer(400, "ConditionalCheckFailedException")
+
+    fail(aws, change_before)
+
+    assert (admit(flow, event, direct=direct), len(calls)) == (admission, 5)
+
+
 def test_services_and_routing_keys_have_budgets_of_their_own(flow: Flow) -> None:
     spend(flow, trigger())
 
