@@ -110,7 +110,7 @@ clean: ## Remove everything that the other commands made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock file names every package, so pip resolves nothing: a newer release of a dependency that is asked for with an
-# extra would otherwise be looked at, and refused for want of a hash.
+# extra would otherwise be considered, and refused because it has no hash.
 $(READY): requirements-dev.txt function/requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. Install it, or name it: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON); this takes a minute or two, once."

@@ -58,12 +58,12 @@ CALLS: Final = {"503": 3, "SQS 503": 4, "SQS hangs": 4, "SQS answer lost": 4}
 
 FAILS: Final = Failure.answer(500, "InternalServerError")
 HANGS: Final = Failure.hang(10.0)
-# How SSM fails after a process was killed, by turns, and for how many calls: its successor has to read the parameters.
+# How SSM fails after a process was killed, in rotation, and for how many calls: the next process reads the parameters.
 SSM_FAILURES: Final = (Failure.answer(400, "ThrottlingException"), FAILS, HANGS)
 SSM_CALLS: Final = 4
 
 # Phases in which all calls fail: the start (in calls to PagerDuty, as a part of the number of events), the seconds, and
-# how calls to PagerDuty, by turns, and to DynamoDB fail.
+# how calls to PagerDuty, in rotation, and to DynamoDB fail.
 QUARTER: Final = "PagerDuty grants a quarter"
 PHASES: Final[Mapping[str, tuple[float, float, Sequence[Fault], Failure | None]]] = {
     "PagerDuty down": (

@@ -32,8 +32,8 @@ DIRECT_LIMIT: Final = 3.0
 MAX_SERVICES: Final = 100
 # Seconds kept for the answer if the function's own time limit is nearer than the deadline.
 _TIME_TO_ANSWER: Final = 0.5
-# What PagerDuty does not accept now, or was not asked about, is enqueued. What our configuration prevents is answered,
-# so that RudderStack shows it.
+# A single event with one of these codes is enqueued. Failures of our configuration are answered instead, so that
+# RudderStack shows them.
 _TO_BE_QUEUED: Final[frozenset[Code]] = frozenset({
     "pagerduty_rate_limited", "pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_timeout",
     "pagerduty_unexpected", "deadline_exceeded",
