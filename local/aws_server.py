@@ -311,7 +311,9 @@ def _refuse_all_but(known: Container[str], names: Iterable[str]) -> None:
 def _check_message(entry: Json) -> int:
     """Return the size of a message with its attributes in bytes. Raises SqsError if SQS does not accept it."""
     _refuse_all_but(MESSAGE, entry)
-    attributes = {name: value["StringValue"] for name, value in entry.get("MessageAttributes", {}).items()}
+    typed = entry.get("MessageAttributes", {})
+    _refuse_all_but({"String"}, [value["DataType"] for value in typed.values()])
+    attributes = {name: value["StringValue"] for name, value in typed.items()}
     texts = {"MessageBody": entry["MessageBody"], **attributes}
     for name, text in texts.items():
         if not CONTENT.fullmatch(text):

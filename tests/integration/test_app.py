@@ -390,6 +390,24 @@ def test_invalid_settings_are_answered_with_every_problem() -> None:
     assert all(problem in content["message"] for problem in ("QUEUE_URL: x", "FLOW_TABLE: y"))
 
 
+def test_an_event_keeps_its_details_after_one_that_uses_up_the_values_of_the_request(endpoint: Endpoint) -> None:
+    events = [track(properties={"customDetails": details}) for details in ([0] * 300_000, {"disks": [1, 2]})]
+
+    answer = endpoint.post(events, queryStringParameters={"preview": "true"})
+
+    first, second = (result["event"]["payload"]["custom_details"] for result in answer.content["results"])
+    assert (first, second) == ({"note": "[left out: more values than are accepted]"}, {"disks": [1, 2]})
+
+
+def test_an_event_that_no_time_is_left_to_post_is_enqueued(
+    endpoint: Endpoint, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.DIRECT_LIMIT", 0.2)
+
+    assert endpoint.post(track()).content["status"] == "queued"
+    assert [line["reason"] for line in lines(log)] == ["deadline_exceeded"]
+
+
 def test_the_garbage_collector_is_disabled_during_a_request(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,12 @@ def test_a_failure_of_dynamodb_is_logged_and_the_next_call_made_after_five_secon
     (line,) = map(json.loads, log.getvalue().splitlines())
     assert (line["level"], line["FlowControlErrors"]) == ("WARNING", [1])
     assert line["detail"] == "DynamoDB: ResourceNotFoundException"
+
+
+def test_after_the_deadline_dynamodb_is_not_called(flow: Flow, log: io.StringIO) -> None:
+    admission = flow.admit(trigger(), KEY, time.monotonic(), priority="none", is_direct=True)
+
+    assert (admission, log.getvalue()) == ("unknown", "")
 
 
 def test_a_throttled_call_is_tried_again(flow: Flow, aws: Aws) -> None:

@@ -11,7 +11,7 @@ import sqs
 from chaos.faults import Failure, fail
 from dependencies import Dependencies
 from event import Event
-from outcome import Outcome
+from outcome import Outcome, ProcessingError
 from sqs import Queue
 from tests.support import Clock, Endpoint, soon
 
@@ -74,8 +74,18 @@ def test_an_entry_that_sqs_refuses_defers_the_later_ones_of_its_incident(queue: 
     outcomes = queue.enqueue([event(1), event(2), event(1, "resolve"), event(2, "resolve")], soon())
 
     assert codes(outcomes) == ["queue_unavailable", "queued", "earlier_event_deferred", "queued"]
+    assert "(InternalError)" in outcomes[0].message
     records = endpoint.received(endpoint.deps.settings.queue_url)
     assert names([record["body"] for record in records]) == [("incident-2", "trigger"), ("incident-2", "resolve")]
+
+
+def test_a_message_that_cannot_be_delayed_is_an_error(queue: Queue, endpoint: Endpoint) -> None:
+    queue.enqueue([event(1), event(2)], soon())
+    records = [SQSRecord(record) for record in endpoint.received()]
+    fail(endpoint.aws, lambda *_: Failure.entries("1"))
+
+    with pytest.raises(ProcessingError, match=r"SQS did not delay an event \(InternalError\)"):
+        queue.delay([(record, 60) for record in records], soon())
 
 
 def test_when_sqs_is_down_every_event_is_deferred(queue: Queue, endpoint: Endpoint) -> None:

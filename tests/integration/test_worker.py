@@ -148,10 +148,11 @@ def test_a_message_stays_until_its_routing_key_is_corrected(make_endpoint: Make,
     assert endpoint.dead_letters() == []
 
 
-def test_no_call_is_started_with_less_than_ten_seconds_left(endpoint: Endpoint) -> None:
+def test_no_call_is_started_with_less_than_ten_seconds_left(endpoint: Endpoint, log: io.StringIO) -> None:
     records = queued(endpoint, event(1), event(2))
 
     assert endpoint.work(records, milliseconds=9_999) == [0, 1]
+    assert [line["code"] for line in lines(log)] == ["deadline_exceeded"] * 2
     assert endpoint.sandbox.received == []
     assert endpoint.work(records, milliseconds=10_000) == []
 

@@ -21,6 +21,12 @@ def test_a_call_that_hangs_delays_no_other() -> None:
     go_on.set()
 
 
+def test_threads_are_used_again() -> None:
+    threads = {run_with_deadline(threading.get_ident, soon()) for _ in range(20)}
+
+    assert len(threads) < 20
+
+
 def test_a_call_that_hangs_forever_does_not_keep_the_process_alive() -> None:
     program = "import threading, deadline; deadline.run_with_deadline(threading.Event().wait, 0)"
     done = subprocess.run(  # noqa: S603 -- our own program

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import dependencies
 from settings import Settings, SettingsError
 
 RESOURCES = {
@@ -149,3 +150,10 @@ def test_settings_cannot_be_changed() -> None:
         settings.calls_per_minute = 240  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.rules.default_severity = "info"  # type: ignore[misc]
+
+
+def test_invalid_settings_take_the_place_of_the_dependencies() -> None:
+    found = dependencies.load({})
+
+    assert isinstance(found, SettingsError)
+    assert str(found).startswith("QUEUE_URL: missing")
