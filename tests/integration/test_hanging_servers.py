@@ -45,6 +45,13 @@ def test_a_pagerduty_that_hangs_delays_the_first_event_by_three_seconds_and_late
     assert [line["reason"] for line in lines(log)] == ["pagerduty_timeout", "earlier_events_queued"]
 
 
+def test_half_of_the_time_is_kept_for_the_queue(endpoint: Endpoint) -> None:
+    endpoint.sandbox.on_call = lambda _: NetworkFault.hang()
+
+    # Less than six seconds until the deadline, so that half of them are less than PagerDuty's three.
+    assert endpoint.post(track(), milliseconds=4500).content["code"] == "queued"
+
+
 def test_an_ssm_that_hangs_is_not_awaited(endpoint: Endpoint) -> None:
     fail(endpoint.aws, hang("AmazonSSM"))
 
