@@ -16,7 +16,7 @@ Severity = Literal["critical", "error", "warning", "info"]
 ACTIONS: Final[tuple[Action, ...]] = ("trigger", "acknowledge", "resolve")
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "error", "warning", "info")
 
-# The names of PagerDuty services, with which paths and SSM parameters end.
+# The name of a PagerDuty service. Paths and SSM parameters end with it.
 SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)

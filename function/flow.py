@@ -23,8 +23,8 @@ from event import Event
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# Of the calls that PagerDuty grants a routing key (https://developer.pagerduty.com/docs/rate-limits), the part that
-# refills the budget evenly, and the part that it can save up. A quarter is left for urgent events.
+# The part of PagerDuty's calls a minute (https://developer.pagerduty.com/docs/rate-limits) that refills the budget
+# evenly, and the part that it can save up. A quarter is left for urgent events.
 REFILL: Final = 0.75
 BURST: Final = 1 / 12
 # Seconds for which a budget is closed after PagerDuty limited the rate or did not answer.
@@ -37,7 +37,7 @@ CALL_LIMIT: Final = 1.0
 RETRY_AFTER: Final = 5.0
 # Calls for one event, since other instances may change the item before each. None of 150 concurrent events needs four.
 MAX_UPDATES: Final = 5
-# Seconds after a critical trigger in which the next one of its incident is a repeat, and incidents remembered for that.
+# Seconds in which another critical trigger of an incident is a repeat, and incidents that are remembered for that.
 REPEATED: Final = 120.0
 MAX_INCIDENTS: Final = 10_000
 

@@ -13,7 +13,7 @@ Status = Literal["delivered", "queued", "merged", "preview", "ignored", "rejecte
 
 _Ignored = Literal["not_for_pagerduty", "not_a_track_call"]
 # The request or the event can never succeed as it is. `event_failed` is a bug in an event of a batch, of which others
-# were queued: to repeat the batch would repeat those.
+# were queued: repeating the batch would repeat those.
 _Invalid = Literal[
     "query_unknown", "preview_invalid", "body_empty", "body_not_base64", "gzip_damaged", "body_not_utf8",
     "body_not_json", "body_too_deep", "body_without_events",
@@ -22,8 +22,8 @@ _Invalid = Literal[
     "timestamp_too_old",
     "pagerduty_rejected", "message_unreadable", "event_failed",
 ]  # fmt: skip
-# What PagerDuty does not accept now, what flow control does not admit, and what our configuration or AWS prevents. A
-# single event of the first two is enqueued, with the code as reason.
+# PagerDuty does not accept the event now, flow control does not admit it, or our configuration or AWS prevents it. In
+# the first two cases a single event is enqueued, with the code as reason.
 _Unavailable = Literal[
     "pagerduty_rate_limited", "pagerduty_unavailable", "pagerduty_unreachable", "pagerduty_unexpected",
     "rate_limit_delay", "earlier_events_queued", "flow_control_unavailable",

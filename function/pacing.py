@@ -14,18 +14,18 @@ from event import SEVERITIES, Event
 URGENT_FOR: Final = 62.0
 # An urgent event is tried once more before that time ends.
 LAST_TRY: Final = 1.0
-# Repeated triggers are merged from then on; until then, each is news.
+# Repeated triggers are merged after this time; before it, each is news.
 MERGED_AFTER: Final = 60.0
 
 MIN_DELAY: Final = 4.0
 MIN_RATE_LIMIT_DELAY: Final = 20.0
 MAX_RATE_LIMIT_DELAY: Final = 11 * 3600.0
-# With this the 1,000 receives that SQS counts last for a day.
+# At this delay, the 1,000 receives that SQS allows last for a day.
 MAX_OUTAGE_DELAY: Final = 120.0
 # Events with priority are tried again after this fraction of the time that they have waited, for their first hour.
 PRIORITY_FOR: Final = 3600.0
 PRIORITY_FRACTION: Final = 1 / 16
-# The bounds of that for a critical trigger in an outage.
+# The bounds of that delay for a critical trigger in an outage.
 MIN_CRITICAL_DELAY: Final = 2.0
 MAX_CRITICAL_DELAY: Final = 30.0
 # Its maximum if the rate is limited, unless a fiftieth of the others' delay is longer: with 20,000 messages in flight,

@@ -18,7 +18,7 @@ DEFAULT_SEVERITY: Final[Severity] = "critical"
 # What PagerDuty grants a routing key in any 60 seconds: https://developer.pagerduty.com/docs/rate-limits
 DEFAULT_CALLS_PER_MINUTE: Final = 120
 
-# The hosts that are this machine: only there may the routing key travel without TLS.
+# Hosts on this machine, to which alone the routing key may be sent without TLS.
 _THIS_MACHINE: Final = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1|host\.docker\.internal", re.IGNORECASE)
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
 

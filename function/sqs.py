@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import ChangeMessageVisibilityBatchRequestEntryTypeDef as Delay
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef as Message
 
-# The format of a message's body, 1 if it does not say.
+# The version of the messages' format; a message without one has version 1.
 FORMAT_VERSION: Final = 1
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_BATCH_ENTRIES: Final = 10

@@ -16,7 +16,7 @@ from typing import Any, Final
 from event import SERVICE, decode, encode
 from outcome import Outcome, ProcessingError
 
-# Of JSON, after decompression. RudderStack sends 4 MB at most.
+# JSON after decompression. RudderStack sends 4 MB at most.
 MAX_JSON_BYTES: Final = 5 * 1024 * 1024
 # So many can be enqueued before the deadline if all are of one incident, a call to SQS each. RudderStack sends 100.
 MAX_EVENTS: Final = 200

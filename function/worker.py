@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Seconds for one event, and of them for the call to PagerDuty.
+# Seconds for one event, and for its call to PagerDuty.
 DEADLINE: Final = 9.0
 CALL_LIMIT: Final = 5.0
 # Seconds. With less time left, an event is not started and stays in the queue.
