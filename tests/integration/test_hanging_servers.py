@@ -79,6 +79,7 @@ def test_an_sqs_that_hangs_is_not_awaited(endpoint: Endpoint) -> None:
     answer = post_in_time(endpoint, track(), milliseconds=3000)
 
     assert (answer.status, answer.content["code"]) == (503, "queue_unavailable")
+    assert "SQS did not accept the event (TimeoutError)" in answer.content["message"]
 
 
 def test_a_dynamodb_that_hangs_delays_only_the_first_event(
