@@ -266,6 +266,7 @@ class _Queue:
 
     def _receive(self, request: Json) -> Json:
         """Return messages with all of their attributes, and hide them."""
+        visibility = request.get("VisibilityTimeout", self.visibility_timeout)
         messages = [
             {
                 "MessageId": message.id,
@@ -281,7 +282,7 @@ class _Queue:
                     "MessageDeduplicationId": message.deduplication_id,
                 },
             }
-            for message in self.fifo.receive(request.get("MaxNumberOfMessages", 1), self.visibility_timeout)
+            for message in self.fifo.receive(request.get("MaxNumberOfMessages", 1), visibility)
         ]
         return {"Messages": messages} if messages else {}
 

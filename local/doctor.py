@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from local.options import DOCTOR, LOCAL, LOCAL_STACK_FILE, MIN_TOKEN_LENGTH, RATE_LIMIT
 from local.pagerduty_rules import ROUTING_KEY
-from local.terminal import Colour, painted, printable
+from local.terminal import Colour, counted, painted, printable
 
 # Share of all events above which urgent events compete with each other more than with the rest.
 MAX_URGENT_SHARE: Final = 0.5
@@ -46,7 +46,7 @@ _COLOURS: Final[Mapping[Level, Colour]] = {"ok": "green", "warn": "yellow", "FIX
 
 # What to do.
 _ADVICE: Final = {
-    "no stack": "Deploy it (README, Deploy), or name yours: make doctor STACK=... Check the region and the account.",
+    "no stack": "Deploy it (README, Deploy), or name yours: STACK=... Check the region and the account.",
     "not running": "Start it in another terminal: make serve",
     "outputs": "The deployment did not finish, the template is older, or this is another stack.",
     "failed": "Check your credentials and region (aws sso login, AWS_PROFILE, AWS_DEFAULT_REGION), and that you may\n"
@@ -106,14 +106,14 @@ def main(name: str, *, test_page: bool = False) -> int:
         advice = [f"      {line}" for line in finding.advice.splitlines()]
         heading = f"{painted(finding.level, _COLOURS[finding.level])}{'':{6 - len(finding.level)}}{finding.what}"
         print("\n".join([heading, *advice]), flush=True)
-    problems, warnings = levels.count("FIX"), _count(levels.count("warn"), "warning")
-    verdict = f"{_count(problems, 'problem')} to fix" if problems else "Nothing to fix"
+    problems, warnings = levels.count("FIX"), counted(levels.count("warn"), "warning")
+    verdict = f"{counted(problems, 'problem')} to fix" if problems else "Nothing to fix"
     print(f"\n{verdict}, {warnings}.{'' if test_page else ' Nobody was paged.'}")
     return 1 if problems else 0
 
 
-def find(name: str) -> tuple[Stack | None, Finding]:
-    """Return the stack, or None if it cannot be checked, and a finding about it."""
+def find(name: str, required: Sequence[str] = _OUTPUTS) -> tuple[Stack | None, Finding]:
+    """Return the stack, or None if it or a required output cannot be found, and a finding about it."""
     if name == LOCAL:
         return _find_local()
     try:
@@ -124,7 +124,7 @@ def find(name: str) -> tuple[Stack | None, Finding]:
         return None, _failed(f"stack {name}", error)
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
-    if missing := [name for name in _OUTPUTS if name not in outputs]:
+    if missing := [output for output in required if output not in outputs]:
         return None, Finding("FIX", f"stack {name}: no output {', '.join(missing)}", _ADVICE["outputs"])
     return Stack(outputs, {}, parameters, name), Finding("ok", f"stack {name}: found")
 
@@ -174,7 +174,7 @@ class Examination:
         # The function logs an error about shorter ones.
         self._tokens = [word for word in _words(parameter["Value"]) if len(word) >= MIN_TOKEN_LENGTH]
         level: Level = "ok" if self._tokens else "FIX"
-        usable = Finding(level, f"parameter {name}: {_count(len(self._tokens), 'usable token')}")
+        usable = Finding(level, f"parameter {name}: {counted(len(self._tokens), 'usable token')}")
         yield _not_secure(parameter) if parameter["Type"] != "SecureString" else usable
 
     def _check_routing_keys(self) -> Iterator[Finding]:
@@ -293,7 +293,7 @@ def _judge_routing_key(parameter: Mapping[str, Any]) -> Finding:
     if not keys or not all(re.fullmatch(ROUTING_KEY, key) for key in keys):
         advice = f"{_ADVICE['routing key']}\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"
         return Finding("FIX", f"parameter {name}: not a routing key, or not only", advice)
-    return Finding("ok", f"parameter {name}: has the form of {_count(len(keys), 'routing key')}")
+    return Finding("ok", f"parameter {name}: has the form of {counted(len(keys), 'routing key')}")
 
 
 def _failed(what: str, error: ClientError | BotoCoreError, level: Level = "FIX") -> Finding:
@@ -327,7 +327,3 @@ def _put(name: str, value: str, *, overwrite: bool = False) -> str:
 def _words(text: str) -> list[str]:
     """Split the value of a parameter with several secrets."""
     return text.replace(",", " ").split()
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -24,6 +24,11 @@ def painted(text: str, colour: Colour) -> str:
     return captured.get()
 
 
+def counted(number: int, noun: str) -> str:
+    """Return the number with the noun, in the plural unless it is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Replace control characters and others that are not printable with spaces: they could control the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
