@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-## FILES  run: the events to send; default: every file of events/
+## FILES  run: the files and folders to send, FILES="'my events/a.json'" if a name has spaces; default: events
 # The tests of each module measure its coverage.
 MODULE_TESTS := $(wildcard $(foreach tier,unit integration,\
 	$(patsubst function/%.py,tests/$(tier)/test_%.py,$(wildcard function/*.py))))

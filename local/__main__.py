@@ -53,12 +53,12 @@ def cli() -> None:
     epilog="With PAGERDUTY_URL in the environment, and ROUTING_KEY or ROUTING_KEYS as for `serve`, the events go to "
     f"the real PagerDuty. {_SETTINGS}"
 )
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 def run(files: Sequence[Path]) -> int:
     """Send events through the local stack and show the results.
 
-    A FILE holds an API Gateway event, or what RudderStack sends: an event, an array of events, or a batch.
-    Without FILE, every file of events/ is sent.
+    A FILE holds an API Gateway event, or what RudderStack sends: an event, an array of events, or a batch; or an event
+    in each line. It can be a folder with *.json and *.ndjson files. Without FILE, events/ is sent.
     """
     url, services = os.environ.get("PAGERDUTY_URL") or None, _services_of_environment()
     if url and "default" not in services:

@@ -1,14 +1,13 @@
 """`python -m local run`: send event files through the whole stack and show the result of each.
 
 A file holds a request as API Gateway passes it to the function, or what RudderStack sends: an event, an array of
-events, or `{"batch": [...]}`. For the latter, the PagerDuty events are previewed as well.
+events, `{"batch": [...]}`, or an event in each line. For the latter, the PagerDuty events are previewed as well.
 """
 
 import base64
 import json
 import time
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +17,7 @@ import urllib3
 from local.options import LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Received
 from local.stack import LocalStack
-from local.terminal import painted, print_table, printable, progress
+from local.terminal import counted, painted, print_table, printable, progress
 
 EVENTS: Final = ROOT / "events"
 # Headers of the recorded connection.
@@ -28,6 +27,7 @@ _REQUEST_TIMEOUT: Final = 60
 _QUEUE_TIMEOUT: Final = 10
 # Sent last: its events go through the queue, and so do later ones.
 _SEVERAL: Final = "array.json"
+_ACCEPTED: Final = frozenset({"delivered", "queued", "ignored", "preview"})
 _COLUMNS: Final = ("event file", "our answer", "PagerDuty received", "incident")
 
 
@@ -56,40 +56,48 @@ EXPECTED: Final = {
 
 
 def main(options: Options, files: Sequence[Path]) -> int:
-    """Send the files and print a table; return 0 only if every result is as expected. Raises UsageError."""
-    paths = files or sorted(EVENTS.glob("*.json"), key=lambda path: (path.name == _SEVERAL, path.name))
+    """Send the files and print a table; return 1 if one of events/ has another result, or an own event is refused."""
     requests = []
-    for path in paths:
+    for path in [each for file in files or [EVENTS] for each in event_files(file)]:
         try:
-            requests.append((path.name, *_read(path)))
-        except (OSError, ValueError) as error:
+            requests.append((path, *_read(path)))
+        except (OSError, RecursionError, ValueError) as error:
             raise click.UsageError(f"{path}: {error}") from None
 
     with progress("Sending the events"), LocalStack(options) as stack:
-        previews = [line for name, request, is_plain in requests if is_plain for line in _preview(stack, name, request)]
-        results = [(name, *_send(stack, request)) for name, request, _ in requests]
+        previews = [line for path, request, is_plain in requests if is_plain for line in _preview(stack, path, request)]
+        results = [(path, *_send(stack, request)) for path, request, _ in requests]
     for line in previews:
         print(printable(line))
     columns = _COLUMNS if stack.sandbox else _COLUMNS[:2]
-    rows = [(name, f"{result.status} {result.code}", *result[2:]) for name, result, _ in results]
+    rows = [(path.name, f"{result.status} {result.code}", *result[2:]) for path, result, _ in results]
     print_table(columns, [row[: len(columns)] for row in rows])
-    problems = []
-    for name, result, message in results:
-        # A file that is not in events/ should yield 200.
-        expected = EXPECTED.get(name, result._replace(status=HTTPStatus.OK))
-        if result[: len(columns)] != expected[: len(columns)]:
-            problems.append(f"{name}: expected {expected}; got {result}: {message}")
     print()
+    problems = [
+        f"{path.name}: expected {expected}; got {result}: {answer.get('message')}"
+        for path, result, answer in results
+        if (expected := _expected(path)) and result[: len(columns)] != expected[: len(columns)]
+    ]
+    own = [(path, answer) for path, _, answer in results if not _expected(path)]
+    events = [event for path, answer in own for event in _events(path, answer)]
+    refused = [f"{name}: {event.get('message')}" for name, event in events if event.get("status") not in _ACCEPTED]
+    for line in (line for line in refused if line not in previews):
+        print(printable(line))
     for problem in problems:
         print(f"{painted('NOT AS EXPECTED', 'red')}  {printable(problem)}")
-    verdict = painted(f"{len(problems)} not as expected", "red") if problems else painted("all as expected", "green")
-    print(f"{len(results)} files sent to {options.pagerduty_url or 'the PagerDuty sandbox'}: {verdict}.")
-    return 1 if problems else 0
+    verdict = f"{len(problems)} not as expected" if problems else "all as expected"
+    verdicts = [painted(verdict, "red" if problems else "green")] if len(own) < len(results) else []
+    if own:
+        of = f" of {len(events)} events" if len(events) > len(own) else ""
+        verdicts.append(painted(f"{len(refused) or 'none'}{of} refused", "red" if refused else "green"))
+    target = options.pagerduty_url or "the PagerDuty sandbox"
+    print(f"{counted(len(results), 'file')} sent to {target}: {', '.join(verdicts)}.")
+    return 1 if problems or refused else 0
 
 
 def read_event(path: Path) -> dict[str, Any]:
     """Read an API Gateway event of payload format 2.0 from a file. Raises OSError, ValueError."""
-    event = json.loads(path.read_text(encoding="utf-8"))
+    event = parse(path.read_bytes())
     if not isinstance(event, dict) or "rawPath" not in event or "requestContext" not in event:
         raise ValueError(
             "expected RudderStack's event, several, or an API Gateway event of payload format 2.0 as in events/"
@@ -97,9 +105,39 @@ def read_event(path: Path) -> dict[str, Any]:
     return event
 
 
+def event_files(path: Path) -> list[Path]:
+    """Return the file, or those of a folder. Raises UsageError if it has none."""
+    files = [file for file in path.iterdir() if file.suffix in {".json", ".ndjson"}] if path.is_dir() else [path]
+    if not files:
+        raise click.UsageError(f"{path}: this folder has no *.json or *.ndjson file")
+    return sorted(files, key=lambda file: (file.resolve() == EVENTS / _SEVERAL, file.name))
+
+
+def _expected(path: Path) -> Result | None:
+    return EXPECTED.get(path.name) if path.resolve().parent == EVENTS else None
+
+
+def parse(content: bytes) -> Any:
+    """Parse JSON, or JSON in each line as an array. Raises ValueError with the place of a mistake, RecursionError."""
+    text = content.decode(json.detect_encoding(content))
+    # Each after as many empty lines, for the place.
+    lines = ["\n" * number + line for number, line in enumerate(text.split("\n")) if line.strip()]
+    if not lines:
+        raise ValueError("the file is empty")
+    try:
+        json.loads(lines[0])
+    except ValueError:
+        lines = [text]
+    try:
+        values = [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON, line {error.lineno}, column {error.colno}: {error.msg}") from None
+    return values if len(values) > 1 else values[0]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], bool]:
     """Read a file; return the API Gateway event, and whether the file held only RudderStack's events."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse(path.read_bytes())
     names = content.keys() if isinstance(content, dict) else set()
     if not names & {"type", "event", "batch"} and not (isinstance(content, list) and content):
         return read_event(path), False
@@ -127,8 +165,8 @@ def _post(url: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return response.status, response.json()
 
 
-def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, str]:
-    """Send a request, wait until the queue is empty, and return the result and the answer's message."""
+def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, dict[str, Any]]:
+    """Send a request, wait until the queue is empty, and return the result and the answer."""
     sandbox = stack.sandbox
     before = len(sandbox.received) if sandbox else 0
     status, answer = _post(stack.url, request)
@@ -143,21 +181,26 @@ def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, str]:
         keys = [call.event["dedup_key"] for call in calls if "dedup_key" in call.event]
         incident = sandbox.incident(keys[-1]) if keys else None
         result = result._replace(received=received, incident=incident.status if incident else "-")
-    return result, str(answer.get("message"))
+    return result, answer
 
 
-def _preview(stack: LocalStack, name: str, request: dict[str, Any]) -> Iterator[str]:
+def _preview(stack: LocalStack, path: Path, request: dict[str, Any]) -> Iterator[str]:
     """Yield the lines about a preview: each PagerDuty event with its warnings, or why there is none."""
     _, answer = _post(stack.url, {**request, "rawQueryString": "preview=true"})
-    results = answer.get("results", [answer])
-    for number, result in enumerate(results, start=1):
-        heading = name if len(results) == 1 else f"{name}, event {number}"
-        yield f"{heading}: {result['message'].removesuffix(' Nothing was sent.')}"
-        for warning in result.get("warnings", ()):
+    for name, event in _events(path, answer):
+        yield f"{name}: {event['message'].removesuffix(' Nothing was sent.')}"
+        for warning in event.get("warnings", ()):
             yield f"  warning: {warning}"
-        if "event" in result:
-            yield from json.dumps(result["event"], indent=2, ensure_ascii=False).splitlines()
+        if "event" in event:
+            yield from json.dumps(event["event"], indent=2, ensure_ascii=False).splitlines()
     yield ""
+
+
+def _events(path: Path, answer: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the name of each event of a file, and the answer's part about it."""
+    results = answer.get("results", [answer])
+    names = [path.name if len(results) == 1 else f"{path.name}, event {number + 1}" for number in range(len(results))]
+    return list(zip(names, results, strict=True))
 
 
 def _describe(call: Received) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import click
 import pytest
 import urllib3
 
 import local.__main__
 from local import serve
 from local.options import LOCAL_STACK_FILE, LOCAL_TOKEN, ROOT, STATE, Options
-from local.run import EVENTS, EXPECTED, read_event
+from local.run import EVENTS, EXPECTED, event_files, parse, read_event
 from local.sandbox import Sandbox
 from tests.support import track, wait_until
 
@@ -99,22 +100,60 @@ def test_run_previews_own_events_by_the_settings_and_fails_if_a_result_is_not_as
 ) -> None:
     trigger = track(event="Disk full", properties={"n": 7})
     refused = track(event="Disk full", properties={"action": "reslove"})
-    own = tmp_path / "many.json"
-    own.write_text(json.dumps({"batch": [trigger, refused]}))
+    own = tmp_path / "my events"
+    own.mkdir()
+    (own / "many.ndjson").write_text(f"\ufeff{json.dumps(trigger)}\n{json.dumps(refused)}\n")
     sample = read_event(EVENTS / "alert-1-trigger.json")
-    changed = tmp_path / "alert-1-trigger.json"
-    changed.write_text(json.dumps(sample | {"body": sample["body"].replace('"trigger"', '"explode"')}))
+    (own / "alert-1-trigger.json").write_text(
+        json.dumps(sample | {"body": sample["body"].replace("trigger", "explode")})
+    )
 
     assert run("run", str(own), str(changed), SUMMARY_TEMPLATE="{event}: {properties.n}") == 1
     output = capsys.readouterr().out
-    assert "many.json, event 1: Would send this alert event (trigger) to PagerDuty service default.\n" in output
+    assert "many.ndjson, event 1: Would send this alert event (trigger) to PagerDuty service default.\n" in output
     assert '"summary": "Disk full: 7"' in output
-    assert "many.json, event 2: properties.action: expected trigger, acknowledge or resolve, got" in output
-    assert re.search("^many.json +200 queued +alert trigger +triggered *$", output, re.MULTILINE)
+    assert output.count("\nmany.ndjson, event 2: properties.action: expected trigger, acknowledge or resolve, got") == 1
+    assert re.search("^many.ndjson +200 queued +alert trigger +triggered *$", output, re.MULTILINE)
+    assert output.count("\nalert-1-trigger.json: properties.action: expected trigger, acknowledge or resolve, got") == 1
+    assert output.count("NOT AS EXPECTED") == 1
     assert (
         "NOT AS EXPECTED  alert-1-trigger.json: expected 200 delivered, PagerDuty received alert trigger, incident "
         "triggered; got 400 action_unknown, PagerDuty received -, incident -: "
     ) in output
+    assert output.endswith("\n3 files sent to the PagerDuty sandbox: 1 not as expected, 2 of 3 events refused.\n")
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'\xef\xbb\xbf{"type": "track"}', {"type": "track"}),
+        ('{"type": "tr\u00e4ck"}'.encode("utf-16"), {"type": "tr\u00e4ck"}),
+        (b'{"a": 1}\n\n{"b": 2}\r\n', [{"a": 1}, {"b": 2}]),
+        (b'{"a":\n1}', {"a": 1}),
+        (b"\n", "the file is empty"),
+        (b'{"a":\n x}', "not JSON, line 2, column 2: "),
+        (b'{"a": 1}\n\n{"b" 2}\n', "not JSON, line 3, column 6: "),
+    ],
+)
+def test_a_file_is_read_or_the_place_of_the_mistake_is_reported(content: bytes, expected: object) -> None:
+    try:
+        found: object = parse(content)
+    except ValueError as error:
+        found = str(error)[: len(str(expected))]
+
+    assert found == expected
+
+
+def test_a_folder_stands_for_its_event_files_and_may_not_be_empty(tmp_path: Path) -> None:
+    for name in ("b.json", "a.ndjson", "readme.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+
+    assert event_files(tmp_path) == [tmp_path / "a.ndjson", tmp_path / "b.json"]
+    assert [path.name for path in event_files(EVENTS)] == list(EXPECTED)
+    with pytest.raises(click.UsageError, match="empty: this folder has no "):
+        event_files(tmp_path / "empty")
 
 
 # -- in processes ----------------------------------------------------------------------------------------------------
