@@ -13,8 +13,11 @@ MODULE_TESTS := $(wildcard $(foreach tier,unit integration,\
 	$(patsubst function/%.py,tests/$(tier)/test_%.py,$(wildcard function/*.py))))
 ## PORT  serve: where to listen; default: 3000
 PORT ?= 3000
-## STACK  doctor: the name of the stack, or local; default: rudderstack-pagerduty
+## STACK  doctor, dead-letters: the name of the stack, or local; default: rudderstack-pagerduty
 STACK ?= rudderstack-pagerduty
+## ACTION  dead-letters: redrive or discard, without a question; default: a terminal is asked
+# Not from the environment, because discarding is for good.
+ACTION :=
 ## TEST_PAGE  doctor: yes sends one alert of severity info through the stack, and resolves it; default: none is sent
 ## ENV  deploy: the environment of samconfig.toml; default: default
 # Not ?=, because some shells have a variable of that name.
@@ -39,10 +42,10 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve screenshot doctor test test-unit mutants chaos bench storm storm-live check format lock build deploy clean
+.PHONY: help run serve screenshot doctor dead-letters test test-unit mutants chaos bench storm storm-live check format lock build deploy clean
 
 help: ## List the commands, and the variables that they take
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@grep -E '^## [A-Z_]+  ' $(MAKEFILE_LIST) | sed -E 's/^## //; s/  +/\t/' | expand -t 16
 
@@ -57,6 +60,9 @@ screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; need
 
 doctor: $(READY) ## Check a deployed stack, and say what to fix
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))
+
+dead-letters: $(READY) ## List the events that PagerDuty refused for good, and redrive or discard them
+	@$(BIN)/python -m local dead-letters --stack $(STACK) $(if $(ACTION),--$(ACTION))
 
 # The files in their order, in which the slow ones come first: by default those with the most tests would.
 test: $(READY) ## Run the whole test suite, on every processor

@@ -1,10 +1,13 @@
-"""The local stack's command line: `python -m local run`, `serve` and `doctor`."""
+"""The local stack's command line: `python -m local run`, `serve`, `doctor` and `dead-letters`."""
 
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,6 +24,8 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except click.Abort:  # Ctrl-D at a question
+        return 1
 
 
 def _check_token(_: click.Context, __: click.Parameter, token: str) -> str:
@@ -119,17 +124,84 @@ def serve(  # noqa: PLR0913 -- one for each option
         raise click.ClickException(f"port {port} is in use; choose another: make serve PORT={port + 1}") from None
 
 
-@cli.command(epilog="Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION).")
 # The default is the name in samconfig.toml.
-@click.option(
+_stack = click.option(
     "--stack", default="rudderstack-pagerduty", show_default=True, help=f"{LOCAL}: the stack of `make serve`."
 )
+_DONE = {"read": "read", "redrive": "redriven", "discard": "discarded"}
+_OUTPUTS = ("QueueUrl", "DeadLetterQueueUrl", "FlowTableName")
+_PERMISSIONS = {"SendMessage": "sqs:SendMessage on the queue", "UpdateItem": "dynamodb:UpdateItem on the table"}
+_USES = "Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION)."
+
+
+@cli.command(epilog=_USES)
+@_stack
 @click.option("--test-page", type=click.Choice(["yes"]), help="Also send one alert of severity info, and resolve it.")
 def doctor(stack: str, test_page: str | None) -> int:
     """Check a deployed stack from the outside and say what to fix. Without --test-page, nobody is paged."""
     from local import doctor  # noqa: PLC0415 -- as above
 
     return doctor.main(stack, test_page=test_page == "yes")
+
+
+@cli.command("dead-letters", epilog=_USES)
+@_stack
+@click.option("--redrive", is_flag=True, help="Move them back to the queue, without a question.")
+@click.option("--discard", is_flag=True, help="Delete them, without a question.")
+def list_dead_letters(stack: str, *, redrive: bool, discard: bool) -> None:
+    """List the dead letters of a stack; on a terminal, ask whether to redrive or discard them."""
+    if redrive and discard:
+        raise click.UsageError("--redrive or --discard, not both")
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 -- as above
+
+    from local import dead_letters, doctor, terminal  # noqa: PLC0415
+
+    found, finding = doctor.find(stack, _OUTPUTS)
+    if found is None:
+        raise click.ClickException(f"{finding.what}\n{finding.advice}")
+    sqs, dynamodb = found.client("sqs"), found.client("dynamodb")
+    letters = dead_letters.DeadLetters(sqs, dynamodb, *(found.outputs[name] for name in _OUTPUTS))
+    action = "redrive" if redrive else "discard" if discard else "read"
+    try:
+        with terminal.progress("Reading the dead letters"):
+            listed = letters.read()
+        if not listed:
+            print("No dead letters.")
+            return
+        groups = Counter(each["group"] for each in listed)
+        cut = {group for group, number in groups.items() if number == dead_letters.MAX_MESSAGES}
+        _print_dead_letters(listed, "" if not cut else "SQS shows ten of an incident; there may be more. ")
+        if action == "read" and sys.stdin.isatty() and sys.stdout.isatty():
+            answers = click.Choice(["redrive", "discard", "leave"])
+            action = click.prompt(
+                "Redrive, discard, or leave them?", "leave", type=answers, show_choices=False, prompt_suffix=" "
+            )
+        ids = cut.union(each["id"] for each in listed)
+        if action in {"redrive", "discard"}:
+            with terminal.progress(f"{terminal.counted(len(listed), 'dead letter')} to be {_DONE[action]}"):
+                number = letters.redrive(ids) if action == "redrive" else letters.discard(ids)
+            print(f"{terminal.counted(number, 'dead letter')} {_DONE[action]}.")
+    except (BotoCoreError, ClientError) as error:
+        call, code, check = "a call to AWS", type(error).__name__, "check your network, credentials and region"
+        if isinstance(error, ClientError):
+            call, code = error.operation_name.removesuffix("Batch"), error.response["Error"]["Code"]
+            permission = _PERMISSIONS.get(call, f"sqs:{call} on the dead-letter queue")
+            check = f"check your credentials and region, and that you have the permission {permission}"
+        message = f"not all dead letters were {_DONE[action]}, because {call} failed ({code}): {check}"
+        raise click.ClickException(message) from None
+
+
+def _print_dead_letters(letters: Sequence[Mapping[str, Any]], more: str) -> None:
+    from local.terminal import counted, printable  # noqa: PLC0415 -- as above
+
+    for each in letters:
+        since = f"{datetime.fromtimestamp(each['since']).astimezone():%Y-%m-%d %H:%M:%S}"
+        words = [since, *(each[name] for name in ("service", "event_type", "dedup_key", "title"))]
+        print(printable("  ".join(filter(None, words))))
+        print(printable(f"    {each['code']}: {each['reason']}" if each["code"] else f"    {each['reason']}"))
+    triggers = counted(sum(each["event_type"] == "trigger" for each in letters), "trigger")
+    print(f"\n{counted(len(letters), 'dead letter')} ({triggers}). {more}", end="")
+    print("A redriven trigger opens its incident again, if that was resolved since.")
 
 
 if __name__ == "__main__":

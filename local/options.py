@@ -10,9 +10,9 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 # Where `serve` describes itself to other commands. The tests use a folder of their own, beside a stack in use.
 STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
-# Written by `make serve` for `make doctor` while it runs.
+# Written by `make serve` for `make doctor` and `make dead-letters` while it runs.
 LOCAL_STACK_FILE: Final = STATE / "stack.json"
-# The name by which `make doctor` is asked for the stack of `make serve`.
+# The name by which these are asked for the stack of `make serve`.
 LOCAL: Final = "local"
 # The user agent of `make doctor`, by which `make serve` marks its requests.
 DOCTOR: Final = "make doctor"

@@ -76,11 +76,14 @@ def _write_environment_file(stack: LocalStack) -> None:
 
 
 def _write_stack_file(stack: LocalStack) -> None:
-    """Write what `make doctor STACK=local` needs: the outputs that a deployed stack would have."""
+    """Write what other commands need for STACK=local: the outputs that a deployed stack would have."""
     outputs = {
         "EventsUrl": f"{stack.url}/events",
         "WebhookTokenParameter": f"{PREFIX}/webhook-token",
         "RoutingKeyParameter": f"{PREFIX}/routing-keys/default",
+        "QueueUrl": stack.queue_url,
+        "DeadLetterQueueUrl": stack.dead_letter_queue_url,
+        "FlowTableName": stack.flow_table,
     }
     _write_private_file(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
 

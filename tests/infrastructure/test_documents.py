@@ -152,9 +152,9 @@ def test_the_commands_that_page_by_hand_and_send_again_are_accepted() -> None:
     assert (mapped.action, mapped.dedup_key) == ("trigger", "db-1/disk")
 
 
-def test_the_lease_of_the_redrive_sends_later_events_through_the_queue(endpoint: Endpoint) -> None:
-    (script,) = blocks("bash", section("Redrive", DOCUMENTS["docs/queue.md"]))
-    command = script.partition("aws sqs")[0].replace("\\\n", " ").replace("$(($(date +%s) + 3600))", "1e11")
+def test_the_lease_that_is_written_by_hand_sends_later_events_through_the_queue(endpoint: Endpoint) -> None:
+    (script,) = blocks("bash", section("Create the stack again", DOCUMENTS["docs/production.md"]))
+    command = script.replace("\\\n", " ").replace("$(($(date +%s) + 3600))", "1e11")
     arguments = shlex.split(command)
     options = dict(zip(arguments[3::2], arguments[4::2], strict=True))
 

@@ -1,0 +1,110 @@
+"""The dead letters of a stack: read, redriven or discarded."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any, Final
+
+from local.options import SERVICE
+
+Json = dict[str, Any]
+Ids = Collection[str] | None
+
+# SQS's maximum for a call. Of a message group no more can be read: SQS locks it while one of its messages is hidden.
+MAX_MESSAGES: Final = 10
+# Seconds until a message is visible again if this process is killed, and those of a long poll, which asks all servers.
+_RECEIVE: Final = {"MaxNumberOfMessages": MAX_MESSAGES, "VisibilityTimeout": 300, "WaitTimeSeconds": 1}
+_ALL: Final = {"MessageSystemAttributeNames": ["All"], "MessageAttributeNames": ["All"]}
+
+
+class DeadLetters:
+    """A dead-letter queue; `ids` are those of messages and groups (None: all). Each method raises botocore's errors."""
+
+    def __init__(self, sqs: Any, dynamodb: Any, queue_url: str, dead_letter_queue_url: str, flow_table: str) -> None:
+        self._sqs, self._dynamodb = sqs, dynamodb
+        self._queue_url, self._url, self._flow_table = queue_url, dead_letter_queue_url, flow_table
+
+    def read(self) -> list[Json]:
+        """Return the dead letters, the oldest first, at most ten of each message group; all are visible afterwards."""
+        return sorted(map(_describe, self._delete_if(lambda _: False)[0]), key=lambda letter: float(letter["since"]))
+
+    def discard(self, ids: Ids = None) -> int:
+        """Delete dead letters; return how many."""
+        return self._delete_if(lambda _: True, ids)[1]
+
+    def redrive(self, ids: Ids = None) -> int:
+        """Move dead letters to the queue, each group in its order, ahead of new events; return how many."""
+        extend_lease = functools.cache(self._extend_lease)
+        sent = set()
+
+        def send(message: Json) -> bool:
+            # The worker may have put it here again meanwhile, under the id that it had in the queue.
+            if message["MessageDeduplicationId"] in sent:
+                return False
+            if SERVICE.fullmatch(service := _describe(message)["service"]):
+                extend_lease(service)
+            copy = {"QueueUrl": self._queue_url, "MessageBody": message["Body"]}
+            place = {"MessageGroupId": message["MessageGroupId"], "MessageDeduplicationId": message["MessageId"]}
+            sent.add(self._sqs.send_message(**copy, **place)["MessageId"])
+            return True
+
+        return self._delete_if(send, ids)[1]
+
+    def _delete_if(self, is_done: Callable[[Json], bool], ids: Ids = None) -> tuple[Collection[Json], int]:
+        """Receive all messages, and delete the wanted ones once they are done; return the others, and how many were."""
+        hidden: dict[str, Json] = {}
+        deleted = 0
+        try:
+            while messages := self._receive(hidden):
+                for message in messages:
+                    is_wanted = ids is None or message["MessageId"] in ids or message["MessageGroupId"] in ids
+                    if is_wanted and is_done(message):
+                        self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+                        del hidden[message["MessageId"]]
+                        deleted += 1
+        finally:
+            self._show(hidden)
+        return hidden.values(), deleted
+
+    def _receive(self, hidden: dict[str, Json]) -> list[Json]:
+        """Receive messages, with their attributes, add them to the hidden ones, and return those that are new."""
+        answer = self._sqs.receive_message(QueueUrl=self._url, **_RECEIVE, **_ALL)
+        messages = [message | message["Attributes"] for message in answer.get("Messages", [])]
+        # SQS fills an answer up with a part of a group, and locks the rest: that group is left for the next call.
+        last = [each for each in messages if each["MessageGroupId"] == messages[-1]["MessageGroupId"]]
+        if len(last) < len(messages) == MAX_MESSAGES:
+            self._show({message["MessageId"]: message for message in last})
+            messages = [message for message in messages if message not in last]
+        new = [message for message in messages if message["MessageId"] not in hidden]
+        hidden |= {message["MessageId"]: message for message in messages}
+        return new
+
+    def _show(self, hidden: dict[str, Json]) -> None:
+        show = {"VisibilityTimeout": 0}
+        entries = [{"Id": key, "ReceiptHandle": each["ReceiptHandle"], **show} for key, each in hidden.items()]
+        for start in range(0, len(entries), MAX_MESSAGES):
+            self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries[start : start + MAX_MESSAGES])
+
+    def _extend_lease(self, service: str) -> None:
+        where = {"TableName": self._flow_table, "Key": {"service": {"S": service}}}
+        until = {":until": {"N": str(round(time.time()) + 3600)}}  # as in function/flow.py
+        is_shorter = "attribute_not_exists(lease) OR lease < :until"
+        change = {"UpdateExpression": "SET lease = :until", "ConditionExpression": is_shorter}
+        with suppress(self._dynamodb.exceptions.ConditionalCheckFailedException):
+            self._dynamodb.update_item(**where, **change, ExpressionAttributeValues=until)
+
+
+def _describe(message: Json) -> Json:
+    """Return a dead letter's ids, since when it is here (seconds since 1970), its event or its text, and the reason."""
+    texts = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+    ids = {"id": message["MessageId"], "group": message["MessageGroupId"]}
+    event = {"service": "", "event_type": "", "dedup_key": "", "title": message["Body"][:100]}
+    with suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        body = json.loads(message["Body"])
+        title = body.get("event", {}).get("payload", {}).get("summary", "")
+        found = body["service"], body["action"] or body["kind"], body["dedup_key"] or "", title
+        event = dict(zip(event, map(str, found), strict=True))
+    why = {"code": "", "reason": "received 1,000 times", **texts}  # SQS itself moves a message here after that.
+    return {**why, **ids, "since": int(message["SentTimestamp"]) / 1000, **event}
