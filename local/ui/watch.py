@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Final
 
-from local import metrics
+from tests import metrics
 from local.fifo import QueuedMessage
 from local.pagerduty_rules import Incident
 from local.sandbox import Received

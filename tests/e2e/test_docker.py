@@ -11,22 +11,16 @@ from local.options import ROOT
 from local.sandbox import Sandbox
 from tests.support import ROUTING_KEY
 
-EVENT = {"routing_key": ROUTING_KEY, "event_action": "resolve", "dedup_key": "disk-full"}
 
-
-@pytest.fixture
-def bridge(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Use another address of loopback as that of Docker's bridge, and return it."""
+def test_a_connection_through_the_bridge_is_forwarded(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Another address of loopback serves as that of Docker's bridge.
     monkeypatch.setattr(docker, "_BRIDGE", b"lo")
     monkeypatch.setattr(docker, "_bridge_address", lambda: "127.0.0.2")
-    return "127.0.0.2"
-
-
-def test_a_connection_through_the_bridge_is_forwarded(sandbox: Sandbox, bridge: str) -> None:
-    url = sandbox.plain_url.replace("127.0.0.1", bridge)
+    url = sandbox.plain_url.replace("127.0.0.1", "127.0.0.2")
     headers = {"Host": f"host.docker.internal:{urllib3.util.parse_url(url).port}"}
+    event = {"routing_key": ROUTING_KEY, "event_action": "resolve", "dedup_key": "disk-full"}
     with reachable_from_containers(sandbox.plain_url):
-        response = urllib3.request("POST", f"{url}/v2/enqueue", json=EVENT, headers=headers, retries=False)
+        response = urllib3.request("POST", f"{url}/v2/enqueue", json=event, headers=headers, retries=False)
 
     assert response.status == 202
 

@@ -91,3 +91,19 @@ def of_type(kind: str, **parameters: str) -> dict[str, Properties]:
 def listed(value: Any) -> list[Any]:
     """Return a list unchanged, and anything else as its only element, since IAM accepts both."""
     return value if isinstance(value, list) else [value]
+
+
+def statements(role: str, **parameters: str) -> list[dict[str, Any]]:
+    """Return the statements of a role's only policy."""
+    (policy,) = of_type("AWS::IAM::Role", **parameters)[role]["Policies"]
+    return list(policy["PolicyDocument"]["Statement"])
+
+
+def allowed(role: str, **parameters: str) -> set[tuple[str, str]]:
+    """Return what a role allows, each action with its resource."""
+    return {
+        (action, resource)
+        for statement in statements(role, **parameters)
+        for action in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
+    }

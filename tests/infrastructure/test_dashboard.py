@@ -12,11 +12,11 @@ import pytest
 
 import telemetry
 from event import Event
-from local.metrics import read_all
 from local.options import ROOT
 from outcome import CODES, Call, Outcome
 from pacing import Waiting
 from tests.infrastructure.stack import Properties, of_type
+from tests.metrics import read_all
 
 TOPIC: Final = "arn:aws:sns:eu-west-1:123456789012:alarms"
 # Everything that can be switched on.
@@ -24,25 +24,21 @@ ALARMED: Final = {"AlarmTopicArn": TOPIC, "NoDeliveryAlarmHours": "24"}
 # A metric by its namespace, name and dimensions; None stands for every value that CloudWatch finds.
 Metric = tuple[str, str, tuple[tuple[str, str | None], ...]]
 
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
+OF_LAMBDA: Final = ("Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions")
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
+OF_THE_API: Final = ("Count", "4xx", "5xx", "Latency", "IntegrationLatency")
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+OF_SQS: Final = (
+    "ApproximateAgeOfOldestMessage",
+    *("ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"),
+)
 OF_AWS: Final[set[Metric]] = {
     (namespace, name, ((dimension, value),))
     for namespace, dimension, values, names in (
-        # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
-        (
-            *("AWS/Lambda", "FunctionName", ("ApiFunction", "WorkerFunction")),
-            ("Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"),
-        ),
-        # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
-        ("AWS/ApiGateway", "ApiId", ("Api",), ("Count", "4xx", "5xx", "Latency", "IntegrationLatency")),
-        # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
-        (
-            *("AWS/SQS", "QueueName", ("Queue.QueueName", "DeadLetterQueue.QueueName")),
-            (
-                "ApproximateAgeOfOldestMessage",
-                "ApproximateNumberOfMessagesVisible",
-                "ApproximateNumberOfMessagesNotVisible",
-            ),
-        ),
+        ("AWS/Lambda", "FunctionName", ("ApiFunction", "WorkerFunction"), OF_LAMBDA),
+        ("AWS/ApiGateway", "ApiId", ("Api",), OF_THE_API),
+        ("AWS/SQS", "QueueName", ("Queue.QueueName", "DeadLetterQueue.QueueName"), OF_SQS),
     )
     for value in values
     for name in names

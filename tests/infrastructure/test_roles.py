@@ -7,7 +7,7 @@ import pytest
 
 from chaos.faults import fail
 from local.sandbox import Fault
-from tests.infrastructure.stack import listed, of_type
+from tests.infrastructure.stack import allowed
 from tests.support import Endpoint, track
 
 Calls = set[tuple[str, str]]
@@ -39,17 +39,14 @@ def forbidden(asked: Calls, role: str, endpoint: Endpoint) -> Calls:
         "DeadLetterQueue.Arn": settings.dead_letter_queue_url,
         "FlowTable.Arn": settings.flow_table,
     }
-    (policy,) = of_type("AWS::IAM::Role", ParameterPrefix=endpoint.prefix)[role]["Policies"]
-    allowed = {
+    patterns = [
         (action, places.get(resource) or resource.partition(":parameter")[2])
-        for statement in policy["PolicyDocument"]["Statement"]
-        for action in listed(statement["Action"])
-        for resource in listed(statement["Resource"])
-    }
+        for action, resource in allowed(role, ParameterPrefix=endpoint.prefix)
+    ]
     return {
         (action, name)
         for action, name in asked
-        if not any(action == allowed_action and fnmatchcase(name, pattern) for allowed_action, pattern in allowed)
+        if not any(action == allowed_action and fnmatchcase(name, pattern) for allowed_action, pattern in patterns)
     }
 
 

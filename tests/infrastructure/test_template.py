@@ -7,7 +7,7 @@ import pytest
 
 from paths import Template
 from settings import Rules, Settings
-from tests.infrastructure.stack import listed, of_type, resources, written
+from tests.infrastructure.stack import allowed, of_type, resources, statements, written
 
 KMS_KEY: Final = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-0000-1111-2222-333344445555"
 BOUNDARY: Final = "arn:aws:iam::123456789012:policy/boundary"
@@ -151,22 +151,6 @@ def test_a_mistake_in_a_parameter_stops_the_deployment(parameter: str, accepted:
 
 
 # -- The permissions; test_roles.py holds them to what the functions call --------------------------------------------
-
-
-def statements(role: str, **parameters: str) -> list[dict[str, Any]]:
-    (policy,) = of_type("AWS::IAM::Role", **parameters)[role]["Policies"]
-    found: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
-    return found
-
-
-def allowed(role: str, **parameters: str) -> set[tuple[str, str]]:
-    """Return what a role allows, each action with its resource."""
-    return {
-        (action, resource)
-        for statement in statements(role, **parameters)
-        for action in listed(statement["Action"])
-        for resource in listed(statement["Resource"])
-    }
 
 
 def test_the_api_function_reads_the_secrets_controls_the_flow_and_enqueues() -> None:

@@ -83,13 +83,6 @@ def test_a_known_token_is_not_read_again_and_a_new_one_is_read_at_once(make_endp
 # -- one event ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_track_call_opens_an_incident(endpoint: Endpoint) -> None:
-    answer = endpoint.post(track())
-
-    assert (answer.status, answer.content["status"], answer.content["dedup_key"]) == (200, "delivered", "disk-full")
-    assert [incident.status for incident in endpoint.sandbox.incidents] == ["triggered"]
-
-
 def test_the_path_names_the_pagerduty_service(make_endpoint: Make) -> None:
     endpoint = make_endpoint(default=ROUTING_KEY, checkout=SECOND_KEY)
 

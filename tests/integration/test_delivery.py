@@ -9,31 +9,19 @@ from chaos.faults import NetworkFault
 from delivery import choose_routing_key, deliver
 from event import Action, Event
 from local.sandbox import Fault
-from tests.support import ROUTING_KEY, Endpoint, soon
+from tests.support import Endpoint, soon
 
 KEYS = ["a" * 32, "b" * 32, "c" * 32]
-
-
 PAGE = Event("default", "alert", {"payload": {"severity": "critical"}}, "trigger", "disk-full", "m")
 
 
-def alert(n: int, action: Action = "resolve", service: str = "default") -> Event:
+def alert(n: int, action: Action = "resolve") -> Event:
     content = {"event_action": action, "dedup_key": f"incident-{n}"}
-    return Event(service, "alert", content, action, f"incident-{n}", f"m-{n}-{action}")
+    return Event("default", "alert", content, action, f"incident-{n}", f"m-{n}-{action}")
 
 
 def change(n: int) -> Event:
     return Event("default", "change", {"payload": {"summary": "Deployed"}}, message_id=f"m-{n}")
-
-
-def test_an_event_is_posted_with_the_routing_key_of_its_service(make_endpoint: Callable[..., Endpoint]) -> None:
-    endpoint = make_endpoint(default=ROUTING_KEY, checkout="c" * 32)
-    events = [alert(1, service=service) for service in ("checkout", "unknown")]
-
-    outcomes = [deliver(event, endpoint.deps, soon(), limit=3, waited=0) for event in events]
-
-    assert [outcome.code for outcome in outcomes] == ["delivered", "routing_key_missing"]
-    assert [call.event["routing_key"] for call in endpoint.sandbox.received] == ["c" * 32]
 
 
 @pytest.mark.parametrize(

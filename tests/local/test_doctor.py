@@ -1,6 +1,5 @@
 """What `make doctor` reports about the local stack, with other parameters, and in a CloudFormation stack of moto's."""
 
-import contextlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -58,17 +57,6 @@ def make_stack(local: LocalStack) -> Callable[..., Stack]:
         return Stack(healthy | outputs, local.aws.access, {}, name)
 
     return make
-
-
-@contextlib.contextmanager
-def serving(status: int, body: object) -> Iterator[str]:
-    """Run a server with one response to everything."""
-    server = Server(Response(json.dumps(body), status))
-    server.start()
-    try:
-        yield server.url
-    finally:
-        server.stop()
 
 
 def examine(stack: Stack, *, test_page: bool = False) -> dict[str, str]:
@@ -152,12 +140,14 @@ def test_a_problem_with_a_parameter_is_reported_with_what_to_do(
 def test_an_unexpected_response_of_the_endpoint_is_reported(
     make_stack: Callable[..., Stack], status: int, body: object, head: str, todo: str
 ) -> None:
-    with serving(status, body) as url:
-        found = examine(make_stack(EventsUrl=url))
-    gone = examine(make_stack(EventsUrl=url))
+    server = Server(Response(json.dumps(body), status))
+    server.start()
+    found = examine(make_stack(EventsUrl=server.url))
+    server.stop()
+    gone = examine(make_stack(EventsUrl=server.url))
 
-    assert found[head.replace("{}", url)] == todo
-    assert f"FIX {url}: token 1: no answer (NewConnectionError)" in gone
+    assert found[head.replace("{}", server.url)] == todo
+    assert f"FIX {server.url}: token 1: no answer (NewConnectionError)" in gone
 
 
 def test_a_test_alert_is_sent_through_the_stack_and_resolved(

@@ -1,6 +1,5 @@
 """The simulation of storms: the functions' rules keep what they promise, and the models keep their own."""
 
-import json
 import re
 from collections import defaultdict
 
@@ -78,7 +77,3 @@ def test_the_command_prints_each_figure_and_fails_if_a_target_is_missed(
     lines = capsys.readouterr().out.splitlines()
     assert [line[44:55].strip() for line in lines[1:5]] == ["now", "target", "1.0 direct", "1.0 queued"]
     assert re.fullmatch(last_line, lines[-1])
-
-
-def test_version_1_0_was_measured_in_each_storm() -> None:
-    assert list(json.loads(storm.VERSION_1_0.read_text())) == [each.name for each in storm.STORMS]

@@ -10,9 +10,9 @@ import pytest
 
 import telemetry
 from event import Event
-from local.metrics import Metric, read_all
 from outcome import Call, Code, Outcome
 from pacing import Waiting
+from tests.metrics import Metric, read_all
 from tests.support import lines
 
 # Each metric is counted for the stack, and below it for the PagerDuty service and the event's type.
