@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.figures import peak_megabytes
+from local.observer import Log
 from local.options import LOCAL_TOKEN, Options
 from local.runtime import Instance, emulator
 from local.stack import LocalStack
@@ -191,20 +192,20 @@ def main() -> int:
 def _measure(body: Body, limit: Callable[[int], None] | None) -> bool:
     """Send one body and print its row; return whether it kept to its limits."""
     request = json.dumps(body.request(), ensure_ascii=False)
-    lines: list[str] = []
+    log = Log()
     instances: list[Instance] = []
-    with LocalStack(Options(rate_limit=None, settings=body.settings), on_log=lines.append) as stack:
+    with LocalStack(Options(rate_limit=None, settings=body.settings), log) as stack:
         stack.runtime.on_invoked = lambda instance, _event, _answer: instances.append(instance)
         stack.runtime.invoke(json.dumps(Body("", "", lambda: _event('"dedupKey":"warm"')).request()))
         process = instances[0].function_process()
         if limit:
             limit(process)
-        before = len(lines)
+        before = len(log.lines)
         began = time.monotonic()
         answer = json.loads(stack.runtime.invoke(request))
         seconds = time.monotonic() - began
         peak = peak_megabytes(process)
-        written = sum('"code":' in line or '"left_out":' in line for line in lines[before:])
+        written = sum('"code":' in line or '"left_out":' in line for line in log.lines[before:])
     code = json.loads(answer["body"])["code"] if "body" in answer else answer.get("errorMessage", "no answer")
     shown = f"{answer.get('statusCode', '-')} {code}"[:28]
     size = len(request.encode()) // 1024

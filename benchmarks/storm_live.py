@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import urllib3
 
+from local.observer import Observer
 from local.options import LOCAL_TOKEN, RATE_LIMIT, Options
 from local.sandbox import Received
 from local.stack import LocalStack
@@ -33,7 +34,7 @@ _PATIENCE: Final = 30  # seconds; a cold start on a slow machine takes a few
 Json = dict[str, Any]
 
 
-class Storm:
+class Storm(Observer):
     """The storm against a stack; `accepted` has the time of each event's acceptance, by action and dedup key."""
 
     def __init__(self) -> None:
@@ -41,8 +42,8 @@ class Storm:
         self.limited = 0
         self.url = ""
 
-    def note(self, call: Received) -> None:
-        """Note a call to PagerDuty."""
+    def on_received(self, call: Received) -> None:
+        """Count a call that PagerDuty refused, or note when an event was accepted."""
         self.limited += call.status == HTTPStatus.TOO_MANY_REQUESTS
         if call.accepted:
             self.accepted.setdefault((call.event["event_action"], call.event["dedup_key"]), time.monotonic())
@@ -81,7 +82,7 @@ class Storm:
 def main() -> int:
     """Run the storm and print the result; return 0 if all targets are met."""
     storm = Storm()
-    with LocalStack(Options(rate_limit=RATE_LIMIT), on_received=storm.note) as stack:
+    with LocalStack(Options(rate_limit=RATE_LIMIT), storm) as stack:
         storm.url = stack.url
         with progress("Starting the functions, and opening the older incidents"):
             storm.warm_up()

@@ -13,6 +13,7 @@ from chaos.fault_plan import CALLS_PER_MINUTE, EVENT_ID, FaultPlan
 from chaos.plan import SENDERS, Plan, plan
 from chaos.report import Report
 from chaos.router import Job, Router
+from local.observer import Log
 from local.options import LOCAL_TOKEN, Options
 from local.stack import LocalStack
 
@@ -29,12 +30,12 @@ ANSWERS_LOST: Final = 0.05
 def run(events: int, seed: str) -> Report:
     """Send the events of a plan through a new stack, wait until all have arrived, and report."""
     sent = plan(events, seed)
-    log: list[str] = []
+    log = Log()
     routing_keys = {name: f"chaos{n:027}" for n, name in enumerate(sent.services)}
     settings = {"CALLS_PER_MINUTE": str(CALLS_PER_MINUTE)}
     options = Options(services=routing_keys, rate_limit=None, settings=settings, speed=QUEUE_SPEED)
-    with LocalStack(options, on_log=log.append) as stack:
-        return _run(stack, sent, seed, log)
+    with LocalStack(options, log) as stack:
+        return _run(stack, sent, seed, log.lines)
 
 
 def _run(stack: LocalStack, sent: Plan, seed: str, log: Iterable[str]) -> Report:

@@ -98,6 +98,10 @@ class Aws(Service):
         """Return the messages of a FIFO queue, in the order in which SQS accepted them, without receiving them."""
         return self._application.peek(_name(queue_url))
 
+    def purge(self, queue_url: str) -> None:
+        """Delete all messages of a FIFO queue, those in flight as well."""
+        self._application.purge(_name(queue_url))
+
     def start(self) -> None:
         """Listen. Raises OSError if the port is taken, RuntimeError if it listens already."""
         if self._server:
@@ -183,6 +187,12 @@ class _Application:
         """Return the messages of a queue; an unused one has none."""
         with self._turn:
             return self._queues[name].fifo.peek() if name in self._queues else []
+
+    def purge(self, name: str) -> None:
+        """Delete the messages of a queue."""
+        with self._turn:
+            if name in self._queues:
+                self._queues[name].fifo.purge()
 
     def _call_sqs(self, action: str, request: Json, moto: Moto) -> Answer:
         name = _name(request.get("QueueUrl", ""))

@@ -161,6 +161,12 @@ class FifoQueue:
         message.is_delayed = True
         self._hide([message], now + seconds)
 
+    def purge(self) -> None:
+        """Delete all messages, those in flight as well, and forget the deduplication ids."""
+        self.in_flight = 0
+        for part in (self._messages, self._groups, self._accepted, self._available, self._hidden):
+            part.clear()
+
     def _in_flight(self, handle: str) -> QueuedMessage | None:
         """Return the message of a receipt handle, None if it is deleted. Raises SqsError if the handle has expired."""
         message = self._messages.get(handle.partition(" ")[0])

@@ -6,7 +6,7 @@ which paths match no route, and the responses to an unknown route, an oversized 
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from samcli.local.apigw.path_converter import PathConverter
 from samcli.local.apigw.route import Route
 from werkzeug.test import Client
 
+from local.observer import Observer
 from local.runtime import Function
 from local.server import Server
 
@@ -57,23 +58,22 @@ def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[
 class Gateway:
     """The template's HTTP API on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id.
 
-    `on_request` and `on_answer` are called for each request. `middleware` wraps the API, to serve other paths as well.
+    Its observers' `on_request` and `on_answer` are called for each request. `middleware` wraps the API, to serve other
+    paths as well.
     """
 
-    def __init__(  # noqa: PLR0913 -- three callbacks
+    def __init__(
         self,
         stacks: list[Stack],
         invoke: Callable[[str, str], str],
         port: int = 0,
-        *,
-        on_request: Callable[[Request], None] | None = None,
-        on_answer: Callable[[Request, Response], None] | None = None,
+        observers: Sequence[Observer] = (),
         middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         """Bind the port, so that one in use is noticed before anything else starts. Raises OSError."""
         service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
         service.create()
-        service.notify(on_request, on_answer)
+        service.notify(observers)
         self._api = service.wsgi
         self._server = Server(middleware(self._api) if middleware else self._api, port)
         self.url = self._server.url
@@ -116,18 +116,19 @@ class _HttpApi(LocalApigwService):  # type: ignore[misc]  # SAM CLI publishes no
     def wsgi(self) -> Any:
         return self._app
 
-    def notify(
-        self, on_request: Callable[[Request], None] | None, on_answer: Callable[[Request, Response], None] | None
-    ) -> None:
+    def notify(self, observers: Sequence[Observer]) -> None:
         from flask import request  # noqa: PLC0415 -- a proxy that exists during a request only
 
+        def before_request() -> None:
+            for observer in observers:
+                observer.on_request(request)
+
         def after_request(response: Response) -> Response:
-            if on_answer:
-                on_answer(request, response)
+            for observer in observers:
+                observer.on_answer(request, response)
             return response
 
-        if on_request:
-            self._app.before_request(lambda: on_request(request))
+        self._app.before_request(before_request)
         self._app.before_request(lambda: None if _is_routable(request) else _not_found())
         self._app.after_request(after_request)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
+from local.observer import Observer
 from local.options import DOCTOR, LOCAL_STACK_FILE, LOCAL_TOKEN, PREFIX, STATE, Options
 from local.sandbox import Received
 from local.stack import LocalStack
@@ -23,9 +24,7 @@ _POLL_SECONDS = 0.2
 def main(options: Options) -> None:
     """Serve until interrupted."""
     with (
-        Page(
-            options, on_request=_show_request, on_answer=_show_answer, on_received=_show_received, on_log=_show_log
-        ) as stack,
+        Page(options, _Terminal()) as stack,
         reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
     ):
         try:
@@ -96,35 +95,38 @@ def _write_private_file(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _show_request(request: "Request") -> None:
-    sender = f"  ({DOCTOR})" if request.user_agent.string == DOCTOR else ""
-    _show(f"{request.method} {request.full_path.rstrip('?')}{sender}")
+class _Terminal(Observer):
+    """Shows the events as they pass."""
 
+    def on_request(self, request: "Request") -> None:
+        """Show the request."""
+        sender = f"  ({DOCTOR})" if request.user_agent.string == DOCTOR else ""
+        _show(f"{request.method} {request.full_path.rstrip('?')}{sender}")
 
-def _show_answer(_: "Request", response: "Response") -> None:
-    answer = response.get_json()
-    words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
-    _show("  answer     ", words, status=response.status_code)
+    def on_answer(self, _: "Request", response: "Response") -> None:
+        """Show the answer."""
+        answer = response.get_json()
+        words = " ".join(str(answer.get(name, "")) for name in ("code", "message")).strip()
+        _show("  answer     ", words, status=response.status_code)
 
+    def on_received(self, call: Received) -> None:
+        """Show the call to PagerDuty, and why it was refused."""
+        words = [call.kind, call.event.get("event_action", ""), call.event.get("dedup_key", "")]
+        reasons = f"  {'; '.join(call.errors)}" if call.errors else ""
+        _show("  PagerDuty  ", " ".join(map(str, words)).rstrip() + reasons, status=call.status)
 
-def _show_received(call: Received) -> None:
-    words = [call.kind, call.event.get("event_action", ""), call.event.get("dedup_key", "")]
-    reasons = f"  {'; '.join(call.errors)}" if call.errors else ""
-    _show("  PagerDuty  ", " ".join(map(str, words)).rstrip() + reasons, status=call.status)
-
-
-def _show_log(line: str) -> None:
-    """Show what no answer reports: the worker's results, and the functions' errors."""
-    try:
-        content = json.loads(line)
-    except ValueError:
-        content = {}
-    if isinstance(content, dict) and "receive_count" in content:
-        names = ("status", "code", "event_type", "pagerduty_service", "dedup_key", "message_id")
-        words = dict.fromkeys(str(content[name]) for name in names if name in content)
-        _show(f"  worker     {' '.join(words)}")
-    elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
-        _show(f"  log        {line}")
+    def on_log(self, line: str) -> None:
+        """Show what no answer reports: the worker's results, and the functions' errors."""
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = {}
+        if isinstance(content, dict) and "receive_count" in content:
+            names = ("status", "code", "event_type", "pagerduty_service", "dedup_key", "message_id")
+            words = dict.fromkeys(str(content[name]) for name in names if name in content)
+            _show(f"  worker     {' '.join(words)}")
+        elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
+            _show(f"  log        {line}")
 
 
 def _show(heading: str, rest: str = "", status: int = 0) -> None:

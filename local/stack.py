@@ -9,15 +9,21 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from botocore.exceptions import ClientError
 
 from local import gateway
 from local.aws_server import Aws
 from local.event_source import EventSource
+from local.observer import Observer
 from local.options import MAX_CALLS_PER_MINUTE, PREFIX, Options
 from local.resources import TEMPLATE, create_flow_table, create_queues, properties
 from local.runtime import Function, Runtime
 from local.sandbox import Received, Sandbox, ca_file
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 # Each worker is a process. AWS runs up to QueueConcurrency of them; here, no more than there are processors.
 _MAX_WORKERS: Final = max(2, os.cpu_count() or 2)
@@ -28,16 +34,14 @@ _VARIANTS: Final = 3
 class LocalStack:
     """All parts together, as a context manager; afterwards no process runs and no port is bound.
 
-    `on_received` is called for each call to the sandbox, and `on_log` for each log line; see Gateway for the others.
+    `middleware` wraps the API, to serve other paths as well.
     """
 
     def __init__(
         self,
         options: Options | None = None,
-        *,
-        on_received: Callable[[Received], None] | None = None,
-        on_log: Callable[[str], None] | None = None,
-        **callbacks: Any,
+        *observers: Observer,
+        middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
         self.options = options or Options()
         self.url = ""
@@ -49,9 +53,8 @@ class LocalStack:
         self.queue_url = ""
         self.dead_letter_queue_url = ""
         self.flow_table = ""
-        self._callbacks = callbacks
-        self._on_received = on_received
-        self._on_log = on_log
+        self._observers = observers
+        self._middleware = middleware
         self._api: gateway.Gateway
         self._variants: OrderedDict[frozenset[tuple[str, str]], Runtime] = OrderedDict()
         self._variants_lock = threading.Lock()
@@ -70,28 +73,53 @@ class LocalStack:
 
     def count_messages(self, queue_url: str) -> int:
         """Return the number of messages in a queue, including those that the worker is processing."""
-        answer = self.aws.client("sqs").get_queue_attributes(
-            QueueUrl=queue_url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )
-        return sum(int(number) for number in answer["Attributes"].values())
+        return len(self.aws.peek(queue_url))
 
     @property
     def settings(self) -> dict[str, str]:
         """The environment variables of the API function."""
         return {**self._api_function.environment, **self._environment}
 
-    def post(self, path: str, body: bytes, settings: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    def post(
+        self, path: str, body: bytes, settings: Mapping[str, str] | None = None, sender: str = ""
+    ) -> tuple[int, bytes]:
         """Send the API a request with the token; return the response's status and body.
 
-        `settings` are environment variables that the function has for this request only.
+        `settings` are environment variables that the function has for this request only; `sender` is the user agent.
         """
         chosen = self._chosen.set(self._variant(settings) if settings else None)
         try:
             headers = {"Authorization": f"Bearer {self.options.token}", "Content-Type": "application/json"}
-            return self._api.post(path, body, headers)
+            return self._api.post(path, body, headers | {"User-Agent": sender})
         finally:
             self._chosen.reset(chosen)
+
+    def reset(self) -> None:
+        """Forget all messages, leases, budgets, incidents and simulated failures."""
+        for url in (self.queue_url, self.dead_letter_queue_url):
+            self.aws.purge(url)
+        dynamodb = self.aws.client("dynamodb")
+        items = dynamodb.scan(TableName=self.flow_table)["Items"]
+        for item in items:
+            dynamodb.delete_item(TableName=self.flow_table, Key={"service": item["service"]})
+        if any("lease" in item for item in items):  # Instances remember it.
+            for runtime in (self.runtime, self.worker, *self._variants.values()):
+                runtime.end_idle()
+        if self.sandbox:
+            self.sandbox.on_call, self.sandbox.known_keys = None, None
+            self.sandbox.rate_limit = self.options.rate_limit
+            self.sandbox.clear()
+
+    def try_now(self) -> int:
+        """Make the delayed messages of the queue visible; return their number."""
+        delayed = [message for message in self.aws.peek(self.queue_url) if message.is_delayed]
+        sqs = self.aws.client("sqs")
+        for message in delayed:
+            with contextlib.suppress(ClientError):  # It became visible meanwhile.
+                sqs.change_message_visibility(
+                    QueueUrl=self.queue_url, ReceiptHandle=message.handle, VisibilityTimeout=0
+                )
+        return len(delayed)
 
     def _variant(self, settings: Mapping[str, str]) -> Runtime:
         """Return the API function with these settings; the least recently used one is closed to make room."""
@@ -117,7 +145,7 @@ class LocalStack:
         os.environ["SAM_CLI_TELEMETRY"] = "0"
         calls_per_minute = self.options.rate_limit or MAX_CALLS_PER_MINUTE
         stacks, functions = gateway.load(TEMPLATE, {"CallsPerMinute": str(calls_per_minute)})
-        self._api = gateway.Gateway(stacks, self._invoke, self.options.port, **self._callbacks)
+        self._api = gateway.Gateway(stacks, self._invoke, self.options.port, self._observers, self._middleware)
         starting.callback(self._api.close)
         self.url = self._api.url
 
@@ -172,6 +200,14 @@ class LocalStack:
     def _make(self, function: Function, environment: Mapping[str, str]) -> Runtime:
         changed = {**function.environment, **environment}
         return Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
+
+    def _on_received(self, call: Received) -> None:
+        for observer in self._observers:
+            observer.on_received(call)
+
+    def _on_log(self, line: str) -> None:
+        for observer in self._observers:
+            observer.on_log(line)
 
     def _put_parameters(self) -> None:
         """Put the secrets into SSM, and delete those of an earlier stack of this process, which moto keeps."""

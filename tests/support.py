@@ -165,14 +165,6 @@ def install_npm_packages(folder: Path) -> Path:
 
 
 def drain(stack: "LocalStack") -> None:
-    """Wait until the queue is empty, and let the next events be posted directly: end instances that know a lease."""
+    """Wait until the queue is empty, and let the next events be posted directly."""
     wait_until(lambda: stack.count_messages(stack.queue_url) == 0)
-    dynamodb = stack.aws.client("dynamodb")
-    has_lease = False
-    for service in stack.options.routing_keys:
-        key = {"TableName": stack.flow_table, "Key": {"service": {"S": service}}}
-        has_lease |= "lease" in dynamodb.get_item(**key).get("Item", {})
-        dynamodb.delete_item(**key)
-    if has_lease:
-        for runtime in (stack.runtime, stack.worker, *stack._variants.values()):  # noqa: SLF001 -- for tests alone
-            runtime.end_idle()
+    stack.reset()

@@ -1,6 +1,5 @@
 """The whole stack over HTTP: SAM's API Gateway, the runtime emulator, moto's AWS, and the PagerDuty sandbox."""
 
-import gzip
 import json
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -14,7 +13,7 @@ import local.runtime
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
-from tests.support import drain, track
+from tests.support import drain, track, wait_until
 
 HEADERS = {"Authorization": f"Bearer {LOCAL_TOKEN}", "Content-Type": "application/json"}
 CHECKOUT_KEY = "c" * 32
@@ -31,7 +30,6 @@ def pagerduty(stack: LocalStack) -> Iterator[Sandbox]:
     assert stack.sandbox is not None
     stack.sandbox.clear()
     yield stack.sandbox
-    stack.sandbox.on_call = None
     drain(stack)
 
 
@@ -59,7 +57,7 @@ def test_an_event_on_each_route_opens_an_incident(
     stack: LocalStack, pagerduty: Sandbox, path: str, body: object, expected: tuple[str, str]
 ) -> None:
     status, answer = post(stack, body, path)
-    drain(stack)
+    wait_until(lambda: pagerduty.incidents)
     (incident,) = pagerduty.incidents
 
     assert (status, answer["status"], incident.routing_key) == (200, *expected)
@@ -68,16 +66,7 @@ def test_an_event_on_each_route_opens_an_incident(
 # -- API Gateway -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/events"),
-        ("POST", "/v1/identify"),
-        ("POST", "/events/"),
-        ("POST", "//events"),
-        ("POST", "/events%2Fcheckout"),
-    ],
-)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/events"), ("POST", "/v1/identify"), ("POST", "/events/")])
 def test_there_is_no_other_route(stack: LocalStack, pagerduty: Sandbox, method: str, path: str) -> None:
     response = request(stack.url + path, track(), method)
 
@@ -86,19 +75,16 @@ def test_there_is_no_other_route(stack: LocalStack, pagerduty: Sandbox, method: 
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "status"),
-    [
-        (gzip.compress(json.dumps(track()).encode()), {"Content-Encoding": "gzip"}, 200),
-        (json.dumps(track()).encode(), {"Content-Type": "application/octet-stream"}, 200),
-        (b'"\xff"', {}, 400),
-        (json.dumps(track(padding="x" * 6_300_000)).encode(), {}, 413),
-    ],
-    ids=["compressed", "of a binary type", "not UTF-8", "too large for Lambda"],
+    ("body", "expected"),
+    [(b'"\xff"', (400, "body_not_utf8")), (b"x" * 6_300_000, (413, None))],
+    ids=["not UTF-8", "too large for Lambda"],
 )
 def test_a_body_reaches_the_function_as_it_was_sent_unless_it_is_too_large(
-    stack: LocalStack, pagerduty: Sandbox, body: bytes, headers: dict[str, str], status: int
+    stack: LocalStack, pagerduty: Sandbox, body: bytes, expected: tuple[int, str | None]
 ) -> None:
-    assert request(f"{stack.url}/events", body, **headers).status == status
+    status, answer = post(stack, body)
+
+    assert (status, answer.get("code")) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 from rudderstack.analytics.client import Client
 
+from local.observer import Observer
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
@@ -149,12 +150,12 @@ class Exchange:
     message: str
 
 
-class Endpoint:
+class Endpoint(Observer):
     """The local stack, and the exchanges of its API."""
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
-        self.stack = LocalStack(Options(speed=30, rate_limit=None), on_answer=self._note)
+        self.stack = LocalStack(Options(speed=30, rate_limit=None), self)
 
     @property
     def pagerduty(self) -> Sandbox:
@@ -164,7 +165,7 @@ class Endpoint:
     def drain(self) -> None:
         wait_until(lambda: self.stack.count_messages(self.stack.queue_url) == 0)
 
-    def _note(self, request: "Request", response: "Response") -> None:
+    def on_answer(self, request: "Request", response: "Response") -> None:
         encoding = request.headers.get("Content-Encoding")
         body = request.get_data()
         events = json.loads(gzip.decompress(body) if encoding == "gzip" else body)["batch"]
