@@ -120,19 +120,20 @@ def _expected(path: Path) -> Result | None:
 def parse(content: bytes) -> Any:
     """Parse JSON, or JSON in each line as an array. Raises ValueError with the place of a mistake, RecursionError."""
     text = content.decode(json.detect_encoding(content))
-    # Each after as many empty lines, for the place.
-    lines = ["\n" * number + line for number, line in enumerate(text.split("\n")) if line.strip()]
-    if not lines:
+    if not text.strip():
         raise ValueError("the file is empty")
+    values, number = [], 0
     try:
-        json.loads(lines[0])
-    except ValueError:
-        lines = [text]
-    try:
-        values = [json.loads(line) for line in lines]
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            if error.msg != "Extra data":
+                raise
+        for number, line in enumerate(text.split("\n")):  # noqa: B007 -- the place
+            values += [json.loads(line)] if line.strip() else []
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON, line {error.lineno}, column {error.colno}: {error.msg}") from None
-    return values if len(values) > 1 else values[0]
+        raise ValueError(f"not JSON, line {number + error.lineno}, column {error.colno}: {error.msg}") from None
+    return values
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bool]:
