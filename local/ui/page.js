@@ -1,17 +1,17 @@
 "use strict";
 
-// What an event says is only ever put into the page as text.
+// The content of events is only ever put into the page as text.
 
-const SHOWN = 30;  // incidents at first, and with every "more"
+const SHOWN_ROWS = 100;  // of a list
 const SHOWN_RESULTS = 20;
-const SHOWN_CHARACTERS = 20000;  // of one PagerDuty event
-const STEPS = 120;  // of the chart
-const STEP_SECONDS = 5;
-const LOOKED_THROUGH = 20000;  // tokens of the event's text, to find a field
+const SHOWN_CHARACTERS = 20000;  // of a PagerDuty event, and of a body
+const MAX_TOKENS = 20000;  // of the event's text, when a field is looked for
+const DRAFT = "draft";
+const MESSAGE_ID = /"messageId"\s*:\s*"([^"\\]{1,100})"/;
 
 const REASONS = {
   pagerduty_rate_limited: "PagerDuty limits the rate",
-  rate_limit_delay: "leaves room for what is critical",
+  rate_limit_delay: "the rate limit leaves room for critical events",
   pagerduty_unavailable: "PagerDuty failed",
   pagerduty_timeout: "PagerDuty did not answer",
   pagerduty_unreachable: "PagerDuty could not be reached",
@@ -21,11 +21,8 @@ const REASONS = {
 };
 
 const $ = (id) => document.getElementById(id);
-const incidents = new Map();  // number → what the stack tells of it
-const cards = new Map();  // number → its element
-let shown = SHOWN;
+const lists = { requests: new Map(), incidents: new Map(), changes: new Map() };  // by number
 let start = null;
-let counts = { incidents: 0 };
 
 function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -36,28 +33,96 @@ function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+function button(text, action, attributes = {}) {
+  const element = el("button", { type: "button", ...attributes }, text);
+  element.addEventListener("click", action);
+  return element;
+}
+
 // Text of an event: marks that would change the direction of what follows end with it.
 const said = (text, kind = "") => el("bdi", { dir: "auto", class: kind || null }, String(text));
+const quiet = (...children) => el("span", { class: "quiet" }, ...children);
 const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 const number = (value) => value.toLocaleString("en");
+const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+const newest = (rows, at = (row) => row.number) => [...rows].sort((a, b) => at(b) - at(a));
 
 function readable(text) {
   return text.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
     (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-async function post(path, content) {
-  const response = await fetch(path, {
+function code(label, text, limit = SHOWN_CHARACTERS) {
+  const rest = text.length - limit;
+  return el("pre", { tabindex: "0", role: "region", "aria-label": label }, readable(text.slice(0, limit)),
+    rest > 0 ? `\n… ${number(rest)} more characters` : "");
+}
+
+async function call(path, content) {
+  const response = await fetch(path, content && {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content),
   });
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  if (!response.ok) throw new Error((await response.json().catch(() => ({}))).message || `status ${response.status}`);
   return response.json();
 }
 
-// -- try an event ---------------------------------------------------------------------------------------------------
+// Do what a button stands for; it rests meanwhile, and an error is shown.
+async function act(element, path, content) {
+  element.disabled = true;
+  try {
+    await call(path, content);
+  } catch (error) {
+    $("connection").textContent = error.message;
+  } finally {
+    element.disabled = false;
+  }
+}
+
+// Show rows in a list, each in the element that it had before.
+function keyed(id, make) {
+  const cards = new Map();
+  return (rows) => {
+    const focused = document.activeElement;
+    const wanted = new Set(rows.map((row) => row.number));
+    for (const [key, card] of cards) {
+      if (!wanted.has(key)) {
+        card.element.remove();
+        cards.delete(key);
+      }
+    }
+    let next = $(id).firstChild;
+    for (const row of rows) {
+      if (!cards.has(row.number)) cards.set(row.number, make());
+      const card = cards.get(row.number);
+      card.show(row);
+      if (card.element === next) next = next.nextSibling;
+      else $(id).insertBefore(card.element, next);
+    }
+    if (focused !== document.activeElement && $(id).contains(focused)) focused.focus();
+  };
+}
+
+// A row that opens: its summary and its body are made again when they change.
+function opening(summaryOf, bodyOf) {
+  let current = null;
+  const summary = el("summary");
+  const body = el("div", { class: "body" });
+  const details = el("details", {}, summary, body);
+  const fill = async () => body.replaceChildren(...(details.open ? await bodyOf(current) : []));
+  details.addEventListener("toggle", fill);
+  const show = (row) => {
+    if (row === current) return;
+    current = row;
+    summary.replaceChildren(...summaryOf(row));
+    fill();
+  };
+  return { details, summary, show };
+}
+
+// -- the editor -----------------------------------------------------------------------------------------------------
 
 let path = "/events";
-let trying = Promise.resolve();
+let before = null;  // the draft that a sample has replaced
 
 function fillForm() {
   const groups = new Map();
@@ -67,7 +132,7 @@ function fillForm() {
   });
   $("sample").append(...groups.values());
   $("service").append(...start.services.map((name) => el("option", {}, name)),
-    el("option", { value: "nobody-set-this-up" }, "one without a routing key"));
+    el("option", { value: "not-set-up" }, "one without a routing key"));
   $("rate-limit").textContent = start.rate_limit;
   for (const setting of start.settings) {
     const id = `setting-${setting.name}`;
@@ -77,7 +142,6 @@ function fillForm() {
     input.value = setting.value;
     $("setting-fields").append(el("label", { title: setting.description }, setting.parameter, " ", input));
   }
-  showSamconfig();
   if (start.is_real) {
     $("about").textContent = "PagerDuty is the real one: what you send pages somebody. Preview sends nothing.";
     document.body.classList.add("real");
@@ -85,38 +149,71 @@ function fillForm() {
     $("no-incidents").textContent = "Incidents are in PagerDuty itself.";
     $("no-changes").textContent = "Change events are, too.";
   }
-  useSample();
+  const draft = JSON.parse(sessionStorage.getItem(DRAFT) || "null");
+  if (draft) edit(draft);
+  else useSample();
+  showSamconfig();
+}
+
+function keepDraft() {
+  sessionStorage.setItem(DRAFT, JSON.stringify({
+    text: $("event").value, path, service: $("service").value, sample: $("sample").value,
+    settings: Object.fromEntries(start.settings.map((each) => [each.name, $(`setting-${each.name}`).value])),
+  }));
+  $("edited").hidden = !$("edited").dataset.sent || $("edited").dataset.sent === $("event").value;
 }
 
 function useSample() {
   const sample = start.samples[$("sample").value];
-  edit(sample.text, sample.path);
+  replaceDraft({ text: sample.text, ...route(sample.path) });
   renewIds();
 }
 
-function edit(text, to) {
-  $("event").value = text;
-  const [route, service] = [to.split("/")[1], to.split("/")[2]];
-  path = route === "events" ? "/events" : to;
-  if (route === "events") $("service").value = service || "default";
-  $("service").disabled = route !== "events";
+function replaceDraft(draft) {
+  before = JSON.parse(sessionStorage.getItem(DRAFT));
+  $("undo").hidden = !before;
+  edit(draft);
+}
+
+function undo() {
+  edit(before);
+  $("undo").hidden = true;
+}
+
+// The path and the PagerDuty service of `POST /events/SERVICE`, or another path.
+function route(to) {
+  const [, first, service] = to.split("/");
+  return first === "events" ? { path: "/events", service: service || "default" } : { path: to };
+}
+
+function edit(draft) {
+  $("event").value = draft.text;
+  path = draft.path;
+  if (draft.service) $("service").value = draft.service;
+  if (draft.sample) $("sample").value = draft.sample;
+  for (const [name, value] of Object.entries(draft.settings || {})) $(`setting-${name}`).value = value;
+  $("service").disabled = path !== "/events";
   showPath();
   mark(new Map());
 }
 
+const fullPath = () => (path === "/events" && $("service").value !== "default"
+  ? `${path}/${encodeURIComponent($("service").value)}` : path);
+
 function showPath() {
-  const isNamed = path === "/events" && $("service").value !== "default";
-  $("path").textContent = `POST ${path}${isNamed ? `/${$("service").value}` : ""}`;
+  $("path").textContent = `POST ${fullPath()}`;
+  keepDraft();
 }
 
-// Each event has a messageId of its own: SQS takes the same one twice for a retry.
+// Each event gets its own messageId: SQS accepts one only once in five minutes.
 function renewIds() {
-  const before = $("event").value;
-  const after = before.replace(/("messageId": *")[0-9a-f]{8}-[0-9a-f-]{27}"/g, (_, key) => `${key}${crypto.randomUUID()}"`);
-  if (after !== before) $("event").value = after;
+  const now = $("event").value;
+  const after = now.replace(/("messageId": *")[0-9a-f]{8}-[0-9a-f-]{27}"/g, (_, key) => `${key}${crypto.randomUUID()}"`);
+  if (after !== now) $("event").value = after;
+  keepDraft();
 }
 
-// The settings that are not as they are by default, or as in the stack: their names and values.
+// The settings that differ from the template's defaults, or from the stack's values: their names and values.
 function settingsUnlike(usual, called) {
   const now = start.settings.map((each) => [each, $(`setting-${each.name}`).value]);
   return now.filter(([each, value]) => value !== each[usual]).map(([each, value]) => [each[called], value]);
@@ -128,89 +225,113 @@ function showSamconfig() {
     ? `${name}=${value}` : `${name}="${value.replace(/["\\]/g, "\\$&")}"`);
   $("samconfig").textContent = ["parameter_overrides = [",
     ...["ParameterPrefix=/rudderstack-pagerduty", ...quoted].map((line) => `  ${JSON.stringify(line)},`), "]"].join("\n");
+  keepDraft();
 }
 
-// What is clicked while an answer is awaited comes after it.
-function tryIt(send, changed = settingsUnlike("value", "name")) {
-  const settings = Object.fromEntries(changed);
-  const wanted = { path, service: $("service").value, body: $("event").value, settings, send };
-  if (send) renewIds();
-  trying = trying.then(() => answer(wanted));
+// -- sending, and the response --------------------------------------------------------------------------------------
+
+let isWaiting = false;
+
+// Send the text of the editor, or preview it.
+async function tryEditor(send) {
+  const body = $("event").value;
+  const settings = Object.fromEntries(settingsUnlike("value", "name"));
+  if (await answerTo({ path: fullPath(), body, settings, send }, { find: finder(body) })) {
+    $("edited").dataset.sent = body;
+    if (send && body === $("event").value) {
+      renewIds();
+      $("edited").dataset.sent = $("event").value;
+    }
+    keepDraft();
+  }
 }
 
-async function answer(wanted) {
-  $("result").setAttribute("aria-busy", "true");
+// Send something else, and show what was sent.
+function sendOther(content, to, what) {
+  delete $("edited").dataset.sent;
+  keepDraft();
+  const body = typeof content === "string" ? content : JSON.stringify(content, null, 2);
+  return answerTo({ path: to, body, send: true }, { sent: el("details", { open: !what.isLong },
+    el("summary", {}, what.text), code("What was sent", body)) });
+}
+
+async function answerTo(wanted, shown) {
+  if (isWaiting) return false;
+  const began = performance.now();
+  const counter = el("span");
+  const count = () => { counter.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; };
+  rest(true);
+  $("verdict").replaceChildren(el("p", { class: "empty" }, "Waiting for the answer: ", counter));
+  $("outcome").replaceChildren(shown.sent || "");
+  const timer = setInterval(count, 100);
+  count();
   try {
-    showResult(await post("/page/try", wanted), wanted.body);
+    showResult(await call("/api/send", wanted), (MESSAGE_ID.exec(wanted.body) || [])[1], shown);
   } catch (error) {
     $("verdict").replaceChildren(el("p", { class: "empty" }, `The stack did not answer (${error.message}).`));
-    $("outcome").replaceChildren();
   } finally {
-    $("result").removeAttribute("aria-busy");
+    clearInterval(timer);
+    rest(false);
   }
+  return true;
 }
 
-function whatRudderStackDoes(status) {
+function rest(wait) {
+  isWaiting = wait;
+  for (const id of ["preview", "send"]) $(id).disabled = wait;
+}
+
+function reactionOf(status) {
   if (status < 300) return ["done", "RudderStack is done with it."];
-  if (status === 408 || status === 429) {
-    return ["again", "RudderStack sends it again: after 10 seconds, then ever later up to every 5 minutes, for up to 30 days."];
-  }
-  if (status >= 500) {
-    return ["again", "RudderStack sends it again: after 10 seconds, then ever later up to every 5 minutes, for three hours."];
-  }
-  return ["never", "RudderStack gives it up and never sends it again."];
+  const isAgain = status >= 500 || status === 408 || status === 429;
+  if (!isAgain) return ["never", "RudderStack gives it up and never sends it again."];
+  const howLong = status >= 500 ? "three hours" : "30 days";
+  return ["again", `RudderStack sends it again: after 10 seconds, then at intervals of up to 5 minutes, for up to ${howLong}.`];
 }
 
-function showResult(tried, text) {
+function showResult(tried, messageId, { sent, find }) {
   const { status, content } = tried.answer || tried.preview;
-  const [verdict, words] = whatRudderStackDoes(status);
-  const isGood = verdict === "done" && !tried.answer;
+  const [verdict, words] = reactionOf(status);
+  const isPreview = verdict === "done" && !tried.answer;
   $("verdict").replaceChildren(
     el("p", {}, el("b", { class: `badge ${verdict}` }, `${status} ${content.status || ""}`), " ",
-      el("b", {}, isGood ? "A preview: nothing was sent." : words)),
-    el("p", {}, said(content.message || ""), " ", el("span", { class: "quiet" },
-      content.code && content.code !== content.status ? `(${content.code}) ` : "", `${tried.seconds} s`)),
-  );
+      el("b", {}, isPreview ? "A preview: nothing was sent." : words)),
+    el("p", {}, said(content.message || ""), " ", quiet(content.code && content.code !== content.status ? `(${content.code})` : "")),
+    el("p", { class: "quiet" }, `${time(Date.now() / 1000)}, after ${tried.seconds} s, messageId `, said(messageId || "none")));
   const rows = content.results || [content];
   const previews = tried.preview.content.results || [tried.preview.content];
-  const find = finder(text);
   const marks = new Map();
   const outcomes = rows.slice(0, SHOWN_RESULTS).map((row, place) => {
     const isMany = Boolean(content.results);
-    const complaints = [...(row.warnings || [])].map((words_) => ["warning", words_]);
+    const complaints = (row.warnings || []).map((text) => ["warning", text]);
     if (["rejected", "deferred"].includes(row.status)) complaints.unshift([row.status, row.message]);
-    const listed = complaints.map(([kind, words_]) => {
-      const line = find(words_, isMany ? place : null);
-      if (line && kind !== "deferred") marks.set(line, marks.get(line) || kind);
-      return complaint(kind, words_, kind === "deferred" ? 0 : line, isMany || kind === "warning");
+    const listed = complaints.map(([kind, text]) => {
+      const line = find && kind !== "deferred" ? find(text, isMany ? place : null) : 0;
+      if (line) marks.set(line, marks.get(line) || kind);
+      return complaint(kind, text, line, isMany || kind === "warning");
     });
     return oneResult(row, isMany ? place + 1 : 0, listed, (previews[place] || {}).event);
   });
-  const rest = rows.length - SHOWN_RESULTS;
-  $("outcome").replaceChildren(...outcomes, rest > 0 ? el("p", { class: "quiet" }, `and ${number(rest)} more`) : "");
-  mark(marks);
+  const left = rows.length - SHOWN_RESULTS;
+  $("outcome").replaceChildren(sent || "", ...outcomes, left > 0 ? el("p", { class: "quiet" }, `and ${number(left)} more`) : "");
+  if (find) mark(marks);
 }
 
-function complaint(kind, words, line, isNews) {
-  if (!line) return isNews ? el("li", { class: kind }, said(words)) : null;
-  const button = el("button", { type: "button", class: "link" }, isNews ? `Line ${line}` : `See line ${line}`);
-  button.addEventListener("click", () => goTo(line));
-  return el("li", { class: kind }, button, " ", isNews ? said(words) : "");
+function complaint(kind, text, line, isNews) {
+  if (!line) return isNews ? el("li", { class: kind }, said(text)) : null;
+  const link = button(isNews ? `Line ${line}` : `See line ${line}`, () => goTo(line), { class: "link" });
+  return el("li", { class: kind }, link, " ", isNews ? said(text) : "");
 }
 
 function oneResult(row, place, complaints, event) {
   const listed = complaints.filter(Boolean);
-  const parts = [place ? el("h3", {}, `${place}. ${row.status} `,
-    row.code === row.status ? "" : el("span", { class: "quiet" }, row.code)) : null];
+  const parts = [place ? el("h3", {}, `${place}. ${row.status} `, row.code === row.status ? "" : quiet(row.code)) : null];
   if (listed.length) parts.push(el("ul", { class: "complaints" }, ...listed));
-  if (!event) parts.push(el("p", { class: "empty" }, "PagerDuty gets nothing of it."));
+  if (!event) parts.push(el("p", { class: "empty" }, "No PagerDuty event."));
   if (event) {
     const kind = "event_action" in event ? `alert event, ${event.event_action}` : "change event";
-    const text = readable(JSON.stringify(event, null, 2));
-    const rest = text.length - SHOWN_CHARACTERS;
-    parts.push(el(place ? "h4" : "h3", {}, "PagerDuty event ", el("span", { class: "quiet" }, kind)),
-      el("pre", { tabindex: "0", role: "region", "aria-label": `PagerDuty event ${place || ""}` }, text.slice(0, SHOWN_CHARACTERS),
-        rest > 0 ? `\n… ${number(rest)} more characters` : ""));
+    parts.push(el(place ? "h4" : "h3", {}, "PagerDuty event ", quiet(kind)),
+      code(`PagerDuty event ${place || ""}`, JSON.stringify(event, null, 2)));
   }
   return el("div", {}, ...parts);
 }
@@ -240,7 +361,7 @@ function placesOf(text) {
   const places = new Map();
   const token = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
   const open = [];  // the objects and arrays around: {isArray, step, wantsKey}
-  for (let count = 0, match; count < LOOKED_THROUGH && (match = token.exec(text)); count += 1) {
+  for (let count = 0, match; count < MAX_TOKENS && (match = token.exec(text)); count += 1) {
     const [word] = match;
     const around = open.at(-1);
     if (word === "}" || word === "]") open.pop();
@@ -283,76 +404,120 @@ function goTo(line) {
   editor.scrollTop = (line - 4) * (editor.scrollHeight / lines.length);
 }
 
-function act(incident, action) {
-  const event = {
-    type: "track", messageId: crypto.randomUUID(), event: incident.title,
-    properties: { action, dedupKey: incident.dedup_key },
-  };
-  edit(JSON.stringify(event, null, 2), `/events/${incident.service}`);
-  tryIt(true, []);
+// -- requests -------------------------------------------------------------------------------------------------------
+
+let searched = 0;
+
+const showRequestRows = keyed("request-list", () => {
+  const { details, show } = opening(requestSummary, requestBody);
+  return { element: el("li", {}, details), show };
+});
+
+async function showRequests() {
+  const text = $("search").value;
+  const turn = searched += 1;
+  const found = text ? await call(`/api/requests?search=${encodeURIComponent(text)}`) : newest(lists.requests.values());
+  if (turn !== searched) return;
+  showRequestRows(found.slice(0, SHOWN_ROWS).map((row) => lists.requests.get(row.number) || row));
+  $("no-requests").hidden = lists.requests.size > 0;
+  $("request-more").textContent = found.length > SHOWN_ROWS ? `and ${number(found.length - SHOWN_ROWS)} older; search for them`
+    : text ? `${plural(found.length, "request")} found` : "";
+}
+
+function requestSummary(row) {
+  const [verdict] = row.status ? reactionOf(row.status) : [""];
+  const later = Object.entries(row.later || {}).map(([status, count]) => (row.events > 1 ? `${number(count)} ${status}` : status));
+  return [
+    quiet(time(row.at)), " ", el("span", { class: `badge ${verdict}` }, `${row.status || "…"} ${row.code || ""}`), " ",
+    row.is_urgent ? el("span", { class: "severity critical" }, "urgent ") : "", el("span", { class: "title" }, row.route),
+    el("span", { class: "quiet meta" }, row.events > 1 ? plural(row.events, "event") : said(row.message_id || "no messageId"),
+      later.length ? `, from the queue: ${later.join(", ")}` : ""),
+  ];
+}
+
+async function requestBody(row) {
+  const detail = await call(`/api/requests/${row.number}`).catch((error) => ({ error }));
+  if (detail.error) return [el("p", { class: "empty" }, detail.error.message)];
+  const to = row.route.replace(/^\S+ /, "");
+  const steps = detail.steps.map((step) => el("li", {}, `${time(step.at)} ${step.status}`,
+    step.code === step.status ? "" : ` (${step.code})`, step.receive_count ? `, receive ${step.receive_count}` : "",
+    step.pagerduty_status ? `, PagerDuty answered ${step.pagerduty_status}` : "",
+    step.reason ? `, ${step.reason}` : "", row.events > 1 ? quiet(" ", said(step.dedup_key || step.message_id)) : ""));
+  return [
+    el("div", { class: "row" },
+      button("Send again", () => sendOther(detail.body, to, { text: `Sent again: request ${row.number}`, isLong: true })),
+      button("Edit and send", () => {
+        replaceDraft({ text: detail.body, ...route(to) });
+        $("event").focus();
+      }),
+      button("Copy as curl", (event) => copy(event.target, curl(to, detail)))),
+    steps.length ? el("ul", { class: "history", "aria-label": "What happened" }, ...steps) : "",
+    el("h4", {}, "Answer"), code("Answer", detail.answer ? JSON.stringify(detail.answer, null, 2) : "none yet"),
+    el("h4", {}, "Body"), code("Body", detail.body),
+    el("details", {}, el("summary", {}, "Headers"), fields(detail.headers)),
+  ];
+}
+
+function curl(to, detail) {
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+  return [`curl -i ${quoted(location.origin + to)}`, `-H 'Authorization: Bearer ${start.token}'`,
+    "-H 'Content-Type: application/json'", `--data-binary ${quoted(detail.body)}`].join(" \\\n  ");
+}
+
+async function copy(element, text) {
+  const label = element.textContent;
+  await navigator.clipboard.writeText(text).then(() => { element.textContent = "Copied"; }, () => { element.textContent = "Not allowed"; });
+  setTimeout(() => { element.textContent = label; }, 1500);
 }
 
 // -- incidents and change events ------------------------------------------------------------------------------------
 
+const changedAt = (incident) => incident.history.at(-1).until;
+const pathOf = (service) => (service === "default" ? "/events" : `/events/${encodeURIComponent(service)}`);
+const actionEvent = (incident, action) => ({
+  type: "track", messageId: crypto.randomUUID(), event: incident.title,
+  properties: { action, dedupKey: incident.dedup_key },
+});
+
+const showIncidentRows = keyed("incident-list", incidentCard);
+
 function showIncidents() {
-  const wanted = [...incidents.keys()].sort((a, b) => b - a).slice(0, shown);
-  const keep = new Set(wanted);
-  for (const [key, card] of cards) {
-    if (!keep.has(key)) {
-      card.element.remove();
-      cards.delete(key);
-    }
+  const every = [...lists.incidents.values()];
+  const wanted = $("status-filter").value;
+  const rows = newest(every.filter((each) => !wanted || each.status === wanted), changedAt);
+  showIncidentRows(rows.slice(0, SHOWN_ROWS));
+  $("no-incidents").hidden = every.length > 0;
+  $("resolve-all").disabled = !every.some((each) => each.status !== "resolved");
+  $("incident-more").textContent = rows.length > SHOWN_ROWS ? `and ${number(rows.length - SHOWN_ROWS)} older` : "";
+  for (const option of $("status-filter").options) {
+    const count = every.filter((each) => !option.value || each.status === option.value).length;
+    option.textContent = `${option.value || "all"} (${number(count)})`;
   }
-  let next = $("incident-list").firstChild;
-  for (const key of wanted) {
-    if (!cards.has(key)) cards.set(key, incidentCard());
-    const card = cards.get(key);
-    card.show(incidents.get(key));
-    if (card.element === next) next = next.nextSibling;
-    else $("incident-list").insertBefore(card.element, next);
-  }
-  $("no-incidents").hidden = counts.incidents > 0;
-  const rest = incidents.size - wanted.length;
-  $("more-incidents").hidden = rest <= 0;
-  $("more-incidents").textContent = `Show ${number(Math.min(rest, SHOWN))} more`;
-  const states = ["triggered", "acknowledged", "resolved"].filter((each) => counts[each]);
-  const older = counts.incidents - incidents.size;
-  $("incident-counts").replaceChildren(
-    ...states.flatMap((each) => [el("span", { class: `badge ${each}` }, `${number(counts[each])} ${each}`), " "]),
-    older > 0 ? el("span", { class: "quiet" }, `the newest ${incidents.size} are here`) : "");
 }
 
 function incidentCard() {
   let current = null;
-  const summary = el("summary");
-  const body = el("div", { class: "body" });
-  const details = el("details", {}, summary, body);
-  const buttons = ["acknowledge", "resolve"].map((action) => {
-    const button = el("button", { type: "button" }, action === "resolve" ? "Resolve" : "Acknowledge");
-    button.addEventListener("click", () => act(current, action));
-    return button;
-  });
+  const { details, summary, show } = opening((incident) => [
+    quiet(`#${incident.number}`), " ", el("span", { class: `badge ${incident.status}` }, incident.status), " ",
+    el("span", { class: `severity ${incident.severity}` }, incident.severity), " ", said(incident.title, "title"),
+    el("span", { class: "quiet meta" }, said(incident.service), " · ", said(incident.source || ""), " · ", time(changedAt(incident))),
+  ], incidentBody);
+  const buttons = ["acknowledge", "resolve"].map((action) => button(action === "resolve" ? "Resolve" : "Acknowledge",
+    () => sendOther(actionEvent(current, action), pathOf(current.service), { text: `Sent: ${action} of incident #${current.number}` })));
   const element = el("li", {}, details, el("div", { class: "actions" }, ...buttons));
-  const fill = () => body.replaceChildren(...(details.open ? incidentBody(current) : []));
-  details.addEventListener("toggle", fill);
-  const show = (incident) => {
-    if (incident === current) return;
-    current = incident;
-    element.className = `${incident.status} ${incident.severity}`;
-    summary.replaceChildren(
-      el("span", { class: `badge ${incident.status}` }, incident.status), " ",
-      el("span", { class: `severity ${incident.severity}` }, incident.severity), " ",
-      said(incident.title, "title"),
-      el("span", { class: "quiet meta" }, said(incident.service), " · ", said(incident.source || ""), " · ",
-        time(incident.history.at(-1).until)));
-    const hadFocus = buttons.includes(document.activeElement);
-    buttons[0].hidden = incident.status !== "triggered";
-    buttons[1].hidden = incident.status === "resolved";
-    for (const button of buttons) button.setAttribute("aria-label", `${button.textContent}: ${incident.title.slice(0, 80)}`);
-    if (hadFocus && document.activeElement.hidden) summary.focus();
-    fill();
+  return {
+    element,
+    show: (incident) => {
+      current = incident;
+      element.className = `${incident.status} ${incident.severity}`;
+      show(incident);
+      const hadFocus = buttons.includes(document.activeElement);
+      buttons[0].hidden = incident.status !== "triggered";
+      buttons[1].hidden = incident.status === "resolved";
+      for (const each of buttons) each.setAttribute("aria-label", `${each.textContent}: ${incident.title.slice(0, 80)}`);
+      if (hadFocus && document.activeElement.hidden) summary.focus();
+    },
   };
-  return { element, show };
 }
 
 function incidentBody(incident) {
@@ -360,12 +525,21 @@ function incidentBody(incident) {
     const [first, last] = [time(each.at), time(each.until)];
     return el("li", {}, each.count > 1 ? `${each.what} ×${number(each.count)}, ${first} to ${last}` : `${each.what} ${first}`);
   });
-  if (incident.merged) history.push(el("li", {}, `${number(incident.merged)} repeats merged in the queue, never sent`));
+  if (incident.merged) history.push(el("li", {}, `${plural(incident.merged, "repeat")} merged in the queue, not sent`));
   return [
     incident.summary !== incident.title ? el("p", {}, "Latest summary: ", said(incident.summary)) : "",
     fields({ "dedup key": incident.dedup_key, ...pick(incident, "source", "group", "class", "component") }),
     el("ul", { class: "history", "aria-label": "What happened" }, ...history), ...context(incident),
   ];
+}
+
+// One request for each PagerDuty service.
+async function resolveAll() {
+  const open = [...lists.incidents.values()].filter((each) => each.status !== "resolved");
+  for (const service of new Set(open.map((each) => each.service))) {
+    const events = open.filter((each) => each.service === service).slice(0, 200).map((each) => actionEvent(each, "resolve"));
+    await sendOther(events, pathOf(service), { text: `Sent: resolve of ${plural(events.length, "incident")}`, isLong: true });
+  }
 }
 
 const pick = (from, ...names) => Object.fromEntries(names.filter((name) => from[name]).map((name) => [name, from[name]]));
@@ -391,14 +565,8 @@ function context(event) {
   return parts;
 }
 
-function webAddress(text, protocols = ["https:", "http:"]) {
-  try {
-    const url = new URL(text);
-    return protocols.includes(url.protocol) ? url.href : null;
-  } catch {
-    return null;
-  }
-}
+const webAddress = (text, protocols = ["https:", "http:"]) => (
+  URL.canParse(text) && protocols.includes(new URL(text).protocol) ? new URL(text).href : null);
 
 function link(href, text) {
   const url = webAddress(href);
@@ -406,64 +574,79 @@ function link(href, text) {
   return el("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, said(text || href));
 }
 
-function addChange(change) {
-  const body = el("div", { class: "body" });
-  const details = el("details", {}, el("summary", {},
-    said(change.title, "title"), el("span", { class: "quiet meta" }, said(change.service), " · ",
-      said(change.source || ""), " · ", time(change.at))), body);
-  details.addEventListener("toggle", () => body.replaceChildren(...(details.open
-    ? [fields(pick(change, "severity", "source")), ...context(change)] : [])), { once: true });
-  $("change-list").prepend(el("li", { class: "change" }, details));
-  while ($("change-list").children.length > SHOWN) $("change-list").lastChild.remove();
-}
+const showChanges = keyed("change-list", () => {
+  const { details, show } = opening((change) => [
+    said(change.title, "title"), el("span", { class: "quiet meta" }, said(change.service), " · ", said(change.source || ""),
+      " · ", time(change.at))], (change) => [fields(pick(change, "severity", "source")), ...context(change)]);
+  return { element: el("li", {}, details), show };
+});
 
-// -- PagerDuty, the queue, the chart --------------------------------------------------------------------------------
+// -- storms, flow control, the queue --------------------------------------------------------------------------------
 
 function simulateFailures() {
   const mode = document.querySelector("input[name=mode]:checked").value;
-  post("/page/pagerduty", { mode, limit: Math.max(1, Number($("limit").value) || 1) });
+  act($("limit"), "/api/pagerduty", { mode, limit: Math.max(1, Number($("limit").value) || 1) });
 }
 
 function showStorm(storm) {
-  $("storm-state").hidden = !storm;
   if (!storm) return;
   const slow = (kind) => (kind in storm.slowest ? `, the slowest after ${storm.slowest[kind]} s` : "");
-  const [pages, others] = [storm.delivered.pages || 0, (storm.delivered.others || 0) + storm.merged];
-  $("pages-bar").max = storm.size.pages;
-  $("pages-bar").value = pages;
+  const [pages, others] = [storm.delivered.pages, storm.delivered.others + storm.merged];
+  for (const [kind, value] of [["pages", pages], ["others", others]]) {
+    $(`${kind}-bar`).max = storm.size[kind];
+    $(`${kind}-bar`).value = value;
+  }
   $("pages-text").textContent = `${number(pages)} of ${number(storm.size.pages)}${slow("pages")}`;
-  $("others-bar").max = storm.size.others;
-  $("others-bar").value = others;
   $("others-text").textContent = `${number(others)} of ${number(storm.size.others)}`
     + (storm.merged ? `, ${number(storm.merged)} of them merged` : "") + slow("others")
-    + (storm.refused ? `; ${number(storm.refused)} were not taken` : "");
+    + (storm.refused ? `; ${number(storm.refused)} were not accepted` : "");
+}
+
+function showFlow(services) {
+  $("flow").replaceChildren(...services.map((each) => {
+    const reasons = Object.entries(each.reasons).sort((a, b) => b[1] - a[1]).map(([reason]) => REASONS[reason] || reason);
+    const parts = [reasons[0], each.waiting ? `${number(each.waiting)} waiting` : ""].filter(Boolean).join(", ");
+    const words = each.lease ? `through the queue until ${time(each.lease)}${parts ? `: ${parts}` : ""}` : "at once";
+    const budgets = each.left.map((left) => el("span", { class: "row" }, el("meter", {
+      min: 0, max: each.size, low: each.size / 3, value: Math.max(0, left), "aria-label": `Budget of ${each.service}` }),
+    quiet(left < 0 ? `${plural(-left, "call")} ahead` : `${left} of ${plural(each.size, "call")} left`)));
+    return el("li", { class: each.lease ? "warning" : "" }, el("span", {}, said(each.service, "title"), ` ${words}`), ...budgets);
+  }));
 }
 
 function showQueue(queue) {
-  const states = [["waiting", queue.waiting], ["in flight", queue.in_flight], ["delayed", queue.delayed]];
-  const total = states.reduce((sum, [, count]) => sum + count, 0);
-  $("queue-counts").replaceChildren(...states.filter(([, count]) => count).flatMap(
+  const total = Object.values(queue.counts).reduce((sum, count) => sum + count, 0);
+  $("queue-counts").replaceChildren(...Object.entries(queue.counts).flatMap(
     ([name, count]) => [el("span", { class: "badge" }, `${number(count)} ${name}`), " "]));
   $("queue-empty").hidden = total > 0;
-  $("queue-list").replaceChildren(...queue.shown.map((each) => el("li", { class: each.severity || "" },
-    about(each), el("span", { class: "quiet meta" }, ...whereItIs(each)))));
-  const rest = queue.groups - queue.shown.length;
-  $("queue-more").textContent = rest > 0 ? `and those of ${number(rest)} more incidents` : "";
-  $("dead-count").textContent = number(queue.dead);
-  $("dead-empty").hidden = queue.dead > 0;
-  $("dead-list").replaceChildren(...queue.dead_shown.map((each) => el("li", { class: "dead" },
-    about(each), el("span", { class: "meta" }, el("code", {}, each.code), " ", said(each.reason)))));
+  $("try-now").hidden = !queue.counts.delayed;
+  $("queue-list").replaceChildren(...queue.messages.map((each) => el("li", { class: each.severity || "" },
+    about(each), el("span", { class: "quiet meta" }, ...stateOf(each)))));
+  const more = queue.groups - queue.messages.length;
+  $("queue-more").textContent = more > 0 ? `and those of ${plural(more, "more incident")}` : "";
+}
+
+function showDeadLetters(dead) {
+  $("dead-count").textContent = number(dead.count);
+  $("dead-empty").hidden = dead.count > 0;
+  for (const id of ["redrive", "discard"]) $(id).hidden = !dead.count;
+  $("dead-list").replaceChildren(...dead.messages.map((each) => {
+    const buttons = [["Redrive", "redrive"], ["Discard", "discard"]].map(([text, action]) => button(text,
+      (event) => act(event.target, `/api/dead-letters/${action}`, { ids: [each.id] }), { "aria-label": `${text}: ${(each.title || "").slice(0, 80)}` }));
+    return el("li", { class: "dead" }, el("div", {}, about(each), el("span", { class: "meta" }, el("code", {}, each.code), " ", said(each.reason))),
+      el("div", { class: "actions" }, ...buttons));
+  }));
 }
 
 function about(message) {
   const title = message.title || message.dedup_key || "";
   return el("span", {}, message.severity ? el("span", { class: `severity ${message.severity}` }, message.severity)
     : el("span", { class: "severity" }, message.action || message.kind || ""), " ", said(title, "title"),
-  message.behind ? el("span", { class: "quiet" }, ` and ${number(message.behind)} behind it`) : "");
+  message.behind ? quiet(` and ${number(message.behind)} behind it`) : "");
 }
 
-function whereItIs(message) {
-  if (message.state === "in flight") return ["on its way"];
+function stateOf(message) {
+  if (message.state === "in flight") return ["being delivered"];
   if (message.state === "waiting") return ["waiting"];
   const again = el("span", { "data-due": message.due });
   tick(again);
@@ -476,120 +659,143 @@ function tick(element) {
   element.textContent = `delayed until ${time(due)} (${left} s)`;
 }
 
-const NS = "http://www.w3.org/2000/svg";
+// -- the chart ------------------------------------------------------------------------------------------------------
 
-function draw(svg, shapes) {
-  svg.replaceChildren(...shapes.map(([kind, tag, attributes, text]) => {
+const NS = "http://www.w3.org/2000/svg";
+const [HEIGHT, LEFT, BOTTOM, MIN_STEPS] = [130, 34, 18, 15];
+let counts = {};  // by step of so many seconds
+let drawn = null;
+
+// Running totals, from the first event to the latest change, so that what waits is the gap between two lines.
+function showChart() {
+  const steps = Object.keys(counts).map(Number);
+  const first = Math.min(...steps) - 1;
+  const size = steps.length ? Math.max(MIN_STEPS, Math.max(...steps) - first + 1) : MIN_STEPS;
+  const totals = { received: 0, done: 0, limited: 0 };
+  const rows = Array.from({ length: size }, (_, place) => {
+    const step = counts[first + place] || {};
+    totals.received += step.received || 0;
+    totals.done += (step.delivered || 0) + (step.merged || 0) + (step.refused || 0);
+    totals.limited += step.limited || 0;
+    return { ...totals };
+  });
+  for (const [name, sum] of Object.entries(totals)) $(`sum-${name}`).textContent = number(sum);
+  $("since").textContent = steps.length ? time((first + 1) * start.step) : "the start";
+  const width = $("chart").clientWidth || 400;
+  const most = Math.max(1, totals.received, totals.done);
+  const power = 10 ** Math.floor(Math.log10(most));
+  const unit = [power, power / 2, power / 5].find((each) => each * 2 <= most && Number.isInteger(each)) || 1;
+  const ticks = Array.from({ length: Math.floor(most / unit) + 1 }, (_, place) => place * unit);
+  const x = (place) => LEFT + place * (width - LEFT - 4) / (size - 1);
+  const y = (value) => HEIGHT - BOTTOM - value * (HEIGHT - BOTTOM - 8) / most;
+  const line = (name) => rows.map((row, place) => `${place ? "L" : "M"}${x(place).toFixed(1)} ${y(row[name]).toFixed(1)}`).join("");
+  const marks = [0, Math.floor((size - 1) / 2), size - 1];
+  const shapes = [
+    ...ticks.flatMap((each) => [["grid", "path", { d: `M${LEFT} ${y(each)}H${width}` }],
+      ["label", "text", { x: LEFT - 4, y: y(each) + 4, "text-anchor": "end" }, number(each)]]),
+    ...marks.map((place) => ["label", "text", { x: x(place), y: HEIGHT - 3, "text-anchor": place ? (place === size - 1 ? "end" : "middle") : "start" },
+      steps.length ? time((first + place) * start.step) : ""]),
+    ["waiting", "path", { d: `${line("received")}${rows.map((row, place) => `L${x(size - 1 - place).toFixed(1)} ${y(rows[size - 1 - place].done).toFixed(1)}`).join("")}Z` }],
+    ["line received", "path", { d: line("received") }],
+    ["line done", "path", { d: line("done") }],
+    ...rows.flatMap((row, place) => (place && row.limited > rows[place - 1].limited
+      ? [["line limited", "path", { d: `M${x(place)} ${HEIGHT - BOTTOM}v-8` }]] : [])),
+    ["pointer", "path", { d: "" }],
+  ];
+  $("chart").replaceChildren(...shapes.map(([kind, tag, attributes, text]) => {
     const shape = document.createElementNS(NS, tag);
-    shape.setAttribute("class", kind);
-    for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ class: kind, ...attributes })) shape.setAttribute(name, value);
     if (text) shape.textContent = text;
     return shape;
   }));
-}
-
-let chart = null;
-
-function showChart() {
-  const first = chart.step - STEPS + 1;
-  const of = (from, name) => Array.from({ length: STEPS }, (_, place) => (from[first + place] || {})[name] || 0);
-  const series = Object.fromEntries(["received", "delivered", "delayed", "limited"].map((name) => [name, of(chart.counts, name)]));
-  const sums = Object.entries(series).map(([name, values]) => [name, values.reduce((sum, value) => sum + value, 0)]);
-  for (const [name, sum] of sums) $(`sum-${name}`).textContent = number(sum);
-  const late = { pages: of(chart.late, "pages"), others: of(chart.late, "others") };
-  for (const kind of ["pages", "others"]) {
-    const hasAny = Object.values(chart.late).some((each) => kind in each);
-    $(`late-${kind}`).textContent = hasAny ? `${Math.max(...late[kind])} s at most` : "–";
-  }
-  const [width, height] = [$("chart").clientWidth || 400, 150];
-  // Roots, so that what trickles out can be seen beside what came at once.
-  const scale = (most, room) => (value) => Math.sqrt(value / Math.max(1, most)) * room;
-  const bar = (values, up, base, sign) => values.map((value, place) => value
-    ? `M${(place * width / STEPS).toFixed(1)} ${base}v${(-sign * up(value)).toFixed(1)}h${(width / STEPS - 1).toFixed(1)}V${base}z` : "").join("");
-  const most = Math.max(1, ...series.received, ...series.delivered, ...series.delayed);
-  const up = scale(most, 66);
-  draw($("chart"), [
-    ["received", "path", { d: bar(series.received, up, 75, 1) }],
-    ["delivered", "path", { d: bar(series.delivered, up, 75, 1) }],
-    ["delayed", "path", { d: bar(series.delayed, up, 76, -1) }],
-    ["limited", "path", { d: bar(series.limited, up, 76, -1) }],
-    ["axis", "path", { d: `M0 75.5h${width}` }],
-    ["label", "text", { x: 0, y: 10 }, `${number(most)} in ${STEP_SECONDS} s`],
-    ["label", "text", { x: 0, y: height - 2 }, "10 minutes ago"],
-    ["label", "text", { x: width, y: height - 2, "text-anchor": "end" }, "now"],
-  ]);
-  $("chart").setAttribute("aria-label", `The last ten minutes: ${sums.map(([name, sum]) => `${sum} ${name.replace("_", " ")}`).join(", ")}`);
+  drawn = { rows, x, size, first, width };
   $("chart").removeAttribute("aria-labelledby");
-  const longest = Math.max(1, ...late.pages, ...late.others);
-  const high = scale(longest, 60);
-  draw($("late"), [
-    ["late-others", "path", { d: bar(late.others, high, 75, 1) }],
-    ["late-pages", "path", { d: bar(late.pages, high, 75, 1) }],
-    ["axis", "path", { d: `M0 75.5h${width}` }],
-    ["label", "text", { x: 0, y: 10 }, `${number(longest)} s`],
-  ]);
+  $("chart").setAttribute("aria-label", `${number(totals.received)} received, ${number(totals.done)} delivered or merged, ${number(totals.limited)} answered 429`);
 }
 
-// -- what the stack tells -------------------------------------------------------------------------------------------
+function point(event) {
+  const place = Math.round((event.offsetX - LEFT) * (drawn.size - 1) / (drawn.width - LEFT - 4));
+  const row = drawn.rows[Math.min(drawn.size - 1, Math.max(0, place))];
+  $("chart").querySelector(".pointer").setAttribute("d", `M${drawn.x(drawn.rows.indexOf(row))} 0V${HEIGHT - BOTTOM}`);
+  $("pointed").textContent = `${time((drawn.first + drawn.rows.indexOf(row)) * start.step)}: ${number(row.received)} received, `
+    + `${number(row.done)} delivered or merged, ${number(Math.max(0, row.received - row.done))} waiting`;
+}
+
+// -- updates --------------------------------------------------------------------------------------------------------
+
+// What shows a list, and the number of its rows that are kept.
+const LISTS = {
+  requests: [showRequests, 500], incidents: [showIncidents, 200],
+  changes: [() => showChanges(newest(lists.changes.values())), 50],
+};
 
 function update(news) {
-  if (news.first) {
-    incidents.clear();
-    $("change-list").replaceChildren();
+  for (const [name, rows] of Object.entries(lists)) {
+    if (news.first) rows.clear();
+    for (const row of news[name] || []) rows.set(row.number, row);
+    const [show, kept] = LISTS[name];
+    for (const key of [...rows.keys()].slice(0, Math.max(0, rows.size - kept))) rows.delete(key);
+    if (news.first || news[name]) show();
   }
-  for (const incident of news.incidents || []) incidents.set(incident.number, incident);
-  if (news.counts) {
-    counts = news.counts;
-    // The stack tells of the newest only.
-    for (const key of incidents.keys()) if (key <= counts.incidents - start.shown_incidents) incidents.delete(key);
-    $("no-changes").hidden = counts.changes > 0;
-  }
-  if (news.first || news.incidents || news.counts) showIncidents();
-  for (const change of news.changes || []) addChange(change);
+  $("no-changes").hidden = lists.changes.size > 0;
   if (news.queue) showQueue(news.queue);
+  if (news.dead_letters) showDeadLetters(news.dead_letters);
+  if (news.flow) showFlow(news.flow);
   if ("storm" in news) showStorm(news.storm);
   if (news.pagerduty) {
     document.querySelector(`input[name=mode][value="${news.pagerduty.mode}"]`).checked = true;
     $("pagerduty").classList.toggle("fails", news.pagerduty.mode !== "works");
   }
   if (news.chart) {
-    chart = news.chart;
+    counts = news.chart;
     showChart();
   }
 }
 
 function listen() {
-  const source = new EventSource("/page/updates");
+  const source = new EventSource("/api/updates");
   source.onopen = () => { $("connection").textContent = ""; };
   source.onmessage = (message) => update(JSON.parse(message.data));
   source.onerror = () => { $("connection").textContent = "The stack does not answer. Is make serve still running?"; };
 }
 
+function keepSearch() {
+  const text = $("search").value;
+  history.replaceState(null, "", text ? `?search=${encodeURIComponent(text)}` : location.pathname);
+  showRequests();
+}
+
 async function main() {
-  start = await (await fetch("/page/start")).json();
+  start = await call("/api/start");
   fillForm();
-  $("sample").addEventListener("change", useSample);
-  $("service").addEventListener("change", showPath);
-  $("setting-fields").addEventListener("input", showSamconfig);
-  $("event").addEventListener("input", () => mark(new Map()));
-  $("event").addEventListener("scroll", () => { $("gutter").scrollTop = $("event").scrollTop; });
-  $("event").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) tryIt(true);
+  $("search").value = new URLSearchParams(location.search).get("search") || "";
+  const on = (id, kind, action) => $(id).addEventListener(kind, action);
+  on("sample", "change", useSample);
+  on("service", "change", showPath);
+  on("setting-fields", "input", showSamconfig);
+  on("undo", "click", undo);
+  on("event", "input", () => { mark(new Map()); keepDraft(); });
+  on("event", "scroll", () => { $("gutter").scrollTop = $("event").scrollTop; });
+  on("event", "keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) tryEditor(true);
   });
-  $("preview").addEventListener("click", () => tryIt(false));
-  $("send").addEventListener("click", () => tryIt(true));
-  $("more-incidents").addEventListener("click", () => {
-    shown += SHOWN;
-    showIncidents();
-  });
+  on("preview", "click", () => tryEditor(false));
+  on("send", "click", () => tryEditor(true));
+  on("search", "input", keepSearch);
+  on("status-filter", "change", showIncidents);
+  on("resolve-all", "click", resolveAll);
+  on("reset", "click", (event) => act(event.target, "/api/reset", {}));
+  on("try-now", "click", (event) => act(event.target, "/api/queue/try-now", {}));
+  for (const action of ["redrive", "discard"]) on(action, "click", (event) => act(event.target, `/api/dead-letters/${action}`, {}));
   for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", simulateFailures);
-  $("limit").addEventListener("change", () => {
+  on("limit", "change", () => {
     document.querySelector("input[name=mode][value=limits]").checked = true;
     simulateFailures();
   });
-  $("storm").addEventListener("click", () => post("/page/storm", { events: Number($("storm-size").value) }));
+  on("storm", "click", (event) => act(event.target, "/api/storm", { events: Number($("storm-size").value) }));
+  on("chart", "pointermove", point);
   setInterval(() => document.querySelectorAll("[data-due]").forEach(tick), 1000);
-  new ResizeObserver(() => chart && showChart()).observe($("chart"));
+  new ResizeObserver(showChart).observe($("chart"));
   listen();
   // Before that, a click would have been lost.
   for (const id of ["preview", "send", "storm"]) $(id).disabled = false;

@@ -1,167 +1,162 @@
-"""What the page shows: the incidents, the queue and the last ten minutes, read from the stack and from its log.
+"""What the page shows besides the requests, read from the stack and from its log.
 
-All of it is bounded, however much happens: texts are cut, and of many incidents the newest are shown.
+All of it is bounded: texts are cut, and of many incidents or messages only some are shown.
 """
 
+import hashlib
 import json
 import threading
 import time
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import groupby, islice
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
-from tests import metrics
 from local.fifo import QueuedMessage
+from local.observer import Observer
+from local.options import MAX_CALLS_PER_MINUTE
 from local.pagerduty_rules import Incident
+from local.requests import Json, Requests, Row
 from local.sandbox import Received
 from local.stack import LocalStack
 
-Json = dict[str, Any]
-
-SHOWN_INCIDENTS: Final = 200
-SHOWN_CHANGES: Final = 50
-SHOWN_MESSAGES: Final = 25
-_SHOWN_LINKS: Final = 20
-_SHOWN_HISTORY: Final = 20
-_TEXT_CHARACTERS: Final = 1_100  # a summary has 1,024
-_DETAILS_CHARACTERS: Final = 4_000
-
+MAX_INCIDENTS: Final = 200
+_MAX_CHANGES: Final = 50
+_MAX_MESSAGES: Final = 25
+_MAX_ITEMS: Final = 20  # of links, images and changes of an incident
+_MAX_TEXT: Final = 1_100  # a summary has 1,024
+_MAX_DETAILS: Final = 4_000
+_MAX_REASONS: Final = 20_000
 # Seconds of a step of the chart, and its steps: ten minutes.
-STEP: Final = 5
-STEPS: Final = 120
-_COUNTED: Final = {"Received": "received", "Delivered": "delivered", "Deferred": "delayed", "PagerDuty429": "limited"}
-_REMEMBERED: Final = 20_000
+STEP: Final = 2
+_STEPS: Final = 300
+_COUNTED: Final = {
+    "Received": "received",
+    "Delivered": "delivered",
+    "Merged": "merged",
+    "Rejected": "refused",
+    "Ignored": "refused",
+    "PagerDuty429": "limited",
+}
+# A budget is read twice a second. Its refill and its size, as in function/flow.py.
+_FLOW_SECONDS: Final = 0.5
+REFILL: Final = 0.75
+BURST: Final = 1 / 12
 
 
 @dataclass
 class Storm:
-    """A storm and how far it got; `size`, `delivered` and `slowest` (seconds) are by "pages" and "others"."""
+    """A storm and its progress; `size`, `delivered` and `slowest` (seconds) are by "pages" and "others"."""
 
     name: str
     size: dict[str, int]
     refused: int = 0
     merged: int = 0
-    delivered: Counter[str] = field(default_factory=Counter)
+    delivered: dict[str, int] = field(default_factory=lambda: {"pages": 0, "others": 0})
     slowest: dict[str, float] = field(default_factory=dict)
 
+    def note(self, dedup_key: str, status: str, seconds: float) -> None:
+        """Count an event that was merged, or was delivered after so many seconds in the queue."""
+        kind = "pages" if "page-" in dedup_key else "others"
+        if status == "merged":
+            self.merged += 1
+        elif status == "delivered":
+            self.delivered[kind] += 1
+            self.slowest[kind] = round(max(seconds, self.slowest.get(kind, 0.0)), 1)
 
-class Watch:
-    """Watches a stack; `on_received` and `on_log` are to be called by it, from any thread."""
+
+class Watch(Observer):
+    """Watches a stack."""
 
     def __init__(self) -> None:
-        self.storm: Storm | None = None
-        self._lock = threading.Lock()
+        self.requests = Requests()
         self._stack: LocalStack
-        self._services: dict[str, str] = {}
+        self._lock = threading.Lock()
         # The queue's clock is the monotonic one.
         self._epoch = time.time() - time.monotonic()
-        self._changes: deque[Json] = deque(maxlen=SHOWN_CHANGES)
-        self._changes_seen = 0
-        self._steps: OrderedDict[int, Counter[str]] = OrderedDict()
-        self._late: defaultdict[int, dict[str, float]] = defaultdict(dict)
-        self._merged: Counter[str] = Counter()
-        # Why a message was delayed, by what identifies its event in the log and in the queue alike.
-        self._reasons: OrderedDict[tuple[str, ...], str] = OrderedDict()
+        self.clear()
 
     def begin(self, stack: LocalStack) -> None:
-        """Take the stack to watch."""
+        """Set the stack to watch."""
         self._stack = stack
-        self._services = {
-            key: name for name, keys in stack.options.routing_keys.items() for key in keys.replace(",", " ").split()
-        }
+        self._services = {key: name for name, keys in stack.options.routing_keys.items() for key in keys.split(",")}
 
-    # -- what happens --------------------------------------------------------------------------------------------------
+    def clear(self) -> None:
+        """Forget everything."""
+        self.requests.clear()
+        with self._lock:
+            self.storm: Storm | None = None
+            self._changes: deque[Json] = deque(maxlen=_MAX_CHANGES)
+            self._count_of_changes = 0
+            self._steps: OrderedDict[int, Counter[str]] = OrderedDict()
+            self._merged: Counter[str] = Counter()
+            # Why a message was delayed, by its event's service, dedup key and messageId.
+            self._reasons: OrderedDict[tuple[str, ...], str] = OrderedDict()
+            self._flow_at, self._flow_state = 0.0, list[Json]()
 
     def on_received(self, call: Received) -> None:
-        """Note a change event; incidents are the sandbox's own."""
+        """Note a change event; the sandbox keeps the incidents itself."""
         if call.kind == "change" and call.accepted:
+            payload = call.event["payload"]
             with self._lock:
-                self._changes_seen += 1
-                payload = call.event["payload"]
-                seen = {"number": self._changes_seen, "at": time.time(), **self._common(call.event, payload)}
-                self._changes.append({**seen, "title": _cut(payload["summary"]), "severity": payload.get("severity")})
+                self._count_of_changes += 1
+                row = {"number": self._count_of_changes, "at": time.time(), "title": _cut(payload["summary"])}
+                self._changes.append(row | self._context(call.event, payload))
 
     def on_log(self, line: str) -> None:
-        """Note what a line of the functions' log says of an event."""
-        if '"status"' not in line:
-            return
+        """Note what a line of the functions' log says about an event."""
         try:
-            content = json.loads(line)
-            found = {each.name: each.value for each in metrics.read_all([line]) if len(each.dimensions) == 1}
-        except (ValueError, KeyError, TypeError):
+            content = json.loads(line) if '"status"' in line else {}
+        except ValueError:
             return
+        self.requests.on_event(content, is_urgent="Urgent" in content)
         with self._lock:
-            self._count(found)
+            step = int(time.time() // STEP)
+            for metric in _COUNTED.keys() & content.keys():
+                # The embedded metric format has the values of a metric in an array.
+                self._steps.setdefault(step, Counter())[_COUNTED[metric]] += int(sum(content[metric]))
+            while len(self._steps) > _STEPS:
+                self._steps.popitem(last=False)
             if "receive_count" in content:
-                self._note_queued(content, found)
+                self._note_queued(content, sum(content.get("QueueTime", ())))
 
-    def _count(self, found: dict[str, float]) -> None:
-        step = int(time.time() // STEP)
-        counts = self._steps.setdefault(step, Counter())
-        for metric, name in _COUNTED.items():
-            counts[name] += int(found.get(metric, 0))
-        while next(iter(self._steps)) <= step - STEPS:
-            self._late.pop(self._steps.popitem(last=False)[0], None)
-
-    def _note_queued(self, content: Json, found: dict[str, float]) -> None:
-        """Note from the worker's line why an event was delayed, or how late it was."""
+    def _note_queued(self, content: Json, seconds: float) -> None:
+        """Note from the worker's line why an event was delayed, or that it is done."""
         identity = tuple(str(content.get(name)) for name in ("pagerduty_service", "dedup_key", "message_id"))
-        if content["status"] == "deferred":
-            self._reasons[identity] = content["code"]
-            if len(self._reasons) > _REMEMBERED:
-                self._reasons.popitem(last=False)
-            return
+        key, status = str(content.get("dedup_key")), content["status"]
         self._reasons.pop(identity, None)
-        key = str(content.get("dedup_key"))
-        if content["status"] == "merged":
-            self._merged[key] += 1
-            if self.storm and key.startswith(self.storm.name):
-                self.storm.merged += 1
-        elif content["status"] == "delivered":
-            self._note_late(key, found.get("QueueTime", 0.0))
-
-    def _note_late(self, key: str, seconds: float) -> None:
-        incident = self._stack.sandbox.incident(key) if self._stack.sandbox else None
-        kind = "pages" if incident and incident.severity == "critical" else "others"
-        late = self._late[int(time.time() // STEP)]
-        late[kind] = round(max(seconds, late.get(kind, 0.0)), 1)
-        storm = self.storm
-        if storm and key.startswith(storm.name):
-            storm.delivered[kind] += 1
-            storm.slowest[kind] = round(max(seconds, storm.slowest.get(kind, 0.0)), 1)
+        if status == "deferred":
+            self._reasons[identity] = content["code"]
+            if len(self._reasons) > _MAX_REASONS:
+                self._reasons.popitem(last=False)
+        self._merged[key] += status == "merged"
+        if self.storm and key.startswith(self.storm.name):
+            self.storm.note(key, status, seconds)
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
-    def parts(self) -> dict[str, Callable[[], Any]]:
-        """Name the parts that are shown as a whole whenever they change."""
-        return {"counts": self._counts, "queue": self._queue, "chart": self._chart, "storm": self._storm}
+    def lists(self) -> dict[str, Callable[[], Iterator[Row]]]:
+        """Return what yields the rows of each list, the oldest first."""
+        return {"requests": self.requests.rows, "incidents": self._incidents, "changes": self._change_rows}
 
-    def incidents(self, known: dict[int, int]) -> list[Json]:
-        """Show those of the newest incidents that changed since they were noted in `known`, the oldest first."""
-        sandbox = self._stack.sandbox
-        every = sandbox.incidents if sandbox else []
-        first = max(0, len(every) - SHOWN_INCIDENTS)
-        shown = []
+    def parts(self) -> dict[str, Callable[[], Any]]:
+        """Return what makes each part that is shown as a whole."""
+        return {
+            "queue": self._queue,
+            "dead_letters": self._dead_letters,
+            "flow": self._flow,
+            "chart": lambda: {str(step): dict(counts) for step, counts in list(self._steps.items())},
+            "storm": lambda: self.storm and asdict(self.storm),
+        }
+
+    def _incidents(self) -> Iterator[Row]:
+        every = self._stack.sandbox.incidents if self._stack.sandbox else []
+        first = max(0, len(every) - MAX_INCIDENTS)
         for number, incident in enumerate(every[first:], first + 1):
             version = len(incident.history) + self._merged[incident.dedup_key]
-            if known.get(number) != version:
-                known[number] = version
-                shown.append(self._incident(number, incident))
-        for number in [each for each in known if each <= first]:
-            del known[number]
-        return shown
-
-    def changes(self, since: int) -> list[Json]:
-        """Show the change events after this number, the oldest first."""
-        with self._lock:
-            return [change for change in self._changes if change["number"] > since]
-
-    def _counts(self) -> Json:
-        every = self._stack.sandbox.incidents[:] if self._stack.sandbox else []
-        statuses = Counter(str(incident.status) for incident in every)
-        return {"incidents": len(every), "changes": self._changes_seen, **statuses}
+            yield number, version, partial(self._incident, number, incident)
 
     def _incident(self, number: int, incident: Incident) -> Json:
         history = [
@@ -170,85 +165,90 @@ class Watch:
             for steps in [list(group)]
         ]
         return {
+            **self._context(incident.event, incident.payload),
+            **{name: getattr(incident, name) for name in ("status", "severity", "dedup_key")},
             "number": number,
-            "status": incident.status,
-            "severity": incident.severity,
             "title": _cut(incident.title),
-            "dedup_key": incident.dedup_key,
             "merged": self._merged[incident.dedup_key],
-            "history": history[-_SHOWN_HISTORY:],
-            **self._common(incident.event, incident.payload),
+            "history": history[-_MAX_ITEMS:],
         }
 
-    def _common(self, event: Json, payload: Json) -> Json:
-        """Show what an alert and a change event have in common; never the routing key, but whose it is."""
-        details, left_out = _details(payload.get("custom_details"))
-        fields = {name: payload.get(name) for name in ("source", "group", "class", "component")}
+    def _change_rows(self) -> Iterator[Row]:
+        for change in list(self._changes):
+            yield change["number"], 0, partial(dict, change)
+
+    def _context(self, event: Json, payload: Json) -> Json:
+        """Return what an alert and a change event have in common: whose routing key it is, but never the key."""
+        custom = payload.get("custom_details")
+        details = json.dumps(custom, indent=2, ensure_ascii=False) if custom else ""
+        fields = {name: payload.get(name) for name in ("severity", "source", "group", "class", "component")}
         fields |= {name: event.get(name) for name in ("client", "client_url")}
+        lists = {name: [_cut_all(each) for each in event.get(name, [])[:_MAX_ITEMS]] for name in ("links", "images")}
         return {
             "service": self._services.get(event.get("routing_key", ""), "?"),
             "summary": _cut(payload["summary"]),
             **{name: _cut(value) for name, value in fields.items() if value},
-            "links": [_cut_all(link) for link in event.get("links", [])[:_SHOWN_LINKS]],
-            "images": [_cut_all(image) for image in event.get("images", [])[:_SHOWN_LINKS]],
-            "details": details,
-            "details_left_out": left_out,
+            **lists,
+            "details": details[:_MAX_DETAILS],
+            "details_left_out": max(0, len(details) - _MAX_DETAILS),
         }
 
     def _queue(self) -> Json:
+        """Return the number of messages by state, and the first message of each group, which the others wait for."""
         messages = self._stack.aws.peek(self._stack.queue_url)
-        dead = self._stack.aws.peek(self._stack.dead_letter_queue_url)
-        states = Counter(_state(each) for each in messages)
-        # The first message of a group stands for those behind it.
         groups: dict[str, list[QueuedMessage]] = {}
         for message in messages:
             groups.setdefault(message.group, []).append(message)
         order = ("in flight", "waiting", "delayed")
-        coming = sorted(
-            groups.values(),
-            key=lambda group: (order.index(_state(group[0])), group[0].is_delayed, group[0].hidden_until),
-        )
+        ordered = sorted(groups.values(), key=lambda each: (order.index(_state(each[0])), each[0].hidden_until))
         return {
-            **{name.replace(" ", "_"): states[name] for name in order},
-            "shown": [self._message(group[0]) | {"behind": len(group) - 1} for group in coming[:SHOWN_MESSAGES]],
+            "counts": dict(Counter(map(_state, messages))),
             "groups": len(groups),
-            "dead": len(dead),
-            "dead_shown": [self._dead_letter(each) for each in islice(reversed(dead), SHOWN_MESSAGES)],
+            "messages": [self._message(each[0]) | {"behind": len(each) - 1} for each in ordered[:_MAX_MESSAGES]],
         }
 
     def _message(self, message: QueuedMessage) -> Json:
-        shown, identity = _read(message.body)
-        state = _state(message)
+        shown, state = _read(message.body), _state(message)
         shown |= {"state": state, "receive_count": message.receive_count}
         if state == "delayed":
+            identity = tuple(str(shown.get(name)) for name in ("service", "dedup_key", "message_id"))
             due = round(self._epoch + message.hidden_until, 1)
             shown |= {"due": due, "reason": self._reasons.get(identity, "")}
         return shown
 
-    def _dead_letter(self, message: QueuedMessage) -> Json:
-        shown, _ = _read(message.body)
-        names = ("code", "reason")
-        return shown | {name: message.attributes.get(name, {}).get("StringValue", "") for name in names}
+    def _dead_letters(self) -> Json:
+        letters = self._stack.aws.peek(self._stack.dead_letter_queue_url)
+        return {"count": len(letters), "messages": [_dead_letter(each) for each in letters[: -_MAX_MESSAGES - 1 : -1]]}
 
-    def _chart(self) -> Json:
-        with self._lock:
-            step = int(time.time() // STEP)
-            recent = [each for each in self._steps if each > step - STEPS]
-            return {
-                "step": step,
-                "counts": {str(each): dict(self._steps[each]) for each in recent},
-                "late": {str(each): dict(self._late[each]) for each in recent if each in self._late},
-            }
+    def _flow(self) -> list[Json]:
+        """Return the state of each PagerDuty service that has a routing key, at most half a second old."""
+        now = time.time()
+        if now - self._flow_at >= _FLOW_SECONDS:
+            dynamodb, waiting = self._stack.aws.client("dynamodb"), Counter[str]()
+            for message in self._stack.aws.peek(self._stack.queue_url):
+                waiting[_read(message.body).get("service", "")] += 1
+            state = []
+            for service, keys in self._stack.options.routing_keys.items():
+                key = {"service": {"S": service}}
+                item = dynamodb.get_item(TableName=self._stack.flow_table, Key=key).get("Item", {})
+                reasons = Counter(code for (each, *_), code in list(self._reasons.items()) if each == service)
+                shown = {"service": service, "waiting": waiting[service], "reasons": dict(reasons)}
+                state.append(shown | self._limits(item, keys, now))
+            self._flow_at, self._flow_state = now, state
+        return self._flow_state
 
-    def _storm(self) -> Json | None:
-        storm = self.storm
-        if storm is None:
-            return None
-        with self._lock:
-            return {name: value for name, value in vars(storm).items() if name != "name"} | {
-                "delivered": dict(storm.delivered),
-                "slowest": dict(storm.slowest),
-            }
+    def _limits(self, item: Json, keys: str, now: float) -> Json:
+        """Return the lease of an item, and the calls that each routing key has left, below 0 if spent ahead."""
+        rate = self._stack.options.rate_limit or MAX_CALLS_PER_MINUTE
+        size = max(1.0, BURST * rate)
+
+        def left(key: str) -> int:
+            spent = item.get(f"spent_{hashlib.sha256(key.encode()).hexdigest()[:32]}", {"N": "0"})["N"]
+            return int(min(size, (now - float(spent)) * REFILL * rate / 60 + 1))
+
+        lease = float(item.get("lease", {"N": "0"})["N"])
+        shown = {"lease": lease if lease > now else None, "size": int(size)}
+        return shown | {"left": [left(key) for key in keys.split(",")]}
 
 
 def _state(message: QueuedMessage) -> str:
@@ -257,30 +257,26 @@ def _state(message: QueuedMessage) -> str:
     return "in flight" if message.is_hidden else "waiting"
 
 
-def _read(body: str) -> tuple[Json, tuple[str, ...]]:
-    """Read what a message says of its event, and what identifies that in the log."""
+def _read(body: str) -> Json:
+    """Return what a message says about its event."""
     try:
-        message = json.loads(body)
+        message: Json = json.loads(body)
         payload = message.get("event", {}).get("payload", {})
-        shown = {name: message[name] for name in ("kind", "action", "dedup_key")}
-        shown |= {"title": _cut(payload.get("summary", "")), "severity": payload.get("severity")}
-        return shown, tuple(str(message[name]) for name in ("service", "dedup_key", "message_id"))
+        shown = {name: message[name] for name in ("service", "kind", "action", "dedup_key", "message_id")}
+        return shown | {"title": _cut(payload.get("summary", "")), "severity": payload.get("severity")}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {"title": "unreadable"}, ()
+        return {"title": "unreadable"}
 
 
-def _details(details: Any) -> tuple[str, int]:
-    """Write custom details as text; return how many characters were left out, too."""
-    if not details:
-        return "", 0
-    text = json.dumps(details, indent=2, ensure_ascii=False)
-    return text[:_DETAILS_CHARACTERS], max(0, len(text) - _DETAILS_CHARACTERS)
+def _dead_letter(message: QueuedMessage) -> Json:
+    reasons = {name: message.attributes.get(name, {}).get("StringValue", "") for name in ("code", "reason")}
+    return {"id": message.id, **_read(message.body), **reasons}
 
 
 def _cut(value: object) -> str:
     text = str(value)
-    return text if len(text) <= _TEXT_CHARACTERS else f"{text[:_TEXT_CHARACTERS]}…"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
-def _cut_all(texts: Json) -> Json:
+def _cut_all(texts: Mapping[str, Any]) -> Json:
     return {name: _cut(texts[name]) for name in ("href", "text", "src", "alt") if texts.get(name)}

@@ -17,7 +17,7 @@ from samcli.cli.types import CfnParameterOverridesType
 
 import local.ui
 from local.browser import chromium
-from local.options import ROOT, Options
+from local.options import LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
 from tests.support import drain, install_npm_packages, node_is_usable, track
@@ -44,7 +44,7 @@ def sandbox(stack: LocalStack) -> Iterator[Sandbox]:
     assert stack.sandbox is not None
     stack.sandbox.clear()
     yield stack.sandbox
-    urllib3.request("POST", f"{stack.url}/page/pagerduty", json={"mode": "works", "limit": 1})
+    urllib3.request("POST", f"{stack.url}/api/pagerduty", json={"mode": "works"})
     drain(stack)
 
 
@@ -75,7 +75,7 @@ class Seen:
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def pagerduty(self, behaviour: str) -> None:
-        with self.page.expect_response("**/page/pagerduty"):
+        with self.page.expect_response("**/api/pagerduty"):
             self.page.get_by_label(behaviour).check()
 
 
@@ -111,20 +111,72 @@ def seen(tab: Page, complaints: list[str], stack: LocalStack, sandbox: Sandbox) 
     assert noted == []
 
 
-def test_a_newcomer_opens_an_incident_and_resolves_it(seen: Seen) -> None:
-    seen.click("Send")
+def test_a_newcomer_opens_an_incident_and_resolves_it_with_the_keyboard(seen: Seen) -> None:
+    seen.editor.focus()
+    draft = seen.editor.input_value()
+    seen.page.keyboard.press("Control+Enter")
 
     expect(seen.badge).to_have_text("200 delivered")
     expect(seen.verdict).to_contain_text("RudderStack is done with it.")
+    expect(seen.verdict).to_contain_text(json.loads(draft)["messageId"])
     expect(seen.outcome).to_contain_text('"summary": "Disk is full"')
-    expect(seen.incidents).to_contain_text(["triggered critical Disk is full"])
+    expect(seen.incidents).to_contain_text(["#1 triggered critical Disk is full"])
 
-    seen.page.get_by_role("button", name="Resolve: Disk is full").click()
+    seen.page.get_by_label("Show incidents that are").focus()
+    for _ in range(5):  # All of them, the list, the incident, Acknowledge.
+        seen.page.keyboard.press("Tab")
+    expect(seen.page.get_by_role("button", name="Resolve: Disk is full")).to_be_focused()
+    seen.page.keyboard.press("Enter")
 
     expect(seen.incidents).to_contain_text(["resolved critical Disk is full"])
-    expect(seen.editor).to_have_value(re.compile('"action": "resolve",\n *"dedupKey": "disk-full"'))
+    expect(seen.outcome).to_contain_text("Sent: resolve of incident #1")
+    expect(seen.editor).to_have_value(re.compile('"dedupKey": "disk-full"\n'))
     seen.incidents.locator("summary").click()
     expect(seen.incidents.locator(".history li")).to_have_text([re.compile("^triggered "), re.compile("^resolved ")])
+
+
+def test_a_draft_survives_a_sample_and_a_reload(seen: Seen, stack: LocalStack) -> None:
+    seen.editor.fill('{"my": "draft"}')
+    seen.choose("A change event")
+    expect(seen.editor).not_to_have_value('{"my": "draft"}')
+    seen.click("Undo")
+    seen.load(stack)
+
+    expect(seen.editor).to_have_value('{"my": "draft"}')
+
+
+def test_a_request_of_another_program_is_found_and_sent_again(seen: Seen, stack: LocalStack) -> None:
+    headers = {"Authorization": f"Bearer {LOCAL_TOKEN}"}
+    for key in ("a", "b"):
+        event = track(messageId=f"m-{key}", properties={"dedupKey": key})
+        urllib3.request("POST", f"{stack.url}/events", json=event, headers=headers)
+    rows = seen.page.locator("#request-list > li")
+    seen.page.get_by_label("Search the requests").fill('"dedupKey":"a"')
+    expect(rows).to_contain_text(["m-a"])
+    seen.page.reload()
+
+    expect(rows).to_contain_text(["m-a"])
+    rows.locator("summary").first.click()
+    expect(rows.locator(".history li").first).to_contain_text("delivered, PagerDuty answered 202")
+    expect(rows.get_by_label("Body")).to_contain_text('"dedupKey":"a"')
+    expect(rows).not_to_contain_text([LOCAL_TOKEN])
+    seen.click("Send again")
+    expect(seen.badge).to_have_text("200 delivered")
+    seen.click("Edit and send")
+    expect(seen.editor).to_have_value(re.compile('"dedupKey":"a"'))
+
+
+def test_a_dead_letter_is_redriven(seen: Seen) -> None:
+    seen.pagerduty("refuses every event")
+    seen.write([track()])
+    seen.click("Send")
+    letters = seen.page.locator("#dead-list > li")
+    expect(letters).to_contain_text(["pagerduty_rejected PagerDuty refused the event for good with 400"])
+    seen.pagerduty("works")
+    seen.page.get_by_role("button", name="Redrive: Disk is full").click()
+
+    expect(seen.incidents).to_contain_text(["triggered critical Disk is full"])
+    expect(letters).to_have_count(0)
 
 
 def test_a_warning_and_a_refusal_are_marked_at_their_lines(seen: Seen) -> None:
@@ -170,6 +222,8 @@ def test_an_event_waits_in_the_queue_while_pagerduty_is_down(seen: Seen) -> None
         re.compile(r"Disk is full.*delayed until .*PagerDuty failed")
     )
 
+    expect(seen.page.locator("#flow")).to_contain_text(re.compile("default through the queue until .*, 1 waiting"))
+
     seen.pagerduty("works")
 
     expect(seen.incidents).to_contain_text(["Disk is full"])
@@ -191,10 +245,14 @@ def test_in_a_storm_critical_events_arrive_while_the_others_are_delayed(
 
     expect(seen.page.locator("#pages-text")).to_contain_text("20 of 20, the slowest after")
     expect(seen.page.locator("#queue-counts")).to_contain_text("delayed")
-    reasons = re.compile("delayed until .*, tried .*: (PagerDuty limits the rate|leaves room for what is critical)")
+    reasons = re.compile("delayed until .*, tried .*: (PagerDuty limits the rate|the rate limit leaves room)")
     expect(seen.page.locator("#queue-list")).to_contain_text(reasons)
     expect(seen.page.locator("#sum-limited")).not_to_have_text("0")
-    expect(seen.page.locator("#chart")).to_have_attribute("aria-label", re.compile("80 received"))
+    expect(seen.page.locator("#chart")).to_have_attribute("aria-label", re.compile("^80 received"))
+
+    seen.pagerduty("works")
+    seen.click("Try now")
+    expect(seen.page.locator("#queue-empty")).to_be_visible()
 
 
 def test_hostile_values_are_shown_as_text_and_fit_a_narrow_window(seen: Seen) -> None:

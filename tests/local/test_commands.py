@@ -239,7 +239,7 @@ def test_serve_shows_what_happens_is_found_by_doctor_and_containers_and_ends_whi
     doctors_calls = serving.read_until("401 ").count("POST /events?preview=true  (make doctor)\n")
     variables = json.loads((STATE / "env.json").read_text())
     modes = [oct(file.stat().st_mode & 0o777) for file in STATE.glob("*.json")]
-    with urllib3.request("GET", f"{url}/page/updates", preload_content=False) as updates:
+    with urllib3.request("GET", f"{url}/api/updates", preload_content=False) as updates:
         first = next(iter(updates))
         seconds, rest = serving.press_ctrl_c()
 
@@ -296,7 +296,7 @@ def test_serve_with_another_pagerduty_simulates_nothing_shows_no_secret_and_leav
     command = start("serve", "--port", "0", PAGERDUTY_URL=sandbox.plain_url, **secrets)
     url = command.wait_until_listening()
     post(url, track(), TOKEN)
-    simulations = {"/page/storm": {"events": 100}, "/page/pagerduty": {"mode": "fails", "limit": 1}}
+    simulations = {"/api/storm": {"events": 100}, "/api/pagerduty": {"mode": "fails", "limit": 1}}
     statuses = [urllib3.request("POST", url + path, json=content).status for path, content in simulations.items()]
     command.process.kill()
     output, _ = command.process.communicate(timeout=60)
