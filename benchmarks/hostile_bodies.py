@@ -164,9 +164,9 @@ BODIES: Final = (
         settings=_SETTINGS,
     ),
     Body(
-        "400,000 integrations",
+        "100,000 integrations",
         "delivered",
-        lambda: _event('"a":0', f',"integrations":{{{_entries(400_000, _hexadecimal, "{}")}}}'),
+        lambda: _event('"a":0', f',"integrations":{{{_entries(100_000, _hexadecimal, "{}")}}}'),
     ),
     Body("150,000 spellings of severity", "delivered", lambda: _event(_entries(150_000, _spelled("severity"), '""'))),
     Body("150,000 names like action", "delivered", lambda: _event(_entries(150_000, _spelled("acoitn"), '"ack"'))),

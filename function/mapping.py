@@ -164,6 +164,8 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
     entries = {name: it for name, it in integrations.items() if it is False or not (is_missing(it) or it == 0)}
     entries.pop("All", None)
     exact = [name for name in INTEGRATION_NAMES if name in entries]
+    if not exact and len(entries) > paths.MAX_COMPARED_NAMES:
+        raise _invalid("integrations", f"got {len(entries):,} entries, too many to compare with {right}")
     if names := exact or [name for name in entries if normalize(name) == right]:
         name = max(names, key=lambda name: entries[name] is not False)
         if not exact:

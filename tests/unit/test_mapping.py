@@ -415,8 +415,17 @@ def test_too_many_properties_are_replaced_by_a_note_in_the_details() -> None:
     assert details == {"properties": "[left out: 100,002 properties, more than PagerDuty accepts]"}
 
 
+def test_more_integrations_than_are_compared_are_refused_unless_one_is_exact() -> None:
+    many = {str(number): True for number in range(100_001)}
+    refused = map_event({**alert(), "integrations": many}, Rules(), Context("payments", NOW, RANDOM))
+
+    assert isinstance(refused, Outcome)
+    assert (refused.code, "got 100,001 entries" in refused.message) == ("integration_invalid", True)
+    assert sent({**alert(), "integrations": many | {"pagerduty": {"type": "changeEvent"}}}).kind == "change"
+
+
 def test_the_first_ten_integrations_with_pagerdutys_letters_are_compared_with_its_name() -> None:
-    others = {f"{number}": {"type": "x"} for number in range(100_000)}
+    others = {f"{number}": {"type": "x"} for number in range(90_000)}
     alike = {"ytud" + "_" * number + "regap": {"type": "x"} for number in range(10)}
     misspelt = {"pagerdutty": {"type": "changeEvent"}}
 
