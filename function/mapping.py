@@ -413,7 +413,8 @@ def _texts(values: Object, fields: Mapping[str, str], warnings: list[str], place
     """Return the texts among the values at `place`; `fields` maps their names to PagerDuty's."""
     texts = {}
     for name, field in fields.items():
-        if (text := scalar_to_text(values.get(name))) is not None:
+        text = scalar_to_text(values[name]) if name in values else None
+        if text is not None:
             texts[field] = text
         elif name in values:
             warnings.append(f"{place}.{name}: expected a text, got {describe(values[name])}; left out")
