@@ -66,12 +66,7 @@ SSM_CALLS: Final = 4
 # how calls to PagerDuty, in rotation, and to DynamoDB fail.
 QUARTER: Final = "PagerDuty grants a quarter"
 PHASES: Final[Mapping[str, tuple[float, float, Sequence[Fault], Failure | None]]] = {
-    "PagerDuty down": (
-        0.1,
-        3.0,
-        (*map(Fault.answer, (503, 500)), NetworkFault.reset_before(), NetworkFault.reset_after()),
-        None,
-    ),
+    "PagerDuty down": (0.1, 3.0, (*map(Fault.answer, (503, 500)), RESET_BEFORE, RESET_AFTER), None),
     "all DynamoDB calls fail": (0.25, 1.0, (), FAILS),
     "PagerDuty hangs": (0.4, 3.0, (NetworkFault.hang(takes_effect=True), NetworkFault.hang(takes_effect=False)), None),
     "all DynamoDB calls hang": (0.55, 1.0, (), HANGS),
