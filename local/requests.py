@@ -7,7 +7,6 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -36,6 +35,11 @@ class _Recorded:
     detail: Json
     latest: dict[str, str] = field(default_factory=dict)  # by messageId, the worker's last status
     version: int = 0
+
+    def change(self, row: Json, detail: Json) -> None:
+        """Replace both: other threads may be reading the former ones."""
+        self.row, self.detail = self.row | row, self.detail | detail
+        self.version += 1
 
 
 class Requests(Observer):
@@ -78,27 +82,25 @@ class Requests(Observer):
         if recorded := request.environ.get("local.recorded"):
             answer = response.get_json(silent=True) or {}
             seconds = round(time.time() - recorded.row["at"], 3)
-            recorded.row |= {"status": response.status_code, "code": answer.get("code"), "seconds": seconds}
-            recorded.detail["answer"] = answer
-            recorded.version += 1
+            with self._lock:
+                change = {"status": response.status_code, "code": answer.get("code"), "seconds": seconds}
+                recorded.change(change, {"answer": answer})
 
     def on_event(self, line: Json, *, is_urgent: bool) -> None:
         """Record what a line of the log says about an event."""
         with self._lock:
             if recorded := self._by_message_id.get(line.get("message_id", "")):
                 step: Json = {"at": time.time(), **{name: line[name] for name in _OF_STEP if name in line}}
-                recorded.detail["steps"] = [*recorded.detail["steps"][1 - _MAX_STEPS :], step]
+                change: Json = {"is_urgent": True} if is_urgent else {}
                 if "receive_count" in line:
                     recorded.latest[line["message_id"]] = line["status"]
-                    recorded.row["later"] = Counter(recorded.latest.values())
-                if is_urgent:
-                    recorded.row["is_urgent"] = True
-                recorded.version += 1
+                    change["later"] = Counter(recorded.latest.values())
+                recorded.change(change, {"steps": [*recorded.detail["steps"][1 - _MAX_STEPS :], step]})
 
     def rows(self) -> Iterator[Row]:
         """Yield the requests, the oldest first."""
         for each in self._copy():
-            yield each.row["number"], each.version, partial(dict, each.row)
+            yield each.row["number"], each.version, each.row.copy
 
     def search(self, text: str) -> list[Json]:
         """Return the rows of the requests in which the text occurs, in any case, the newest first."""
