@@ -101,10 +101,19 @@ def _describe(message: Json) -> Json:
     texts = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     ids = {"id": message["MessageId"], "group": message["MessageGroupId"]}
     event = {"service": "", "event_type": "", "dedup_key": "", "title": message["Body"][:100]}
-    with suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        body = json.loads(message["Body"])
-        title = body.get("event", {}).get("payload", {}).get("summary", "")
-        found = body["service"], body["action"] or body["kind"], body["dedup_key"] or "", title
-        event = dict(zip(event, map(str, found), strict=True))
+    if found := read_body(message["Body"]):
+        values = found["service"], found["action"] or found["kind"], found["dedup_key"] or "", found["title"]
+        event = dict(zip(event, map(str, values), strict=True))
     why = {"code": "", "reason": "received 1,000 times", **texts}  # SQS itself moves a message here after that.
     return {**why, **ids, "since": int(message["SentTimestamp"]) / 1000, **event}
+
+
+def read_body(body: str) -> Json:
+    """Return what the body of a message says about its event; nothing if it cannot be read."""
+    try:
+        message: Json = json.loads(body)
+        payload = message.get("event", {}).get("payload", {})
+        event = {name: message[name] for name in ("service", "kind", "action", "dedup_key", "message_id")}
+        return event | {"title": payload.get("summary", ""), "severity": payload.get("severity")}
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return {}

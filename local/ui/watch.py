@@ -10,10 +10,11 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any, Final
 
+from local.dead_letters import read_body
 from local.fifo import QueuedMessage
 from local.observer import Observer
 from local.options import MAX_CALLS_PER_MINUTE
@@ -175,7 +176,7 @@ class Watch(Observer):
 
     def _change_rows(self) -> Iterator[Row]:
         for change in list(self._changes):
-            yield change["number"], 0, partial(dict, change)
+            yield change["number"], 0, change.copy
 
     def _context(self, event: Json, payload: Json) -> Json:
         """Return what an alert and a change event have in common: whose routing key it is, but never the key."""
@@ -224,18 +225,22 @@ class Watch(Observer):
         """Return the state of each PagerDuty service that has a routing key, at most half a second old."""
         now = time.time()
         if now - self._flow_at >= _FLOW_SECONDS:
-            dynamodb, waiting = self._stack.aws.client("dynamodb"), Counter[str]()
+            waiting = Counter[str]()
             for message in self._stack.aws.peek(self._stack.queue_url):
                 waiting[_read(message.body).get("service", "")] += 1
             state = []
             for service, keys in self._stack.options.routing_keys.items():
                 key = {"service": {"S": service}}
-                item = dynamodb.get_item(TableName=self._stack.flow_table, Key=key).get("Item", {})
+                item = self._dynamodb.get_item(TableName=self._stack.flow_table, Key=key).get("Item", {})
                 reasons = Counter(code for (each, *_), code in list(self._reasons.items()) if each == service)
                 shown = {"service": service, "waiting": waiting[service], "reasons": dict(reasons)}
                 state.append(shown | self._limits(item, keys, now))
             self._flow_at, self._flow_state = now, state
         return self._flow_state
+
+    @cached_property
+    def _dynamodb(self) -> Any:
+        return self._stack.aws.client("dynamodb")
 
     def _limits(self, item: Json, keys: str, now: float) -> Json:
         """Return the lease of an item, and the calls that each routing key has left, below 0 if spent ahead."""
@@ -259,13 +264,8 @@ def _state(message: QueuedMessage) -> str:
 
 def _read(body: str) -> Json:
     """Return what a message says about its event."""
-    try:
-        message: Json = json.loads(body)
-        payload = message.get("event", {}).get("payload", {})
-        shown = {name: message[name] for name in ("service", "kind", "action", "dedup_key", "message_id")}
-        return shown | {"title": _cut(payload.get("summary", "")), "severity": payload.get("severity")}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {"title": "unreadable"}
+    event = read_body(body)
+    return event | {"title": _cut(event["title"])} if event else {"title": "unreadable"}
 
 
 def _dead_letter(message: QueuedMessage) -> Json:
