@@ -182,13 +182,16 @@ def list_dead_letters(stack: str, *, redrive: bool, discard: bool) -> None:
                 number = letters.redrive(ids) if action == "redrive" else letters.discard(ids)
             print(f"{terminal.counted(number, 'dead letter')} {_DONE[action]}.")
     except (BotoCoreError, ClientError) as error:
-        call, code, check = "a call to AWS", type(error).__name__, "check your network, credentials and region"
-        if isinstance(error, ClientError):
-            call, code = error.operation_name.removesuffix("Batch"), error.response["Error"]["Code"]
-            permission = _PERMISSIONS.get(call, f"sqs:{call} on the dead-letter queue")
-            check = f"check your credentials and region, and that you have the permission {permission}"
-        message = f"not all dead letters were {_DONE[action]}, because {call} failed ({code}): {check}"
-        raise click.ClickException(message) from None
+        raise click.ClickException(f"not all dead letters were {_DONE[action]}, because {_reason(error)}") from None
+
+
+def _reason(error: Any) -> str:
+    """Return which call to AWS failed, and what to check."""
+    if not hasattr(error, "operation_name"):  # Only a ClientError has it.
+        return f"a call to AWS failed ({type(error).__name__}): check your network, credentials and region"
+    call, code = error.operation_name.removesuffix("Batch"), error.response["Error"]["Code"]
+    permission = _PERMISSIONS.get(call, f"sqs:{call} on the dead-letter queue")
+    return f"{call} failed ({code}): check your credentials and region, and that you have the permission {permission}"
 
 
 def _print_dead_letters(letters: Sequence[Mapping[str, Any]], more: str) -> None:
