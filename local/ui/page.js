@@ -52,10 +52,9 @@ function readable(text) {
     (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-function code(label, text, limit = SHOWN_CHARACTERS) {
-  const rest = text.length - limit;
-  return el("pre", { tabindex: "0", role: "region", "aria-label": label }, readable(text.slice(0, limit)),
-    rest > 0 ? `\n… ${number(rest)} more characters` : "");
+function code(label, text, more = text.length - SHOWN_CHARACTERS) {
+  return el("pre", { tabindex: "0", role: "region", "aria-label": label }, readable(text.slice(0, SHOWN_CHARACTERS)),
+    more > 0 ? `\n… ${number(more)} more characters` : "");
 }
 
 async function call(path, content) {
@@ -557,11 +556,7 @@ function context(event) {
       parts.push(el("img", { src: image.src, alt: image.alt || "image", loading: "lazy", referrerpolicy: "no-referrer" }));
     }
   }
-  if (event.details) {
-    const rest = event.details_left_out;
-    parts.push(el("pre", { tabindex: "0", role: "region", "aria-label": "Custom details" }, readable(event.details),
-      rest ? `\n… ${number(rest)} more characters` : ""));
-  }
+  if (event.details) parts.push(code("Custom details", event.details, event.details_left_out));
   return parts;
 }
 
