@@ -229,20 +229,19 @@ function showSamconfig() {
 
 // -- sending, and the response --------------------------------------------------------------------------------------
 
-let isWaiting = false;
+let waiting = Promise.resolve();
 
 // Send the text of the editor, or preview it.
 async function tryEditor(send) {
   const body = $("event").value;
   const settings = Object.fromEntries(settingsUnlike("value", "name"));
-  if (await answerTo({ path: fullPath(), body, settings, send }, { find: finder(body) })) {
-    $("edited").dataset.sent = body;
-    if (send && body === $("event").value) {
-      renewIds();
-      $("edited").dataset.sent = $("event").value;
-    }
-    keepDraft();
+  await answerTo({ path: fullPath(), body, settings, send }, { find: finder(body) });
+  $("edited").dataset.sent = body;
+  if (send && body === $("event").value) {
+    renewIds();
+    $("edited").dataset.sent = $("event").value;
   }
+  keepDraft();
 }
 
 // Send something else, and show what was sent.
@@ -254,8 +253,13 @@ function sendOther(content, to, what) {
     el("summary", {}, what.text), code("What was sent", body)) });
 }
 
-async function answerTo(wanted, shown) {
-  if (isWaiting) return false;
+// What is clicked during a call is sent after it.
+function answerTo(wanted, shown) {
+  waiting = waiting.then(() => answer(wanted, shown));
+  return waiting;
+}
+
+async function answer(wanted, shown) {
   const began = performance.now();
   const counter = el("span");
   const count = () => { counter.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; };
@@ -272,11 +276,9 @@ async function answerTo(wanted, shown) {
     clearInterval(timer);
     rest(false);
   }
-  return true;
 }
 
 function rest(wait) {
-  isWaiting = wait;
   for (const id of ["preview", "send"]) $(id).disabled = wait;
 }
 
@@ -772,7 +774,7 @@ async function main() {
   on("event", "input", () => { mark(new Map()); keepDraft(); });
   on("event", "scroll", () => { $("gutter").scrollTop = $("event").scrollTop; });
   on("event", "keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) tryEditor(true);
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("send").click();
   });
   on("preview", "click", () => tryEditor(false));
   on("send", "click", () => tryEditor(true));

@@ -165,6 +165,12 @@ def test_a_request_of_another_program_is_found_and_sent_again(seen: Seen, stack:
     seen.click("Edit and send")
     expect(seen.editor).to_have_value(re.compile('"dedupKey":"a"'))
 
+    # What is clicked during a call is sent after it.
+    seen.pagerduty("does not answer")
+    seen.click("Send")
+    seen.page.get_by_role("button", name="Resolve: Disk is full").first.click()
+    expect(seen.outcome).to_contain_text("Sent: resolve of incident #")
+
 
 def test_a_dead_letter_is_redriven(seen: Seen) -> None:
     seen.pagerduty("refuses every event")
