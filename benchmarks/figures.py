@@ -226,7 +226,7 @@ def _first_answer(function: Function, event: dict[str, Any]) -> float:
         if report := _REPORT.match(line):
             reports.put(float(report[1]) / MILLISECONDS)
 
-    with contextlib.closing(Runtime(function, max_instances=1, on_log=on_log)) as runtime:
+    with contextlib.closing(Runtime(function, on_log)) as runtime:
         _checked(json.loads(runtime.invoke(json.dumps(event))))
         return reports.get(timeout=_TIMEOUT)
 
@@ -236,7 +236,7 @@ def memory(environment: Environment, packages: Packages) -> Figure:
     function = Function("ours", packages.ours, "app.lambda_handler", _TIMEOUT, environment.variables())
     instances: list[Instance] = []
     peaks: dict[int, float] = {}
-    with contextlib.closing(Runtime(function, max_instances=1)) as runtime:
+    with contextlib.closing(Runtime(function)) as runtime:
         runtime.on_invoked = lambda instance, _event, _answer: instances.append(instance)
         for number in range(1, 10_001):
             _checked(json.loads(runtime.invoke(json.dumps(request(dedupKey=f"incident-{number}")))))

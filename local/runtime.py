@@ -5,7 +5,6 @@ time limit. It is a Linux program; elsewhere `local.standin` replaces it.
 https://docs.aws.amazon.com/lambda/latest/dg/images-test.html
 """
 
-import collections
 import contextlib
 import json
 import os
@@ -32,7 +31,7 @@ from local.command import children
 
 _EMULATORS: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _INVOCATIONS: Final = "/2015-03-31/functions/function/invocations"
-_PREVIOUS_LOG_LINES: Final = 2000
+_MAX_INSTANCES: Final = 10
 # Seconds to start listening, and seconds beyond the function's time limit, which does not include the cold start.
 _START_LIMIT: Final = 15.0
 _GRACE: Final = 15.0
@@ -58,25 +57,22 @@ class Function:
 class Runtime:
     """Invokes one function as Lambda does, in an idle instance or else in a new one.
 
-    At most `max_instances` run at once; further invocations wait. `on_log` is called for each line that the instances
-    write, including the emulator's reports.
+    At most ten run at once; further invocations wait. `on_log` is called for each line that the instances write,
+    including the emulator's reports.
     """
 
-    def __init__(
-        self, function: Function, max_instances: int = 10, on_log: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, function: Function, on_log: Callable[[str], None] = lambda _: None) -> None:
+        # Called after each invocation with the instance, the event, and the answer or Lambda's report of a failure.
+        self.on_invoked: Callable[[Instance, str, str], None] | None = None
         self._function = function
         self._on_log = on_log
-        self._slots = threading.BoundedSemaphore(max_instances)
+        self._slots = threading.BoundedSemaphore(_MAX_INSTANCES)
         self._lock = threading.Lock()
         # Instances are killed when the thread that started them ends, so one thread starts all of them.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._idle: list[Instance] = []
         self._all: set[Instance] = set()
-        self._closed = threading.Event()
-        # Called after each invocation with the instance, the event, and the answer or Lambda's report of a failure.
-        self.on_invoked: Callable[[Instance, str, str], None] | None = None
-        self.logs: collections.deque[str] = collections.deque(maxlen=_PREVIOUS_LOG_LINES)
+        self._is_closed = False
 
     def invoke(self, event: str) -> str:
         """Run the handler with the event (JSON); return its answer (JSON), or Lambda's report of its failure."""
@@ -112,30 +108,26 @@ class Runtime:
     def close(self) -> None:
         """Stop every instance, even one that is handling an event."""
         with self._lock:
-            self._closed.set()
+            self._is_closed = True
             instances = list(self._all)
         for instance in instances:
             self._drop(instance)
         self._starter.shutdown()
 
     def _take(self) -> "Instance":
+        """Return an idle instance, or a new one. Raises RuntimeError if it does not start or this is closed."""
         with self._lock:
-            if self._closed.is_set():
-                raise RuntimeError("the local stack is shutting down")
             while self._idle:
                 # The one used last, so that few instances stay warm, as on Lambda.
                 instance = self._idle.pop()
                 if instance.is_alive():
                     return instance
                 self._all.discard(instance)
-            instance = Instance(self._function, self._write_log)
+        instance = self._starter.submit(Instance, self._function, self._on_log).result()
+        with self._lock:
             self._all.add(instance)
-        try:
-            self._starter.submit(instance.start).result()
-        except BaseException:
-            self._drop(instance)
-            raise
-        if self._closed.is_set():
+            is_closed = self._is_closed
+        if is_closed:
             self._drop(instance)
             raise RuntimeError("the local stack is shutting down")
         return instance
@@ -145,35 +137,29 @@ class Runtime:
             self._all.discard(instance)
         instance.kill()
 
-    def _write_log(self, line: str) -> None:
-        self.logs.append(line)
-        if self._on_log:
-            self._on_log(line)
-
 
 class InstanceDied(Exception):
     """The process ended or was killed during an invocation."""
 
 
 class Instance:
-    """One process that runs the function, one invocation at a time: the emulator crashes at a second one."""
+    """One process that runs the function, one invocation at a time: the emulator crashes at a second one.
+
+    It is started and accepts invocations; the function starts with the first one. Raises RuntimeError if the process
+    does not listen in time.
+    """
 
     def __init__(self, function: Function, on_log: Callable[[str], None]) -> None:
         self.event = ""  # the event being handled, if any
-        self.url = ""  # where it accepts invocations, once it is started
         self._function = function
-        self._on_log = on_log
-        self._process: subprocess.Popen[str] | None = None
-        self._http: urllib3.HTTPConnectionPool | None = None
-
-    def start(self) -> None:
-        """Start the process and wait until it accepts invocations; the function starts with the first one."""
         host = _host()
         port, runtime_port = _free_ports(host)
+        self.url = f"http://{host}:{port}"  # where it accepts invocations
+        self._http = urllib3.HTTPConnectionPool(host, port, maxsize=1, retries=False)
         self._process = subprocess.Popen(  # noqa: S603 -- this interpreter and SAM's emulator
-            [*_command(host, port, runtime_port), self._function.handler],
-            cwd=self._function.code,
-            env=_environment(self._function),
+            [*_command(host, port, runtime_port), function.handler],
+            cwd=function.code,
+            env=_environment(function),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -182,15 +168,17 @@ class Instance:
             # Ctrl-C is for the parent, which stops the instances in order.
             start_new_session=True,
         )
-        threading.Thread(target=self._read_log, args=(self._process,), daemon=True).start()
-        self._http = urllib3.HTTPConnectionPool(host, port, maxsize=1, retries=False)
-        self.url = f"http://{host}:{port}"
-        self._wait_until_listening(host, port)
+        threading.Thread(target=_read_log, args=(self._process, on_log), daemon=True).start()
+        give_up = time.monotonic() + _START_LIMIT
+        while self.is_alive() and time.monotonic() < give_up:
+            with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+                return
+            time.sleep(0.01)
+        self.kill()
+        raise RuntimeError(f"The runtime of {function.name} did not start; see its log")
 
     def invoke(self, event: str) -> str:
         """Run the handler once. Raises InstanceDied."""
-        if self._http is None:
-            raise RuntimeError("not started")
         self.event = event
         try:
             response = self._http.request(
@@ -204,34 +192,25 @@ class Instance:
 
     def function_process(self) -> int:
         """Return the id of the process that runs the function, once it has been invoked."""
-        return next(children(self._process.pid)) if self._process else 0
+        return next(children(self._process.pid))
 
     def is_alive(self) -> bool:
         """Return whether the process is running."""
-        return self._process is not None and self._process.poll() is None
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """Kill the process and its child, the runtime client, which has its own process group; wait for the end."""
-        if self._process is not None and self.is_alive():
-            for pid in [*children(self._process.pid), self._process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.wait()
-        if self._http is not None:
-            self._http.close()
+        for pid in [*children(self._process.pid), self._process.pid] if self.is_alive() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._http.close()
 
-    def _wait_until_listening(self, host: str, port: int) -> None:
-        give_up = time.monotonic() + _START_LIMIT
-        while self._process is not None and self._process.poll() is None and time.monotonic() < give_up:
-            with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-                return
-            time.sleep(0.01)
-        raise RuntimeError(f"The runtime of {self._function.name} did not start; see its log")
 
-    def _read_log(self, process: "subprocess.Popen[str]") -> None:
-        with process.stdout or contextlib.nullcontext(()) as lines:
-            for line in lines:
-                self._on_log(line.rstrip("\n"))
+def _read_log(process: "subprocess.Popen[str]", on_log: Callable[[str], None]) -> None:
+    with process.stdout or contextlib.nullcontext(()) as lines:
+        for line in lines:
+            on_log(line.rstrip("\n"))
 
 
 def emulator() -> Path | None:

@@ -199,7 +199,7 @@ class LocalStack:
 
     def _make(self, function: Function, environment: Mapping[str, str]) -> Runtime:
         changed = {**function.environment, **environment}
-        return Runtime(dataclasses.replace(function, environment=changed), on_log=self._on_log)
+        return Runtime(dataclasses.replace(function, environment=changed), self._on_log)
 
     def _on_received(self, call: Received) -> None:
         for observer in self._observers:

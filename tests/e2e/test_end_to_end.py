@@ -130,7 +130,6 @@ def test_the_stand_in_refuses_another_web_page(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(local.runtime, "emulator", lambda: None)
     instance = local.runtime.Instance(local.runtime.Function("None", ROOT, "none.handler", timeout=1), print)
     try:
-        instance.start()
         statuses = [request(instance.url, {}, **each).status for each in (headers, {})]
     finally:
         instance.kill()
