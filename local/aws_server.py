@@ -62,7 +62,7 @@ MESSAGE: Final = {"Id", "MessageBody", "MessageGroupId", "MessageDeduplicationId
 
 
 class Aws(Service):
-    """SSM, SQS and DynamoDB on 127.0.0.1; a restart keeps the port and the messages.
+    """SSM, SQS and DynamoDB on 127.0.0.1; calls about messages are answered here, the others by moto, one at a time.
 
     `clock` (seconds) is the time of the FIFO queues. With a `speed` above 1, delayed messages become visible that many
     times sooner, and report a queue time that many times longer; the visibility timeout of a receive stays as it is.
@@ -72,16 +72,16 @@ class Aws(Service):
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, speed: float = 1.0) -> None:
         # Wraps every call; chaos/faults.py makes calls fail with it.
         self.middleware: Callable[[WSGIApplication], WSGIApplication] | None = None
-        # Set while it is stopped, so that middleware can stop waiting.
+        # Set when it is stopped, so that middleware can stop waiting.
         self.stopping = threading.Event()
-        self._application = _Application(clock, speed)
-        self._port = 0
-        self._server: Server | None = None
-
-    @property
-    def url(self) -> str:
-        """The endpoint; known after the first start."""
-        return f"http://127.0.0.1:{self._port}"
+        self.url = ""  # the endpoint, once it is started
+        self._clock = clock
+        self._speed = speed
+        self._turn = threading.Lock()
+        self._queues: dict[str, _Queue] = {}
+        _load_ssm()
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._server: Server
 
     def client(self, service: str, config: Config | None = None) -> Any:
         """Return a boto3 client; without `config` it tries once, so that failures show."""
@@ -96,78 +96,32 @@ class Aws(Service):
 
     def peek(self, queue_url: str) -> list[QueuedMessage]:
         """Return the messages of a FIFO queue, in the order in which SQS accepted them, without receiving them."""
-        return self._application.peek(_name(queue_url))
+        name = _name(queue_url)
+        with self._turn:
+            return self._queues[name].fifo.peek() if name in self._queues else []
 
     def purge(self, queue_url: str) -> None:
         """Delete all messages of a FIFO queue, those in flight as well."""
-        self._application.purge(_name(queue_url))
+        name = _name(queue_url)
+        with self._turn:
+            if name in self._queues:
+                self._queues[name].fifo.purge()
 
     def start(self) -> None:
-        """Listen. Raises OSError if the port is taken, RuntimeError if it listens already."""
-        if self._server:
-            raise RuntimeError(f"It already listens at {self.url}")
-        self.stopping.clear()
-        self._server = Server(self._answer, self._port, containers=True)
-        self._port = self._server.port
+        """Listen."""
+        self._server = Server(self._answer, containers=True)
+        self.url = self._server.url
         self._server.start()
 
     def stop(self) -> None:
         """Stop accepting calls, and end waiting ones without an answer."""
-        server, self._server = self._server, None
         self.stopping.set()
-        if server:
-            server.stop()
+        self._server.stop()
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        application = self.middleware(self._application) if self.middleware else self._application
-        return application(environ, start_response)
+        return (self.middleware(self._call) if self.middleware else self._call)(environ, start_response)
 
-
-def _load_ssm() -> None:
-    """Load moto's SSM without its EC2, which takes a second and only serves to send commands to instances."""
-    if "moto.ec2" in sys.modules:
-        return
-    without = ModuleType("moto.ec2")
-    vars(without)["ec2_backends"] = {}
-    sys.modules["moto.ec2"] = without
-    try:
-        importlib.import_module("moto.ssm.models")
-    finally:
-        del sys.modules["moto.ec2"]  # Other importers get the real one.
-
-
-class Answer(NamedTuple):
-    """The answer to one call."""
-
-    status: int
-    body: bytes
-    headers: list[tuple[str, str]]
-
-    def send(self, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer as a WSGI application."""
-        start_response(f"{self.status} {HTTPStatus(self.status).phrase}", self.headers)
-        return [self.body]
-
-
-def ask(application: WSGIApplication, environ: WSGIEnvironment, body: bytes) -> Answer:
-    """Call an application with this body."""
-    environ = {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
-    chunks, status, headers = run_wsgi_app(application, environ)
-    return Answer(int(status.split()[0]), b"".join(chunks), list(headers))
-
-
-class _Application:
-    """Answers calls about messages, and passes the others to moto, one call at a time."""
-
-    def __init__(self, clock: Callable[[], float], speed: float) -> None:
-        self._clock = clock
-        self._speed = speed
-        self._turn = threading.Lock()
-        self._queues: dict[str, _Queue] = {}
-        _load_ssm()
-        self._moto = DomainDispatcherApplication(create_backend_app)
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _call(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         service, _, action = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
 
@@ -182,17 +136,6 @@ class _Application:
         except SqsError as error:
             answer = refusal(HTTPStatus.BAD_REQUEST, error.code, str(error))
         return answer.send(start_response)
-
-    def peek(self, name: str) -> list[QueuedMessage]:
-        """Return the messages of a queue; an unused one has none."""
-        with self._turn:
-            return self._queues[name].fifo.peek() if name in self._queues else []
-
-    def purge(self, name: str) -> None:
-        """Delete the messages of a queue."""
-        with self._turn:
-            if name in self._queues:
-                self._queues[name].fifo.purge()
 
     def _call_sqs(self, action: str, request: Json, moto: Moto) -> Answer:
         name = _name(request.get("QueueUrl", ""))
@@ -228,6 +171,39 @@ class _Application:
             fifo = FifoQueue(self._clock, dead_letters=target, max_receives=int(policy.get("maxReceiveCount", 0)))
             self._queues[name] = _Queue(fifo, int(attributes["VisibilityTimeout"]), self._clock, self._speed)
         return self._queues[name]
+
+
+def _load_ssm() -> None:
+    """Load moto's SSM without its EC2, which takes a second and only serves to send commands to instances."""
+    if "moto.ec2" in sys.modules:
+        return
+    without = ModuleType("moto.ec2")
+    vars(without)["ec2_backends"] = {}
+    sys.modules["moto.ec2"] = without
+    try:
+        importlib.import_module("moto.ssm.models")
+    finally:
+        del sys.modules["moto.ec2"]  # Other importers get the real one.
+
+
+class Answer(NamedTuple):
+    """The answer to one call."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[str, str]]
+
+    def send(self, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer as a WSGI application."""
+        start_response(f"{self.status} {HTTPStatus(self.status).phrase}", self.headers)
+        return [self.body]
+
+
+def ask(application: WSGIApplication, environ: WSGIEnvironment, body: bytes) -> Answer:
+    """Call an application with this body."""
+    environ = {**environ, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+    chunks, status, headers = run_wsgi_app(application, environ)
+    return Answer(int(status.split()[0]), b"".join(chunks), list(headers))
 
 
 @dataclass(frozen=True)

@@ -50,44 +50,38 @@ class EventSource(Service):
         self._queue_url = queue_url
         self._invoke = invoke
         self._batch_size = batch_size
-        self._max_concurrency = max_concurrency
         self._retry_seconds = retry_seconds
         self._counting = threading.Lock()
         self._polling = threading.Lock()
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(max_concurrency)]
         self._queue_arn = ""
 
     def start(self) -> None:
-        """Start polling. Raises RuntimeError if it runs already, botocore's errors if the queue cannot be reached."""
-        if self._threads:
-            raise RuntimeError("The event source is running already")
+        """Start polling. Raises botocore's errors if the queue cannot be reached."""
         attributes = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
         self._queue_arn = attributes["Attributes"]["QueueArn"]
-        self._stopping = threading.Event()
-        for _ in range(self._max_concurrency):
-            self._threads.append(threading.Thread(target=self._run, args=(self._stopping,), daemon=True))
-            self._threads[-1].start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop polling, and wait three seconds for running invocations."""
         self._stopping.set()
         give_up = time.monotonic() + _STOP_SECONDS
-        threads, self._threads = self._threads, []
-        for thread in threads:
+        for thread in self._threads:
             thread.join(max(0.0, give_up - time.monotonic()))
 
-    def _run(self, stopping: threading.Event) -> None:
-        while not stopping.is_set():
+    def _run(self) -> None:
+        while not self._stopping.is_set():
             messages: Sequence[Message] = []
             # One thread polls at a time, also while the queue is empty.
             with self._polling:
-                if not stopping.is_set():
+                if not self._stopping.is_set():
                     with contextlib.suppress(BotoCoreError, ClientError):  # The next poll tries again.
                         messages = self._receive()
                 if not messages:
-                    stopping.wait(_IDLE_SECONDS)
-            if messages and not stopping.is_set():
+                    self._stopping.wait(_IDLE_SECONDS)
+            if messages and not self._stopping.is_set():
                 self._deliver(messages)
 
     def _receive(self) -> Sequence[Message]:

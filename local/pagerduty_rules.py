@@ -172,22 +172,18 @@ class Incidents:
 
     def __init__(self) -> None:
         self.all: list[Incident] = []
-        self._latest: dict[tuple[str | None, str], Incident] = {}
-
-    def latest(self, dedup_key: str, routing_key: str | None = None) -> Incident | None:
-        """Return the latest incident of a dedup key (None: of any routing key)."""
-        return self._latest.get((routing_key, dedup_key))
+        self._latest: dict[tuple[str, str], Incident] = {}
 
     def apply(self, event: dict[str, Any], dedup_key: str) -> bool:
         """Open or change an incident; return whether the event had an effect."""
         key, action, payload = event["routing_key"], event["event_action"], event.get("payload", {})
-        incident = self.latest(dedup_key, key)
+        incident = self._latest.get((key, dedup_key))
         if incident is None or incident.status == "resolved":
             if action != "trigger":
                 return False  # PagerDuty drops it silently.
             incident = Incident(key, dedup_key, payload["summary"], payload["severity"], payload, event=event)
             self.all.append(incident)
-            self._latest[key, dedup_key] = self._latest[None, dedup_key] = incident
+            self._latest[key, dedup_key] = incident
             what: What = "triggered"
         elif action == "trigger":
             # Title and status stay, also when acknowledged; the severity never falls:

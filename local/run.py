@@ -180,8 +180,8 @@ def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, dict[str,
         # One incident's events arrive in order; events of others may come between.
         received = ", ".join(_describe(call) for call in sorted(calls, key=lambda call: call.kind))
         keys = [call.event["dedup_key"] for call in calls if "dedup_key" in call.event]
-        incident = sandbox.incident(keys[-1]) if keys else None
-        result = result._replace(received=received, incident=incident.status if incident else "-")
+        statuses = [incident.status for incident in sandbox.incidents if incident.dedup_key in keys[-1:]]
+        result = result._replace(received=received, incident=statuses[-1] if statuses else "-")
     return result, answer
 
 

@@ -159,14 +159,8 @@ class Sandbox(Service):
         """All incidents, the oldest first."""
         return self._incidents.all
 
-    def incident(self, dedup_key: str, routing_key: str | None = None) -> Incident | None:
-        """Return the latest incident of a dedup key (None: of any routing key)."""
-        return self._incidents.latest(dedup_key, routing_key)
-
     def start(self) -> None:
-        """Listen. Raises OSError if the port is taken, RuntimeError if it listens already."""
-        if self._server:
-            raise RuntimeError(f"The sandbox already listens at {self.url}")
+        """Listen. Raises OSError if the port is taken."""
         while not self._server:
             port = self._port or random.choice(PORTS)  # noqa: S311 -- any free port will do
             try:

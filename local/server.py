@@ -51,7 +51,7 @@ class Service:
     """Something that starts and stops; as a context manager, it runs inside the block."""
 
     def start(self) -> None:
-        """Start. Raises RuntimeError if it runs already."""
+        """Start."""
         raise NotImplementedError
 
     def stop(self) -> None:

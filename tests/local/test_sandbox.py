@@ -121,7 +121,7 @@ def test_a_call_is_answered_as_documented_and_recorded(  # noqa: PLR0913, PLR091
     assert sandbox.changes == [CHANGE] * (path == CHANGES)
 
     sandbox.clear()
-    assert (sandbox.received, sandbox.incidents, sandbox.changes, sandbox.incident("disk")) == ([], [], [], None)
+    assert (sandbox.received, sandbox.incidents, sandbox.changes) == ([], [], [])
 
 
 def test_calls_over_the_rate_limit_are_throttled_and_have_no_effect(sandbox: Sandbox, call: Call) -> None:
@@ -208,8 +208,6 @@ def test_a_client_that_leaves_is_answered_once_it_has_read_the_status(
 
 @over_both
 def test_stopped_it_refuses_connections_and_restarted_it_continues(sandbox: Sandbox, url: str, call: Call) -> None:
-    with pytest.raises(RuntimeError, match=f"already listens at {sandbox.url}"):
-        sandbox.start()
     with pytest.raises(OSError, match="in use"):
         Sandbox(urlsplit(url).port or 0).start()
     with open_call(url) as idle:
