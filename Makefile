@@ -62,7 +62,7 @@ doctor: $(READY) ## Check a deployed stack, and say what to fix
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))
 
 dead-letters: $(READY) ## List the events that PagerDuty refused for good, and redrive or discard them
-	@$(BIN)/python -m local dead-letters --stack $(STACK) $(if $(ACTION),--$(ACTION))
+	@$(BIN)/python -m local dead-letters --stack $(STACK) $(if $(ACTION),--action $(ACTION))
 
 # The files in their order, in which the slow ones come first: by default those with the most tests would.
 test: $(READY) ## Run the whole test suite, on every processor

@@ -3,11 +3,8 @@
 import errno
 import os
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -128,9 +125,6 @@ def serve(  # noqa: PLR0913 -- one for each option
 _stack = click.option(
     "--stack", default="rudderstack-pagerduty", show_default=True, help=f"{LOCAL}: the stack of `make serve`."
 )
-_DONE = {"read": "read", "redrive": "redriven", "discard": "discarded"}
-_OUTPUTS = ("QueueUrl", "DeadLetterQueueUrl", "FlowTableName")
-_PERMISSIONS = {"SendMessage": "sqs:SendMessage on the queue", "UpdateItem": "dynamodb:UpdateItem on the table"}
 _USES = "Uses your AWS credentials and region (AWS_PROFILE, AWS_DEFAULT_REGION)."
 
 
@@ -144,67 +138,14 @@ def doctor(stack: str, test_page: str | None) -> int:
     return doctor.main(stack, test_page=test_page == "yes")
 
 
-@cli.command("dead-letters", epilog=_USES)
+@cli.command(epilog=_USES)
 @_stack
-@click.option("--redrive", is_flag=True, help="Move them back to the queue, without a question.")
-@click.option("--discard", is_flag=True, help="Delete them, without a question.")
-def list_dead_letters(stack: str, *, redrive: bool, discard: bool) -> None:
+@click.option("--action", type=click.Choice(["redrive", "discard"]), help="What to do with all of them, unasked.")
+def dead_letters(stack: str, action: str | None) -> None:
     """List the dead letters of a stack; on a terminal, ask whether to redrive or discard them."""
-    if redrive and discard:
-        raise click.UsageError("--redrive or --discard, not both")
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 -- as above
+    from local import dead_letters  # noqa: PLC0415 -- as above
 
-    from local import dead_letters, doctor, terminal  # noqa: PLC0415
-
-    found, finding = doctor.find(stack, _OUTPUTS)
-    if found is None:
-        raise click.ClickException(f"{finding.what}\n{finding.advice}")
-    sqs, dynamodb = found.client("sqs"), found.client("dynamodb")
-    letters = dead_letters.DeadLetters(sqs, dynamodb, *(found.outputs[name] for name in _OUTPUTS))
-    action = "redrive" if redrive else "discard" if discard else "read"
-    try:
-        with terminal.progress("Reading the dead letters"):
-            listed = letters.read()
-        if not listed:
-            print("No dead letters.")
-            return
-        groups = Counter(each["group"] for each in listed)
-        cut = {group for group, number in groups.items() if number == dead_letters.MAX_MESSAGES}
-        _print_dead_letters(listed, "" if not cut else "SQS shows ten of an incident; there may be more. ")
-        if action == "read" and sys.stdin.isatty() and sys.stdout.isatty():
-            answers = click.Choice(["redrive", "discard", "leave"])
-            action = click.prompt(
-                "Redrive, discard, or leave them?", "leave", type=answers, show_choices=False, prompt_suffix=" "
-            )
-        ids = cut.union(each["id"] for each in listed)
-        if action in {"redrive", "discard"}:
-            with terminal.progress(f"{terminal.counted(len(listed), 'dead letter')} to be {_DONE[action]}"):
-                number = letters.redrive(ids) if action == "redrive" else letters.discard(ids)
-            print(f"{terminal.counted(number, 'dead letter')} {_DONE[action]}.")
-    except (BotoCoreError, ClientError) as error:
-        raise click.ClickException(f"not all dead letters were {_DONE[action]}, because {_reason(error)}") from None
-
-
-def _reason(error: Any) -> str:
-    """Return which call to AWS failed, and what to check."""
-    if not hasattr(error, "operation_name"):  # Only a ClientError has it.
-        return f"a call to AWS failed ({type(error).__name__}): check your network, credentials and region"
-    call, code = error.operation_name.removesuffix("Batch"), error.response["Error"]["Code"]
-    permission = _PERMISSIONS.get(call, f"sqs:{call} on the dead-letter queue")
-    return f"{call} failed ({code}): check your credentials and region, and that you have the permission {permission}"
-
-
-def _print_dead_letters(letters: Sequence[Mapping[str, Any]], more: str) -> None:
-    from local.terminal import counted, printable  # noqa: PLC0415 -- as above
-
-    for each in letters:
-        since = f"{datetime.fromtimestamp(each['since']).astimezone():%Y-%m-%d %H:%M:%S}"
-        words = [since, *(each[name] for name in ("service", "event_type", "dedup_key", "title"))]
-        print(printable("  ".join(filter(None, words))))
-        print(printable(f"    {each['code']}: {each['reason']}" if each["code"] else f"    {each['reason']}"))
-    triggers = counted(sum(each["event_type"] == "trigger" for each in letters), "trigger")
-    print(f"\n{counted(len(letters), 'dead letter')} ({triggers}). {more}", end="")
-    print("A redriven trigger opens its incident again, if that was resolved since.")
+    dead_letters.main(stack, action or "leave")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""The dead letters of a stack: read, redriven or discarded."""
+"""The dead letters of a stack: read, redriven or discarded; `python -m local dead-letters` does so in a terminal."""
 
 import functools
 import json
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
+import click
+
+from local import doctor
 from local.options import SERVICE
+from local.terminal import counted, printable, progress
 
 Json = dict[str, Any]
 Ids = Collection[str] | None
@@ -17,6 +24,50 @@ MAX_MESSAGES: Final = 10
 # Seconds until a message is visible again if this process is killed, and those of a long poll, which asks all servers.
 _RECEIVE: Final = {"MaxNumberOfMessages": MAX_MESSAGES, "VisibilityTimeout": 300, "WaitTimeSeconds": 1}
 _ALL: Final = {"MessageSystemAttributeNames": ["All"], "MessageAttributeNames": ["All"]}
+_OUTPUTS: Final = ("QueueUrl", "DeadLetterQueueUrl", "FlowTableName")
+_DONE: Final = {"leave": "read", "redrive": "redriven", "discard": "discarded"}
+
+
+def main(name: str, action: str) -> None:
+    """List the dead letters of the stack of that name and redrive, discard or leave them; a terminal is asked which.
+
+    Raises click.ClickException.
+    """
+    stack, finding = doctor.find(name, _OUTPUTS)
+    if stack is None:
+        raise click.ClickException(f"{finding.what}\n{finding.advice}")
+    letters = DeadLetters(stack.client("sqs"), stack.client("dynamodb"), *(stack.outputs[each] for each in _OUTPUTS))
+    try:
+        with progress("Reading the dead letters"):
+            listed = letters.read()
+        if not listed:
+            print("No dead letters.")
+            return
+        sizes = Counter(each["group"] for each in listed)
+        full = {group for group, size in sizes.items() if size == MAX_MESSAGES}
+        _print(listed, "SQS shows ten of an incident; there may be more. " if full else "")
+        if action == "leave" and sys.stdin.isatty() and sys.stdout.isatty():
+            question = "Redrive, discard, or leave them?"
+            action = click.prompt(question, action, type=click.Choice([*_DONE]), show_choices=False, prompt_suffix=" ")
+        if action != "leave":
+            with progress(f"{counted(len(listed), 'dead letter')} to be {_DONE[action]}"):
+                ids = full.union(each["id"] for each in listed)
+                number = letters.redrive(ids) if action == "redrive" else letters.discard(ids)
+            print(f"{counted(number, 'dead letter')} {_DONE[action]}.")
+    except doctor.AWS_ERRORS as error:
+        finding = doctor.failed(f"not all dead letters were {_DONE[action]}", error)
+        raise click.ClickException(f"{finding.what}\n{finding.advice}") from None
+
+
+def _print(letters: Collection[Json], more: str) -> None:
+    for each in letters:
+        since = f"{datetime.fromtimestamp(each['since']).astimezone():%Y-%m-%d %H:%M:%S}"
+        words = [since, *(each[name] for name in ("service", "event_type", "dedup_key", "title"))]
+        print(printable("  ".join(filter(None, words))))
+        print(printable(f"    {each['code']}: {each['reason']}" if each["code"] else f"    {each['reason']}"))
+    triggers = counted(sum(each["event_type"] == "trigger" for each in letters), "trigger")
+    print(f"\n{counted(len(letters), 'dead letter')} ({triggers}). {more}", end="")
+    print("A redriven trigger opens its incident again, if that was resolved since.")
 
 
 class DeadLetters:

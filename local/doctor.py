@@ -38,7 +38,7 @@ _TIMEOUT: Final = 30.0
 # Characters of an answer that are shown.
 _QUOTED: Final = 300
 _CLIENT_CONFIG: Final = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3})
-_AWS_ERRORS: Final = (ClientError, BotoCoreError)
+AWS_ERRORS: Final = (ClientError, BotoCoreError)
 _OUTPUTS: Final = ("EventsUrl", "WebhookTokenParameter", "RoutingKeyParameter")
 
 Level = Literal["ok", "warn", "FIX"]
@@ -118,10 +118,10 @@ def find(name: str, required: Sequence[str] = _OUTPUTS) -> tuple[Stack | None, F
         return _find_local()
     try:
         found = boto3.client("cloudformation", config=_CLIENT_CONFIG).describe_stacks(StackName=name)["Stacks"][0]
-    except _AWS_ERRORS as error:
+    except AWS_ERRORS as error:
         if "does not exist" in str(error):
             return None, Finding("FIX", f"stack {name}: not found", _ADVICE["no stack"])
-        return None, _failed(f"stack {name}", error)
+        return None, failed(f"stack {name}", error)
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
     if missing := [output for output in required if output not in outputs]:
@@ -160,8 +160,8 @@ class Examination:
         for level, what, check in checks:
             try:
                 yield from check()
-            except _AWS_ERRORS as error:
-                yield _failed(what, error, level)
+            except AWS_ERRORS as error:
+                yield failed(what, error, level)
 
     def _check_tokens(self) -> Iterator[Finding]:
         name = self._stack.outputs["WebhookTokenParameter"]
@@ -296,11 +296,11 @@ def _judge_routing_key(parameter: Mapping[str, Any]) -> Finding:
     return Finding("ok", f"parameter {name}: has the form of {counted(len(keys), 'routing key')}")
 
 
-def _failed(what: str, error: ClientError | BotoCoreError, level: Level = "FIX") -> Finding:
+def failed(what: str, error: ClientError | BotoCoreError, level: Level = "FIX") -> Finding:
     """Return a finding about a failed call to AWS, without the error's text, which could hold anything."""
     name, action = type(error).__name__, "AWS"
     if isinstance(error, ClientError):
-        name, action = error.response["Error"]["Code"], error.operation_name
+        name, action = error.response["Error"]["Code"], error.operation_name.removesuffix("Batch")
     return Finding(level, f"{what}: {action} failed ({name})", _ADVICE["failed"].format(action))
 
 

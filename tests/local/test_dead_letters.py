@@ -79,7 +79,7 @@ def test_dead_letters_are_listed_with_their_reasons_and_stay(endpoint: Endpoint,
 
 
 def test_redriven_events_are_in_the_queue_in_their_order_and_extend_the_lease(endpoint: Endpoint, run: Run) -> None:
-    assert run("--redrive")[1][-1] == "3 dead letters redriven."
+    assert run("--action", "redrive")[1][-1] == "3 dead letters redriven."
     assert run() == (0, ["No dead letters."])
     assert types(endpoint) == [[], ["trigger", "resolve", "change"]]
     item = endpoint.aws.client("dynamodb").get_item(TableName=endpoint.deps.settings.flow_table, Key=SERVICE)["Item"]
@@ -98,7 +98,7 @@ def test_ten_of_each_group_are_read_and_all_are_discarded(endpoint: Endpoint, ru
         put(endpoint, "seven" if number < 7 else "five" if number < 12 else "twelve", str(number))
 
     assert len(letters.read()) == 3 + 7 + 5 + 10
-    *_, summary, done = run("--discard")[1]
+    *_, summary, done = run("--action", "discard")[1]
     assert summary.startswith("25 dead letters (1 trigger). SQS shows ten of an incident; there may be more. ")
     assert done == "27 dead letters discarded."
 
@@ -112,9 +112,7 @@ def test_an_event_that_pagerduty_refuses_again_is_redriven_once(endpoint: Endpoi
 def test_a_refused_call_is_reported_and_loses_nothing(endpoint: Endpoint, run: Run) -> None:
     denied = Failure.answer(400, "AccessDenied")
     fail(endpoint.aws, lambda _, request: denied if '"change"' in request.get("MessageBody", "") else None)
-    code, output = run("--redrive")
+    code, output = run("--action", "redrive")
 
-    failed, advice = output[-1].split(": check ")
-    assert (code, failed) == (1, "Error: not all dead letters were redriven, because SendMessage failed (AccessDenied)")
-    assert advice.endswith(" and that you have the permission sqs:SendMessage on the queue")
+    assert (code, output[-3]) == (1, "Error: not all dead letters were redriven: SendMessage failed (AccessDenied)")
     assert types(endpoint) == [["change"], ["trigger", "resolve"]]
