@@ -56,7 +56,7 @@ serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, wi
 	@exec $(BIN)/python -m local serve --port $(PORT)
 
 screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
-	@$(BIN)/python -m local.command local.browser
+	@$(BIN)/python -m local.command tests.e2e.browser
 
 doctor: $(READY) ## Check a deployed stack, and say what to fix
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))

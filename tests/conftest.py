@@ -15,8 +15,8 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 from botocore.config import Config
 
 from chaos.faults import fail
-from local.browser import find_chromium
 from local.sandbox import Sandbox, ca_file
+from tests.e2e.browser import find_chromium
 
 # The summary of the run names what was not tested.
 collect_ignore = [] if find_chromium() else ["e2e/test_page_in_browser.py"]

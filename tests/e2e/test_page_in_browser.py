@@ -16,10 +16,10 @@ from playwright.sync_api import Page, ViewportSize, expect
 from samcli.cli.types import CfnParameterOverridesType
 
 import local.ui
-from local.browser import chromium
 from local.options import LOCAL_TOKEN, ROOT, Options
 from local.sandbox import Sandbox
 from local.stack import LocalStack
+from tests.e2e.browser import chromium
 from tests.support import drain, install_npm_packages, node_is_usable, track
 
 WIDE: Final[ViewportSize] = {"width": 1600, "height": 1000}
