@@ -55,7 +55,7 @@ def load(template: Path, parameters: dict[str, str]) -> tuple[list[Stack], dict[
     }
 
 
-class Gateway:
+class Gateway(Server):
     """The template's HTTP API on `http://127.0.0.1:PORT`; `invoke` runs a function by its logical id.
 
     Its observers' `on_request` and `on_answer` are called for each request. `middleware` wraps the API, to serve other
@@ -70,26 +70,17 @@ class Gateway:
         observers: Sequence[Observer] = (),
         middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None,
     ) -> None:
-        """Bind the port, so that one in use is noticed before anything else starts. Raises OSError."""
         service = _HttpApi(ApiProvider(stacks).api, _Runner(invoke), port=port, host="127.0.0.1")
         service.create()
         service.notify(observers)
         self._api = service.wsgi
-        self._server = Server(middleware(self._api) if middleware else self._api, port)
-        self.url = self._server.url
-
-    def start(self) -> None:
-        """Start answering."""
-        self._server.start()
+        # Binds the port, so that one in use is noticed before anything else starts.
+        super().__init__(middleware(self._api) if middleware else self._api, port)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Handle a request in this thread, without a connection; return the response's status and body."""
         response = Client(self._api).post(path, self.url, data=body, headers=dict(headers))
         return response.status_code, response.get_data()
-
-    def close(self) -> None:
-        """Stop answering."""
-        self._server.stop()
 
 
 class _Runner:

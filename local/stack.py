@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import logging
 import os
-import threading
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 # Each worker is a process. AWS runs up to QueueConcurrency of them; here, no more than there are processors.
 _MAX_WORKERS: Final = max(2, os.cpu_count() or 2)
-# Instances of the API function with the settings of single requests that are kept warm.
-_VARIANTS: Final = 3
 
 
 class LocalStack:
@@ -56,9 +52,9 @@ class LocalStack:
         self._observers = observers
         self._middleware = middleware
         self._api: gateway.Gateway
-        self._variants: OrderedDict[frozenset[tuple[str, str]], Runtime] = OrderedDict()
-        self._variants_lock = threading.Lock()
-        # The function for a request of `post`; SAM's API calls it in the same thread.
+        # Those with changed settings, in use.
+        self._changed: set[Runtime] = set()
+        # The one for a request of `post`; SAM's API calls it in the same thread.
         self._chosen: ContextVar[Runtime | None] = ContextVar("chosen", default=None)
         self._exit = contextlib.ExitStack()
 
@@ -69,6 +65,8 @@ class LocalStack:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for runtime in list(self._changed):
+            runtime.close()
         self._exit.close()
 
     def count_messages(self, queue_url: str) -> int:
@@ -80,19 +78,22 @@ class LocalStack:
         """The environment variables of the API function."""
         return {**self._api_function.environment, **self._environment}
 
-    def post(
-        self, path: str, body: bytes, settings: Mapping[str, str] | None = None, sender: str = ""
-    ) -> tuple[int, bytes]:
-        """Send the API a request with the token; return the response's status and body.
+    def post(self, path: str, body: bytes, sender: str = "") -> tuple[int, bytes]:
+        """Send the API a request with the token and this user agent; return the response's status and body."""
+        headers = {"Authorization": f"Bearer {self.options.token}", "Content-Type": "application/json"}
+        return self._api.post(path, body, headers | {"User-Agent": sender})
 
-        `settings` are environment variables that the function has for this request only; `sender` is the user agent.
-        """
-        chosen = self._chosen.set(self._variant(settings) if settings else None)
-        try:
-            headers = {"Authorization": f"Bearer {self.options.token}", "Content-Type": "application/json"}
-            return self._api.post(path, body, headers | {"User-Agent": sender})
-        finally:
-            self._chosen.reset(chosen)
+    @contextlib.contextmanager
+    def changed_settings(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Let `post` in this block call an API function that has these environment variables too."""
+        with contextlib.closing(self._make(self._api_function, {**self._environment, **settings})) as runtime:
+            self._changed.add(runtime)
+            before = self._chosen.set(runtime)
+            try:
+                yield
+            finally:
+                self._chosen.reset(before)
+                self._changed.discard(runtime)
 
     def reset(self) -> None:
         """Forget all messages, leases, budgets, incidents and simulated failures."""
@@ -103,8 +104,8 @@ class LocalStack:
         for item in items:
             dynamodb.delete_item(TableName=self.flow_table, Key={"service": item["service"]})
         if any("lease" in item for item in items):  # Instances remember it.
-            for runtime in (self.runtime, self.worker, *self._variants.values()):
-                runtime.end_idle()
+            self.runtime.end_idle()
+            self.worker.end_idle()
         if self.sandbox:
             self.sandbox.on_call, self.sandbox.known_keys = None, None
             self.sandbox.rate_limit = self.options.rate_limit
@@ -121,21 +122,6 @@ class LocalStack:
                 )
         return len(delayed)
 
-    def _variant(self, settings: Mapping[str, str]) -> Runtime:
-        """Return the API function with these settings; the least recently used one is closed to make room."""
-        name = frozenset(settings.items())
-        with self._variants_lock:
-            if name not in self._variants:
-                if len(self._variants) == _VARIANTS:
-                    self._variants.popitem(last=False)[1].close()
-                self._variants[name] = self._make(self._api_function, {**self._environment, **settings})
-            self._variants.move_to_end(name)
-            return self._variants[name]
-
-    def _close_variants(self) -> None:
-        for runtime in self._variants.values():
-            runtime.close()
-
     def _invoke(self, _: str, event: str) -> str:
         return (self._chosen.get() or self.runtime).invoke(event)
 
@@ -146,7 +132,7 @@ class LocalStack:
         calls_per_minute = self.options.rate_limit or MAX_CALLS_PER_MINUTE
         stacks, functions = gateway.load(TEMPLATE, {"CallsPerMinute": str(calls_per_minute)})
         self._api = gateway.Gateway(stacks, self._invoke, self.options.port, self._observers, self._middleware)
-        starting.callback(self._api.close)
+        starting.callback(self._api.stop)
         self.url = self._api.url
 
         starting.enter_context(self.aws)
@@ -171,7 +157,6 @@ class LocalStack:
         self._api_function = functions["ApiFunction"]
         self.runtime = self._make(self._api_function, self._environment)
         starting.callback(self.runtime.close)
-        starting.callback(self._close_variants)
         self._api.start()
 
     def _start_pagerduty(self, starting: contextlib.ExitStack) -> dict[str, str]:

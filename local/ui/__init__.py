@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -159,16 +160,16 @@ class Page:
         chosen = {name: str(value) for name, value in chosen.items() if name in MAPPING_SETTINGS}
         if not path.startswith("/"):
             _refuse("path: expected one that begins with /, such as /events")
-        started = time.monotonic()
-        preview = self._answer(f"{path}?preview=true", body, chosen, PREVIEWS)
-        answer = None
-        if _field("send", bool, default=False):
-            started = time.monotonic()
-            answer = self._answer(path, body, chosen)
+        answer, started = None, time.monotonic()
+        with self.stack.changed_settings(chosen) if chosen else nullcontext():
+            preview = self._answer(f"{path}?preview=true", body, PREVIEWS)
+            if _field("send", bool, default=False):
+                started = time.monotonic()
+                answer = self._answer(path, body)
         return jsonify(preview=preview, answer=answer, path=path, seconds=round(time.monotonic() - started, 3))
 
-    def _answer(self, path: str, body: bytes, chosen: Mapping[str, str], sender: str = "") -> Json:
-        status, content = self.stack.post(path, body, chosen, sender)
+    def _answer(self, path: str, body: bytes, sender: str = "") -> Json:
+        status, content = self.stack.post(path, body, sender)
         return {"status": status, "content": json.loads(content)}
 
     def _set_pagerduty(self) -> Response:

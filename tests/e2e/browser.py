@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from local.options import ROOT, Options
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -35,7 +33,8 @@ def chromium() -> Iterator["Browser"]:
 
 def main() -> None:
     """Start a storm, and send an event that is repaired while critical events arrive and the warnings wait."""
-    from local.ui import Page  # noqa: PLC0415 -- the tests set variables for it first
+    from local.options import ROOT, Options  # noqa: PLC0415 -- the tests set variables for them first
+    from local.ui import Page  # noqa: PLC0415 -- the same
 
     with chromium() as browser, Page(Options(services={"checkout": "checkout" * 4})) as stack:
         tab = browser.new_page(viewport={"width": 1440, "height": 960}, device_scale_factor=_SCALE)

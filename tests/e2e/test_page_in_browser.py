@@ -105,6 +105,7 @@ def seen(tab: Page, complaints: list[str], stack: LocalStack, sandbox: Sandbox) 
     page.load(stack)
     yield page
     noted = complaints[:]
+    tab.evaluate("sessionStorage.clear()")
     # Otherwise the page would complain when its stack ends.
     tab.goto("about:blank")
     complaints.clear()
