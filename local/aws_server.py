@@ -46,14 +46,9 @@ CONTENT: Final = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 MAX_BYTES: Final = 1_048_576
 BATCH_ENTRIES: Final = 10
 
-# What is modelled of SQS: the calls about queues and messages, and their parameters.
+# What is modelled of SQS: the calls about queues, those about messages and their batches, and the parameters.
 QUEUE_CALLS: Final = {"CreateQueue", "DeleteQueue", "GetQueueAttributes", "ListQueues", "ListDeadLetterSourceQueues"}
-MESSAGE_CALLS: Final = {
-    "SendMessage",
-    "ReceiveMessage",
-    "DeleteMessage",
-    "ChangeMessageVisibility",
-}  # and their batches
+MESSAGE_CALLS: Final = {"SendMessage", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"}
 QUEUE: Final = {
     *("FifoQueue", "DeduplicationScope", "FifoThroughputLimit", "SqsManagedSseEnabled", "MessageRetentionPeriod"),
     *("MaximumMessageSize", "VisibilityTimeout", "RedrivePolicy"),

@@ -95,16 +95,6 @@ def main(options: Options, files: Sequence[Path]) -> int:
     return 1 if problems or refused else 0
 
 
-def read_event(path: Path) -> dict[str, Any]:
-    """Read an API Gateway event of payload format 2.0 from a file. Raises OSError, ValueError."""
-    event = parse(path.read_bytes())
-    if not isinstance(event, dict) or "rawPath" not in event or "requestContext" not in event:
-        raise ValueError(
-            "expected RudderStack's event, several, or an API Gateway event of payload format 2.0 as in events/"
-        )
-    return event
-
-
 def event_files(path: Path) -> list[Path]:
     """Return the file, or those of a folder. Raises UsageError if it has none."""
     files = [file for file in path.iterdir() if file.suffix in {".json", ".ndjson"}] if path.is_dir() else [path]
@@ -140,8 +130,11 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
     """Read a file; return the API Gateway event, and whether the file held only RudderStack's events."""
     content = parse(path.read_bytes())
     names = content.keys() if isinstance(content, dict) else set()
-    if not names & {"type", "event", "batch"} and not (isinstance(content, list) and content):
-        return read_event(path), False
+    if {"rawPath", "requestContext"} <= names:
+        return content, False
+    if not (names & {"type", "event", "batch"} or (isinstance(content, list) and content)):
+        expected = "RudderStack's event, several, or an API Gateway event of payload format 2.0 as in events/"
+        raise ValueError(f"expected {expected}")
     request = {
         "rawPath": "/events",
         "requestContext": {"http": {"method": "POST"}},

@@ -160,7 +160,7 @@ class Instance:
             [*_command(host, port, runtime_port), function.handler],
             cwd=function.code,
             env=_environment(function),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # by whose end the stand-in notices that this process has ended
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -204,6 +204,8 @@ class Instance:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
         self._http.close()
 
 

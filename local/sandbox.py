@@ -120,7 +120,7 @@ class Sandbox(Service):
     """
 
     def __init__(
-        self, port: int = 0, *, rate_limit: int | None = None, on_received: Callable[[Received], object] | None = None
+        self, *, rate_limit: int | None = None, on_received: Callable[[Received], object] | None = None
     ) -> None:
         self.rate_limit = rate_limit
         self.window = RATE_WINDOW
@@ -129,7 +129,7 @@ class Sandbox(Service):
         self.on_call: Callable[[Received], Fault | None] | None = None
         # The routing keys that exist; None: every well-formed one does.
         self.known_keys: set[str] | None = None
-        self._port = port
+        self._port = 0
         self._server: _Server | None = None
         # Reentrant: `on_call` may look at the incidents.
         self._lock = threading.RLock()
@@ -146,7 +146,7 @@ class Sandbox(Service):
 
     @property
     def url(self) -> str:
-        """Where it listens; with port 0 known after the first start."""
+        """Where it listens, once it is started."""
         return f"https://127.0.0.1:{self._port}"
 
     @property
@@ -160,7 +160,7 @@ class Sandbox(Service):
         return self._incidents.all
 
     def start(self) -> None:
-        """Listen. Raises OSError if the port is taken."""
+        """Listen, at the former port if there is one. Raises OSError if that is taken."""
         while not self._server:
             port = self._port or random.choice(PORTS)  # noqa: S311 -- any free port will do
             try:

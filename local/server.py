@@ -52,11 +52,9 @@ class Service:
 
     def start(self) -> None:
         """Start."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Stop; harmless if it is stopped already."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self.start()

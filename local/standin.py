@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -52,17 +53,13 @@ class Invocations(BaseHTTPRequestHandler):
         """Stay quiet: the function logs by itself."""
 
 
-class Server(HTTPServer):
-    """Ends with the process that started it, even if that is killed."""
-
-    parent = os.getppid()
-
-    def service_actions(self) -> None:
-        """Check, twice a second, that the parent still runs."""
-        if os.getppid() != self.parent:
-            os._exit(0)
+def _end_with_parent() -> None:
+    """Wait until standard input ends: the process that started this one has ended, or was killed."""
+    sys.stdin.read()
+    os._exit(0)
 
 
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- a string is what sys.path holds
-    Server(("127.0.0.1", int(sys.argv[1])), Invocations).serve_forever()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    HTTPServer(("127.0.0.1", int(sys.argv[1])), Invocations).serve_forever()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from local.run import EVENTS, read_event
+from local.run import EVENTS, parse
 
 Json = dict[str, Any]
 
@@ -38,7 +38,7 @@ def samples() -> list[dict[str, str]]:
 def _files() -> Iterator[dict[str, str]]:
     """Yield the files of events/."""
     for path in sorted(EVENTS.glob("*.json")):
-        recorded = read_event(path)
+        recorded = parse(path.read_bytes())
         name = f"{path.name} (RudderStack's sample call)" if path.name in _OF_RUDDERSTACK else path.name
         yield _sample("events/", name, recorded["rawPath"], json.loads(recorded["body"]))
 

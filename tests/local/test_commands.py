@@ -19,7 +19,7 @@ import urllib3
 import local.__main__
 from local import serve
 from local.options import LOCAL_STACK_FILE, LOCAL_TOKEN, ROOT, STATE, Options
-from local.run import EVENTS, EXPECTED, event_files, parse, read_event
+from local.run import EVENTS, EXPECTED, event_files, parse
 from local.sandbox import Sandbox
 from tests.support import track, wait_until
 
@@ -103,7 +103,7 @@ def test_run_previews_own_events_by_the_settings_explains_a_refusal_once_and_rep
     own = tmp_path / "my events"
     own.mkdir()
     (own / "many.ndjson").write_text(f"\ufeff{json.dumps(trigger)}\n{json.dumps(refused)}\n")
-    sample = read_event(EVENTS / "alert-1-trigger.json")
+    sample = parse((EVENTS / "alert-1-trigger.json").read_bytes())
     (own / "alert-1-trigger.json").write_text(
         json.dumps(sample | {"body": sample["body"].replace("trigger", "explode")})
     )
