@@ -14,17 +14,6 @@ from local.options import LOCAL, LOCAL_TOKEN, MIN_TOKEN_LENGTH, RATE_LIMIT, SERV
 _SETTINGS = "The functions' settings, such as DEFAULT_SEVERITY, are read from the environment: see docs/settings.md."
 
 
-def main() -> int:
-    """Run the command; return its exit code: 0 success, 1 a result that was not expected, 2 wrong usage."""
-    try:
-        return int(cli(prog_name="python -m local", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:  # Ctrl-D at a question
-        return 1
-
-
 def _check_token(_: click.Context, __: click.Parameter, token: str) -> str:
     if len(token) >= MIN_TOKEN_LENGTH:
         return token
@@ -46,7 +35,8 @@ def _services_of_environment() -> dict[str, str]:
     return ({"default": key} if key else {}) | _parse_services(None, None, more.split())
 
 
-@click.group(help=__doc__, context_settings={"max_content_width": 120})
+# The exit code is what a command returns: 0 success, 1 a result that was not expected; 2 is wrong usage.
+@click.group(help=__doc__, context_settings={"max_content_width": 120}, result_callback=sys.exit)
 def cli() -> None:
     """Hold the commands."""
 
@@ -149,4 +139,4 @@ def dead_letters(stack: str, action: str | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(command.run(lambda: cli(prog_name="python -m local")))

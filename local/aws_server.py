@@ -78,10 +78,9 @@ class Aws(Service):
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server: Server
 
-    def client(self, service: str, config: Config | None = None) -> Any:
+    def client(self, service: Any, config: Config | None = None) -> Any:
         """Return a boto3 client; without `config` it tries once, so that failures show."""
-        make: Any = boto3.client
-        return make(service, config=config or Config(retries={"total_max_attempts": 1}), **self.access)
+        return boto3.client(service, config=config or Config(retries={"total_max_attempts": 1}), **self.access)
 
     @property
     def access(self) -> dict[str, Any]:
@@ -91,16 +90,15 @@ class Aws(Service):
 
     def peek(self, queue_url: str) -> list[QueuedMessage]:
         """Return the messages of a FIFO queue, in the order in which SQS accepted them, without receiving them."""
-        name = _name(queue_url)
         with self._turn:
-            return self._queues[name].fifo.peek() if name in self._queues else []
+            queue = self._queues.get(_name(queue_url))
+            return queue.fifo.peek() if queue else []
 
     def purge(self, queue_url: str) -> None:
         """Delete all messages of a FIFO queue, those in flight as well."""
-        name = _name(queue_url)
         with self._turn:
-            if name in self._queues:
-                self._queues[name].fifo.purge()
+            if queue := self._queues.get(_name(queue_url)):
+                queue.fifo.purge()
 
     def start(self) -> None:
         """Listen."""

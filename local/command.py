@@ -79,13 +79,15 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def children(pid: int) -> Iterator[int]:
-    """Yield the ids of a process's children. Linux only."""
+def descendants(pid: int) -> Iterator[int]:
+    """Yield the ids of the processes that a process has started, and of theirs. Linux only."""
     # The process or one of its threads may end meanwhile.
     with contextlib.suppress(OSError):
         for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                yield from map(int, tasks.read_text().split())
+                for child in map(int, tasks.read_text().split()):
+                    yield child
+                    yield from descendants(child)
 
 
 def _exit_in_time(reader: int) -> None:
@@ -103,18 +105,12 @@ def _print_stopped() -> None:
 
 
 def _signal_children(number: signal.Signals) -> None:
-    pids = {*_descendants(os.getpid()), *(each.pid for each in multiprocessing.active_children() if each.pid)}
+    pids = {*descendants(os.getpid()), *(each.pid for each in multiprocessing.active_children() if each.pid)}
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
             # A stopped process handles the signal only after it continues.
             os.kill(pid, signal.SIGCONT)
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for child in children(pid):
-        yield child
-        yield from _descendants(child)
 
 
 def _module() -> int:

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -22,7 +23,7 @@ Row = tuple[int, int, Callable[[], Json]]
 MAX_REQUESTS: Final = 500
 # The user agent of the page's own previews, which are not recorded.
 PREVIEWS: Final = "the page of make serve"
-# Characters of a body, and steps of a request's events, that are kept.
+# Bytes of a body, and steps of a request's events, that are kept.
 MAX_BODY: Final = 256 * 1024
 _MAX_STEPS: Final = 200
 _SECRET: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "cookie"})
@@ -43,7 +44,7 @@ class _Recorded:
 
 
 class Requests(Observer):
-    """The last 500 requests, with bodies of 256 K characters at most, and without secret headers."""
+    """The last 500 requests, with bodies of 256 KB at most, and without secret headers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,18 +61,16 @@ class Requests(Observer):
         """Record a request."""
         if request.user_agent.string == PREVIEWS:
             return
-        body = _text(request.get_data())
+        content = _decompress(request.get_data())
+        body = content[:MAX_BODY].decode("utf-8", "replace")
         ids = _message_ids(body)
         headers = {name: "(hidden)" if name.lower() in _SECRET else value for name, value in request.headers.items()}
         with self._lock:
             self._count += 1
-            row = {
-                "number": self._count,
-                "at": time.time(),
-                "route": f"{request.method} {request.full_path.rstrip('?')}",
-            }
-            row |= {"message_id": ids[0] if ids else None, "events": len(ids)}
-            recorded = _Recorded(row, {"headers": headers, "body": body, "answer": None, "steps": []})
+            row = {"number": self._count, "at": time.time(), "message_id": ids[0] if ids else None, "events": len(ids)}
+            row |= {"route": f"{request.method} {request.full_path.rstrip('?')}"}
+            detail: Json = {"headers": headers, "body": body, "is_whole": len(content) <= MAX_BODY}
+            recorded = _Recorded(row, detail | {"answer": None, "steps": []})
             self._recorded.append(recorded)
             for each in ids:
                 self._by_message_id[each] = recorded
@@ -116,14 +115,13 @@ class Requests(Observer):
             return list(self._recorded)
 
 
-def _text(body: bytes) -> str:
-    """Return the beginning of a body, decompressed."""
-    try:
-        is_gzip = body.startswith(b"\x1f\x8b")
-        content = zlib.decompressobj(31).decompress(body, MAX_BODY) if is_gzip else body[:MAX_BODY]
-    except zlib.error:
-        return "(damaged gzip)"
-    return content.decode("utf-8", "replace")
+def _decompress(body: bytes) -> bytes:
+    """Return a body, decompressed if it is gzip, or more of its beginning than is kept."""
+    if not body.startswith(b"\x1f\x8b"):
+        return body
+    with suppress(zlib.error):
+        return zlib.decompressobj(31).decompress(body, MAX_BODY + 1)
+    return b"(damaged gzip)"
 
 
 def _message_ids(body: str) -> list[str]:

@@ -12,13 +12,14 @@ TEMPLATE: Final = ROOT / "template.yaml"
 
 
 @functools.cache
-def _template() -> Any:
+def template() -> Any:
+    """Return the template, with intrinsic functions as objects."""
     return yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def properties(resource: str) -> dict[str, Any]:
     """Return the properties of a resource of the template, with references unresolved."""
-    return dict(_template()["Resources"][resource]["Properties"])
+    return dict(template()["Resources"][resource]["Properties"])
 
 
 def create_queues(sqs: Any, name: str) -> tuple[str, str]:
@@ -33,9 +34,8 @@ def create_queues(sqs: Any, name: str) -> tuple[str, str]:
 def create_flow_table(dynamodb: Any, name: str) -> str:
     """Create the table of flow control under this name; return the name."""
     table = properties("FlowTable")
-    time_to_live = table.pop("TimeToLiveSpecification")
+    del table["TimeToLiveSpecification"]  # which has a call of its own, and no effect on one machine
     dynamodb.create_table(TableName=name, **table)
-    dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=time_to_live)
     return name
 
 

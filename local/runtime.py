@@ -27,7 +27,7 @@ import samcli
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from local.command import children
+from local.command import descendants
 
 _EMULATORS: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _INVOCATIONS: Final = "/2015-03-31/functions/function/invocations"
@@ -192,7 +192,7 @@ class Instance:
 
     def function_process(self) -> int:
         """Return the id of the process that runs the function, once it has been invoked."""
-        return next(children(self._process.pid))
+        return next(descendants(self._process.pid))
 
     def is_alive(self) -> bool:
         """Return whether the process is running."""
@@ -200,7 +200,7 @@ class Instance:
 
     def kill(self) -> None:
         """Kill the process and its child, the runtime client, which has its own process group; wait for the end."""
-        for pid in [*children(self._process.pid), self._process.pid] if self.is_alive() else ():
+        for pid in [*descendants(self._process.pid), self._process.pid] if self.is_alive() else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()

@@ -1,9 +1,9 @@
 """`python -m local serve`: keep the endpoint up and show each event as it passes."""
 
+import contextlib
 import json
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.docker import for_containers, reachable_from_containers
@@ -28,8 +28,7 @@ def main(options: Options) -> None:
         reachable_from_containers(stack.aws.url, *([stack.sandbox.url] if stack.sandbox else [])),
     ):
         try:
-            _write_environment_file(stack)
-            _write_stack_file(stack)
+            _write_files(stack)
             _greet(stack)
             # Not signal.pause(): another thread may receive the signal, and this one would not wake up.
             while True:
@@ -59,8 +58,8 @@ def _greet(stack: LocalStack) -> None:
     )
 
 
-def _write_environment_file(stack: LocalStack) -> None:
-    """Write what `sam local --env-vars` needs so that its containers use this stack's AWS and PagerDuty."""
+def _write_files(stack: LocalStack) -> None:
+    """Write the variables for `sam local --env-vars`, and, for STACK=local, the outputs that a deployed stack has."""
     variables = {
         "AWS_ENDPOINT_URL": for_containers(stack.aws.url),
         # Containers do not know the sandbox's CA.
@@ -71,11 +70,6 @@ def _write_environment_file(stack: LocalStack) -> None:
         "FLOW_TABLE": stack.flow_table,
         "CALLS_PER_MINUTE": stack.settings["CALLS_PER_MINUTE"],
     }
-    _write_private_file(STATE / "env.json", {"ApiFunction": variables, "WorkerFunction": variables})
-
-
-def _write_stack_file(stack: LocalStack) -> None:
-    """Write what other commands need for STACK=local: the outputs that a deployed stack would have."""
     outputs = {
         "EventsUrl": f"{stack.url}/events",
         "WebhookTokenParameter": f"{PREFIX}/webhook-token",
@@ -84,15 +78,16 @@ def _write_stack_file(stack: LocalStack) -> None:
         "DeadLetterQueueUrl": stack.dead_letter_queue_url,
         "FlowTableName": stack.flow_table,
     }
-    _write_private_file(LOCAL_STACK_FILE, {"outputs": outputs, "aws": stack.aws.access})
-
-
-def _write_private_file(file: Path, content: object) -> None:
-    """Write JSON that only this user may read, because it gives access to the secrets."""
-    file.parent.mkdir(exist_ok=True)
-    file.touch(mode=0o600)
-    file.chmod(0o600)
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    contents = {
+        STATE / "env.json": {"ApiFunction": variables, "WorkerFunction": variables},
+        LOCAL_STACK_FILE: {"outputs": outputs, "aws": stack.aws.access},
+    }
+    for file, content in contents.items():
+        # For this user only, because they give access to the secrets.
+        file.parent.mkdir(exist_ok=True)
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 class _Terminal(Observer):
@@ -117,14 +112,12 @@ class _Terminal(Observer):
 
     def on_log(self, line: str) -> None:
         """Show what no answer reports: the worker's results, and the functions' errors."""
-        try:
-            content = json.loads(line)
-        except ValueError:
-            content = {}
-        if isinstance(content, dict) and "receive_count" in content:
-            names = ("status", "code", "event_type", "pagerduty_service", "dedup_key", "message_id")
-            words = dict.fromkeys(str(content[name]) for name in names if name in content)
-            _show(f"  worker     {' '.join(words)}")
+        if '"receive_count":' in line:
+            with contextlib.suppress(ValueError):  # A killed process leaves an incomplete line.
+                content = json.loads(line)
+                names = ("status", "code", "event_type", "pagerduty_service", "dedup_key", "message_id")
+                words = dict.fromkeys(str(content[name]) for name in names if name in content)
+                _show(f"  worker     {' '.join(words)}")
         elif '"level":"ERROR"' in line or "[ERROR]" in line or "Traceback" in line:
             _show(f"  log        {line}")
 

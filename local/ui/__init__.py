@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flask import Flask, Response, abort, jsonify, request
-from samcli.yamlhelper import yaml_parse
 
 from local.dead_letters import DeadLetters
 from local.options import LOCAL_TOKEN, MAPPING_SETTINGS, RATE_LIMIT, Options
 from local.requests import PREVIEWS, Json
-from local.resources import TEMPLATE
+from local.resources import properties, template
 from local.sandbox import Fault, Sandbox
 from local.stack import LocalStack
 from local.ui.samples import page, samples, storm
@@ -271,12 +270,11 @@ def _ids() -> list[str] | None:
 
 def settings(current: Mapping[str, str]) -> list[Json]:
     """Return the settings of the mapping as the template describes them, with the values of the stack."""
-    template: Any = yaml_parse(TEMPLATE.read_text(encoding="utf-8"))
-    variables = template["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
+    variables = properties("ApiFunction")["Environment"]["Variables"]
     described = []
     for name in filter(variables.__contains__, MAPPING_SETTINGS):
         parameter = variables[name]["Ref"]
-        about = template["Parameters"][parameter]
+        about = template()["Parameters"][parameter]
         shown = {
             "default": about["Default"],
             "choices": about.get("AllowedValues", []),

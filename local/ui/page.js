@@ -11,7 +11,7 @@ const MESSAGE_ID = /"messageId"\s*:\s*"([^"\\]{1,100})"/;
 
 const REASONS = {
   pagerduty_rate_limited: "PagerDuty limits the rate",
-  rate_limit_delay: "the rate limit leaves room for critical events",
+  rate_limit_delay: "room is left for critical events",
   pagerduty_unavailable: "PagerDuty failed",
   pagerduty_timeout: "PagerDuty did not answer",
   pagerduty_unreachable: "PagerDuty could not be reached",
@@ -444,14 +444,16 @@ async function requestBody(row) {
     step.code === step.status ? "" : ` (${step.code})`, step.receive_count ? `, receive ${step.receive_count}` : "",
     step.pagerduty_status ? `, PagerDuty answered ${step.pagerduty_status}` : "",
     step.reason ? `, ${step.reason}` : "", row.events > 1 ? quiet(" ", said(step.dedup_key || step.message_id)) : ""));
+  const buttons = !detail.is_whole ? [quiet("Only the beginning of the body was kept: it cannot be sent again.")] : [
+    button("Send again", () => sendOther(detail.body, to, { text: `Sent again: request ${row.number}`, isLong: true })),
+    button("Edit and send", () => {
+      replaceDraft({ text: detail.body, ...route(to) });
+      $("event").focus();
+    }),
+    button("Copy as curl", (event) => copy(event.target, curl(to, detail))),
+  ];
   return [
-    el("div", { class: "row" },
-      button("Send again", () => sendOther(detail.body, to, { text: `Sent again: request ${row.number}`, isLong: true })),
-      button("Edit and send", () => {
-        replaceDraft({ text: detail.body, ...route(to) });
-        $("event").focus();
-      }),
-      button("Copy as curl", (event) => copy(event.target, curl(to, detail)))),
+    el("div", { class: "row" }, ...buttons),
     steps.length ? el("ul", { class: "history", "aria-label": "What happened" }, ...steps) : "",
     el("h4", {}, "Answer"), code("Answer", detail.answer ? JSON.stringify(detail.answer, null, 2) : "none yet"),
     el("h4", {}, "Body"), code("Body", detail.body),
@@ -602,12 +604,13 @@ function showStorm(storm) {
 function showFlow(services) {
   $("flow").replaceChildren(...services.map((each) => {
     const reasons = Object.entries(each.reasons).sort((a, b) => b[1] - a[1]).map(([reason]) => REASONS[reason] || reason);
-    const parts = [reasons[0], each.waiting ? `${number(each.waiting)} waiting` : ""].filter(Boolean).join(", ");
-    const words = each.lease ? `through the queue until ${time(each.lease)}${parts ? `: ${parts}` : ""}` : "at once";
+    const waiting = [each.waiting ? `${number(each.waiting)} waiting` : "", reasons[0]].filter(Boolean).join(": ");
+    const words = each.lease ? `through the queue until ${time(each.lease)}` : "at once";
     const budgets = each.left.map((left) => el("span", { class: "row" }, el("meter", {
       min: 0, max: each.size, low: each.size / 3, value: Math.max(0, left), "aria-label": `Budget of ${each.service}` }),
     quiet(left < 0 ? `${plural(-left, "call")} ahead` : `${left} of ${plural(each.size, "call")} left`)));
-    return el("li", { class: each.lease ? "warning" : "" }, el("span", {}, said(each.service, "title"), ` ${words}`), ...budgets);
+    return el("li", { class: each.lease ? "warning" : "" }, el("span", {}, el("b", {}, said(each.service)), ` ${words}`), ...budgets,
+      el("span", { class: "quiet meta line" }, waiting));
   }));
 }
 
@@ -706,7 +709,6 @@ function showChart() {
     return shape;
   }));
   drawn = { rows, x, size, first, width };
-  $("chart").removeAttribute("aria-labelledby");
   $("chart").setAttribute("aria-label", `${number(totals.received)} received, ${number(totals.done)} delivered or merged, ${number(totals.limited)} answered 429`);
 }
 

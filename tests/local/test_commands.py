@@ -42,7 +42,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         for name, value in (UNSET | environment).items():
             monkeypatch.setenv(name, value)
-        return local.__main__.main()
+        with pytest.raises(SystemExit) as ended:
+            local.__main__.cli()
+        return int(ended.value.code or 0)
 
     return run
 

@@ -46,7 +46,9 @@ def run(endpoint: Endpoint, letters: DeadLetters, monkeypatch: pytest.MonkeyPatc
     def run(*arguments: str) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", ["python -m local", "dead-letters", "--stack", "local", *arguments])
         capsys.readouterr()
-        return local.__main__.main(), "".join(capsys.readouterr()).splitlines()
+        with pytest.raises(SystemExit) as ended:
+            local.__main__.cli()
+        return int(ended.value.code or 0), "".join(capsys.readouterr()).splitlines()
 
     return run
 

@@ -12,6 +12,7 @@ import urllib3
 
 import flow
 from local.options import LOCAL_ROUTING_KEY, LOCAL_TOKEN, ROOT, Options
+from local.requests import MAX_BODY
 from local.stack import LocalStack
 from local.ui import FAILURES, Page
 from local.ui.watch import BURST, REFILL
@@ -104,6 +105,14 @@ def test_a_request_is_recorded_with_the_steps_of_its_events_and_without_secret_h
     assert (request["headers"]["Authorization"], request["headers"]["User-Agent"]) == ("(hidden)", "curl")
     assert request["answer"]["message"] == "2 events: 1 queued, 1 ignored"
     assert [secret for secret in (TOKEN, KEY) if secret in json.dumps(request)] == []
+
+
+def test_of_a_large_body_the_beginning_is_kept(post: Callable[..., Any], get: Callable[[str], Any]) -> None:
+    for size in (MAX_BODY - 2, MAX_BODY - 1):  # in quotes
+        post("/events", "x" * size)
+    kept = [get(f"/api/requests/{row['number']}") for row in get("/api/requests")[:2]]
+
+    assert [(len(each["body"]), each["is_whole"]) for each in kept] == [(MAX_BODY, False), (MAX_BODY, True)]
 
 
 def test_a_reset_forgets_everything_and_the_next_event_is_posted_at_once(
