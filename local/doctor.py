@@ -185,8 +185,7 @@ class Examination:
             for page in pages.paginate(Path=prefix, Recursive=True, WithDecryption=True)
             for each in page.get("Parameters", [])
         }
-        for parameter in found.values():
-            yield _judge_routing_key(parameter)
+        yield from map(_judge_routing_key, found.values())
         keys = {service: set(_words(parameter["Value"])) for service, parameter in found.items()}
         for one, other in itertools.combinations(sorted(keys), 2):
             if keys[one] & keys[other]:
@@ -265,13 +264,10 @@ class Examination:
         except HTTPError as error:
             return 0, {"code": type(error).__name__}
         try:
-            answer = response.json()
-        except (ValueError, RecursionError):
+            answer = dict(response.json())
+        except (RecursionError, TypeError, ValueError):
             answer = {}
-        return response.status, {
-            name: printable(self._redact(str(value)))[:_QUOTED]
-            for name, value in (answer.items() if isinstance(answer, dict) else ())
-        }
+        return response.status, {name: printable(self._redact(str(value)))[:_QUOTED] for name, value in answer.items()}
 
     def _redact(self, text: str) -> str:
         for token in self._tokens:

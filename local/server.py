@@ -73,21 +73,17 @@ class Server:
     def __init__(self, application: "WSGIApplication", port: int = 0, *, containers: bool = False) -> None:
         # Bound here, because werkzeug would exit the process if the port were in use.
         with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
-            self.port: int = listening.getsockname()[1]
+            port = listening.getsockname()[1]
+            self.url = f"http://127.0.0.1:{port}"
             self._server = make_server(
                 "127.0.0.1",
-                self.port,
+                port,
                 guarded(application, containers=containers),
                 threaded=True,
                 request_handler=_QuietHandler,
                 fd=listening.fileno(),
             )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        """The URL where it listens."""
-        return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start answering."""
