@@ -1,32 +1,30 @@
 """Change function/ in one place at a time, and see whether a test fails: `make mutants`.
 
 Operators, constants, strings without a space, calls, and what is returned or raised are changed. Each mutant meets the
-tests that run its line, in a process forked after the slow imports.
+tests of its module first, then all of tests/unit and tests/integration.
 """
 
 import argparse
 import ast
-import multiprocessing
 import os
 import random
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
-
-import coverage
-import pytest
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parent.parent
 FUNCTION: Final = ROOT / "function"
-TESTS: Final = ("tests/unit", "tests/integration")
-SECONDS_PER_MUTANT: Final = 120
+TIERS: Final = ("tests/unit", "tests/integration")
+SECONDS_PER_RUN: Final = 300
 OPPOSITES: Final[dict[type[ast.AST], type[ast.AST]]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
@@ -35,12 +33,12 @@ OPPOSITES: Final[dict[type[ast.AST], type[ast.AST]]] = {
 
 
 class Mutant(NamedTuple):
-    """A change: the place of the node in its module's tree, and the node's source before and after."""
+    """A module with a change, at a line."""
 
     module: str
-    place: int
     line: int
     change: str
+    source: str
 
 
 def mutate(node: ast.AST) -> ast.AST | None:  # noqa: PLR0911 -- a table, as code
@@ -67,78 +65,44 @@ def mutate(node: ast.AST) -> ast.AST | None:  # noqa: PLR0911 -- a table, as cod
     return None
 
 
-def all_mutants() -> Iterator[Mutant]:
-    for file in sorted(FUNCTION.glob("*.py")):
-        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-        annotations = [getattr(node, name, None) for node in nodes for name in ("annotation", "returns")]
-        types = {id(inner) for annotation in annotations if annotation for inner in ast.walk(annotation)}
-        for place, node in enumerate(nodes):
-            if id(node) not in types and (new := mutate(node)):
-                change = f"{ast.unparse(node)[:80]}  =>  {ast.unparse(new)[:80]}"
-                yield Mutant(file.stem, place, node.lineno, change)  # type: ignore[attr-defined]  # it has a line
+def mutants(module: str) -> Iterator[Mutant]:
+    """Yield every mutant of a module; annotations are left alone."""
+    tree = ast.parse((FUNCTION / f"{module}.py").read_text(encoding="utf-8"))
+    annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    types = {id(inner) for annotation in annotations if annotation for inner in ast.walk(annotation)}
+    for parent in list(ast.walk(tree)):
+        for name, value in ast.iter_fields(parent):
+            children = value if isinstance(value, list) else [value]
+            for place, child in enumerate(children):
+                if id(child) in types or not (new := mutate(child)):
+                    continue
+                children[place] = ast.fix_missing_locations(ast.copy_location(new, child))
+                setattr(parent, name, children if children is value else children[0])
+                change = f"{ast.unparse(child)[:80]}  =>  {ast.unparse(new)[:80]}"
+                yield Mutant(module, child.lineno, change, ast.unparse(tree))
+                children[place] = child
+                setattr(parent, name, value)
 
 
-def source_of(mutant: Mutant) -> str:
-    class Replace(ast.NodeTransformer):
-        def visit(self, node: ast.AST) -> ast.AST | None:
-            return mutate(node) if node is target else self.generic_visit(node)
-
-    tree = ast.parse((FUNCTION / f"{mutant.module}.py").read_text(encoding="utf-8"))
-    target = list(ast.walk(tree))[mutant.place]
-    Replace().visit(tree)
-    return ast.unparse(ast.fix_missing_locations(tree))
-
-
-def tests_of_lines(folder: str) -> dict[str, dict[int, list[str]]]:
-    """Run the tests, and return for each module which of them run which of its lines."""
-    file = f"{folder}/coverage"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--cov=function"]
-    options = ["--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
-    subprocess.run([*command, *options, *TESTS], check=True, env={**os.environ, "COVERAGE_FILE": file})  # noqa: S603 -- pytest
-    data = coverage.CoverageData(file)
-    data.read()
-    return {path.stem: data.contexts_by_lineno(str(path)) for path in FUNCTION.glob("*.py")}
-
-
-class Selection:
-    """A pytest plugin: runs the wanted tests alone, and keeps the name of the one that fails."""
-
-    def __init__(self, wanted: set[str]) -> None:
-        self.wanted, self.killer = wanted, ""
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid in self.wanted]
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.killer = report.nodeid
-
-
-def killer_of(task: tuple[Mutant, set[str]]) -> tuple[Mutant, str]:
-    """Return the mutant with the test that kills it, or with nothing. Runs in a process for this mutant alone."""
-    mutant, wanted = task
-
-    def give_up(*_: object) -> NoReturn:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS_PER_MUTANT)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)
-    own = {name for name in wanted if f"test_{mutant.module}." in name}
+def killer_of(mutant: Mutant, end: float) -> str | None:
+    """Return the test that kills the mutant, nothing if it survives, or None if it was not tried before the end."""
+    own = [file for tier in TIERS if (ROOT / (file := f"{tier}/test_{mutant.module}.py")).exists()]
     with tempfile.TemporaryDirectory() as folder:
         function = shutil.copytree(FUNCTION, Path(folder, "function"))
-        (function / f"{mutant.module}.py").write_text(source_of(mutant), encoding="utf-8")
+        (function / f"{mutant.module}.py").write_text(mutant.source, encoding="utf-8")
         options = ["-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={function} ."]
-        for names in filter(None, (own, wanted - own)):  # Its own tests first: they kill most, and are quick to import.
-            selection = Selection(names)
+        for tests in (own, TIERS):
+            if time.monotonic() > end:
+                return None
+            command = [sys.executable, "-m", "pytest", *options, *tests]
             try:
-                code = pytest.main([*options, *{name.partition("::")[0] for name in names}], plugins=[selection])
-            except Exception:  # noqa: BLE001 -- an error that pytest cannot attribute to a test
-                code = 1
-            if code:
-                return mutant, selection.killer or "an error"
-    return mutant, ""
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_PER_RUN)  # noqa: S603, PLW1510 -- pytest, whose exit code is the result
+            except subprocess.TimeoutExpired:
+                return "a time-out"
+            if done.returncode:
+                failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+                return failed[1] if failed else "an error"
+    return ""
 
 
 def main() -> None:
@@ -146,40 +110,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="for how long mutants are tried; 0: all of them")
     parser.add_argument("--modules", nargs="*", help="of function/, such as flow; default: all")
     options = parser.parse_args()
-    os.chdir(ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        lines = tests_of_lines(folder)
-    pytest.main(
-        ["-q", "tests/integration/test_app.py"]
-    )  # Imports the packages, and moto's parts, once for all mutants.
-    for name, module in list(sys.modules.items()):
-        file = Path(getattr(module, "__file__", None) or "/")
-        if ROOT in file.parents and "site-packages" not in file.parts and name != "__main__":
-            del sys.modules[name]  # Each mutant has this project's modules imported anew.
-    tasks = []
-    for mutant in all_mutants():
-        if options.modules and mutant.module not in options.modules:
-            continue
-        contexts = lines[mutant.module]
-        first = next((line for line in range(mutant.line, 0, -1) if line in contexts), 0)
-        of_line = set(contexts.get(first, ()))
-        if "" in of_line:  # It runs when the module is imported: any test of the module may notice.
-            of_line.update(*contexts.values())
-        tasks.append((mutant, {context.partition("|")[0] for context in of_line if context}))
-    random.Random(1).shuffle(tasks)  # noqa: S311 -- the same sample each time
+    modules = options.modules or sorted(file.stem for file in FUNCTION.glob("*.py"))
+    chosen = [mutant for module in modules for mutant in mutants(module)]
+    random.Random(1).shuffle(chosen)  # noqa: S311 -- the same sample each time
+    end = time.monotonic() + (options.seconds or float("inf"))
     killed: Counter[str] = Counter()
     tried: Counter[str] = Counter()
-    start = time.monotonic()
-    with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
-        for mutant, killer in pool.imap_unordered(killer_of, tasks):
-            tried[mutant.module] += 1
-            killed[mutant.module] += bool(killer)
-            print(f"function/{mutant.module}.py:{mutant.line}: {mutant.change}: {killer or 'SURVIVED'}", flush=True)
-            if options.seconds and time.monotonic() - start > options.seconds:
-                break
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for mutant, killer in zip(chosen, threads.map(partial(killer_of, end=end), chosen), strict=True):
+            if killer is not None:
+                tried[mutant.module] += 1
+                killed[mutant.module] += bool(killer)
+                print(f"function/{mutant.module}.py:{mutant.line}: {mutant.change}: {killer or 'SURVIVED'}", flush=True)
     for name in sorted(tried):
         print(f"{name:14}{killed[name]:5} of {tried[name]:4} killed")
-    print(f"{'all':14}{killed.total():5} of {tried.total():4} killed")
+    print(f"{'all':14}{killed.total():5} of {tried.total():4} killed, of {len(chosen)}")
 
 
 if __name__ == "__main__":

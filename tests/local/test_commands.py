@@ -52,23 +52,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.mark.parametrize(
     ("arguments", "environment", "options"),
     [
-        (("serve",), SETTINGS, Options(port=3000, settings=SETTINGS)),
+        ("serve", SETTINGS, Options(port=3000, settings=SETTINGS)),
         (
-            (
-                "serve",
-                "--port=0",
-                "--token",
-                TOKEN,
-                "--rate-limit=600",
-                "--service",
-                f"default={KEY}",
-                f"a={OTHER_KEY}",
-            ),
+            f"serve --port=0 --token {TOKEN} --rate-limit=600 --service default={KEY} a={OTHER_KEY}",
             {"ROUTING_KEY": OTHER_KEY},
             Options(token=TOKEN, services={"default": KEY, "a": OTHER_KEY}, rate_limit=600),
         ),
         (
-            ("serve",),
+            "serve",
             {"PAGERDUTY_URL": PAGERDUTY, "ROUTING_KEY": KEY, "ROUTING_KEYS": f"a={KEY},{OTHER_KEY} b={KEY}"},
             Options(3000, pagerduty_url=PAGERDUTY, services={"default": KEY, "a": f"{KEY},{OTHER_KEY}", "b": KEY}),
         ),
@@ -78,14 +69,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_serve_reads_its_options_from_the_command_line_and_the_environment(
     run: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
+    arguments: str,
     environment: dict[str, str],
     options: Options,
 ) -> None:
     served: list[Options] = []
     monkeypatch.setattr(serve, "main", served.append)
 
-    assert (run(*arguments, **environment), served) == (0, [options])
+    assert (run(*arguments.split(), **environment), served) == (0, [options])
 
 
 def test_wrong_usage_exits_with_2_and_shows_no_secret(

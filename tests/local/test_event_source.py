@@ -176,24 +176,3 @@ def test_a_failed_invocation_fails_its_whole_batch(
 
     assert mapping.bodies == ["m1", "m2", "m1", "m2"]
     assert mapping.left() == []
-
-
-def test_it_does_not_wait_at_its_end_for_an_invocation_that_hangs(
-    mapping: Mapping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started, release = threading.Event(), threading.Event()
-
-    def work(_: list[Any]) -> str:
-        started.set()
-        release.wait(30)
-        return "{}"
-
-    mapping.work = work
-    mapping.send("m")
-    monkeypatch.setattr("local.event_source._STOP_SECONDS", 0.05)
-    with mapping.source:
-        assert started.wait(30)
-    assert mapping.source.batches == 0
-
-    release.set()
-    mapping.settle(1)

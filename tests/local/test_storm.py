@@ -49,13 +49,6 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert storm.simulate(burst, 1) == storm.simulate(burst, 1) != storm.simulate(burst, 2)
 
 
-def test_without_a_storm_everything_is_posted_at_once() -> None:
-    figures = storm.simulate(Storm("calm", {}, 900, 900, 900), 1)
-
-    assert figures["receives/post"] == 0
-    assert figures["page max"] == pytest.approx(0.13)
-
-
 def test_the_simulation_has_the_limits_of_the_functions() -> None:
     assert (storm.DIRECT_LIMIT, storm.WORKER_LIMIT) == (app.DIRECT_LIMIT, worker.CALL_LIMIT)
 

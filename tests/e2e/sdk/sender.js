@@ -13,10 +13,7 @@ async function main() {
     dataPlaneUrl: job.url,
     gzip: job.gzip,
     flushAt: 100,
-    errorHandler: (error) => {
-      const { status, data } = error.response ?? {};
-      errors.push({ status: status ?? 0, code: data?.code ?? error.code, message: data?.message ?? error.message });
-    },
+    errorHandler: (error) => errors.push(error.message),
   });
   for (const calls of job.flushes) {
     const answered = calls.map(
