@@ -1,5 +1,6 @@
 """`make dead-letters`: what it lists, redrives and discards, in order and without losing a message."""
 
+import io
 import json
 import sys
 import time
@@ -86,6 +87,18 @@ def test_redriven_events_are_in_the_queue_in_their_order_and_extend_the_lease(en
     assert types(endpoint) == [[], ["trigger", "resolve", "change"]]
     item = endpoint.aws.client("dynamodb").get_item(TableName=endpoint.deps.settings.flow_table, Key=SERVICE)["Item"]
     assert 3590 < float(item["lease"]["N"]) - time.time() < 3602
+
+
+@pytest.mark.parametrize(("answer", "left"), [("discard", []), ("", ["trigger", "resolve", "change"])])
+def test_a_terminal_is_asked(
+    endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch, answer: str, left: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{answer}\n"))
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+
+    assert "Redrive, discard, or leave them? [leave] " in "\n".join(run()[1])
+    assert types(endpoint) == [left, []]
 
 
 def test_single_messages_and_groups_are_redriven_or_discarded(endpoint: Endpoint, letters: DeadLetters) -> None:

@@ -66,11 +66,7 @@ def test_only_its_own_files_and_https_images_are_loaded(stack: LocalStack) -> No
         ("/api/send", tried(path="events"), "path: expected one that begins with /, such as /events"),
         ("/api/storm", {"events": 5_001}, "events: expected 1 to 5,000"),
         ("/api/pagerduty", {"mode": "limits", "limit": 0}, "limit: expected at least 1"),
-        (
-            "/api/pagerduty",
-            {"mode": "?"},
-            f"mode: expected one of {', '.join(FAILURES)}",
-        ),
+        ("/api/pagerduty", {"mode": "?"}, f"mode: expected one of {', '.join(FAILURES)}"),
         ("/api/dead-letters/redrive", {"ids": "1"}, "ids: expected an array"),
     ],
 )

@@ -55,10 +55,7 @@ def test_the_simulation_has_the_limits_of_the_functions() -> None:
 
 @pytest.mark.parametrize(
     ("target", "code", "last_line"),
-    [
-        (1200, 0, "All targets are met."),
-        (60, 1, "2,000 incidents at once: drained is .* min, allowed is 60.0 s"),
-    ],
+    [(1200, 0, "All targets are met."), (60, 1, "2,000 incidents at once: drained is .* min, allowed is 60.0 s")],
     ids=["met", "missed"],
 )
 def test_the_command_prints_each_figure_and_fails_if_a_target_is_missed(
