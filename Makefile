@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that a newcomer needs; each sets up .venv first, once.
 
-# What two #s begin, `make help` shows.
+# `make help` shows the lines that begin with two #s.
 ## PYTHON  all: the Python of the .venv, from 3.11 on; default: the newest, the runtime's 3.13 first
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -15,7 +15,7 @@ MODULE_TESTS := $(wildcard $(foreach tier,unit integration,\
 PORT ?= 3000
 ## STACK  doctor, dead-letters: the name of the stack, or local; default: rudderstack-pagerduty
 STACK ?= rudderstack-pagerduty
-## ACTION  dead-letters: redrive or discard, without a question; default: a terminal is asked
+## ACTION  dead-letters: redrive or discard without asking; default: a terminal is asked, else they are only listed
 # Not from the environment, because discarding is for good.
 ACTION :=
 ## TEST_PAGE  doctor: yes sends one alert of severity info through the stack, and resolves it; default: none is sent
@@ -55,13 +55,13 @@ run: $(READY) ## Send every file of events/ through the local stack and show wha
 serve: $(READY) ## Keep the endpoint up on http://127.0.0.1:3000, or on PORT, with a page to try events on
 	@exec $(BIN)/python -m local serve --port $(PORT)
 
-screenshot: $(READY) ## Take the picture of that page, docs/page.png, anew; needs Chromium
+screenshot: $(READY) ## Take the picture of that page again, docs/page.png; needs Chromium
 	@$(BIN)/python -m local.command tests.e2e.browser
 
 doctor: $(READY) ## Check a deployed stack, and say what to fix
 	@$(BIN)/python -m local doctor --stack $(STACK) $(if $(TEST_PAGE),--test-page $(TEST_PAGE))
 
-dead-letters: $(READY) ## List the events that PagerDuty refused for good, and redrive or discard them
+dead-letters: $(READY) ## List the dead letters of a stack, and redrive or discard them
 	@$(BIN)/python -m local dead-letters --stack $(STACK) $(if $(ACTION),--action $(ACTION))
 
 # The files in their order, in which the slow ones come first: by default those with the most tests would.
@@ -111,8 +111,8 @@ build: $(READY) ## Build what is deployed, under .aws-sam/build
 deploy: build ## Deploy with the settings of samconfig.toml
 	$(BIN)/sam deploy --config-env $(ENV)
 
-clean: ## Remove everything that the other commands made
-	rm -rf $(VENV) .aws-sam .local .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the virtual environment, builds, caches and results
+	rm -rf $(VENV) .aws-sam .coverage benchmarks/results.json .local .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock file names every package, so pip resolves nothing: a newer release of a dependency that is asked for with an

@@ -180,7 +180,7 @@ def main() -> int:
         return 2
     failed = 0
     with _control_group() as limit:
-        resources = f"{MEMORY_MB} MB and {PROCESSOR:.0%} of a processor" if limit else "all that this machine has"
+        resources = f"{MEMORY_MB} MB and {PROCESSOR:.0%} of a processor" if limit else "the whole machine"
         print(f"Each function has {resources}. The limits are {MAX_SECONDS:g} s and {MAX_MEMORY_MB:g} MB.\n")
         print(_ROW.format("body", "KB", "answer", "s", "MB", "lines"))
         for body in BODIES:

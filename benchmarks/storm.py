@@ -69,7 +69,7 @@ class Outage(NamedTuple):
     code: str = "pagerduty_unavailable"
 
 
-# One page every two seconds from the storm's second second on, and then one a minute.
+# One page every two seconds, from two seconds after the storm began, and then one a minute.
 PAGES: Final = (*(2.0 * number for number in range(1, 31)), *(MINUTE * number for number in range(2, 22)))
 
 
@@ -237,7 +237,7 @@ class Simulation:
                     self.queue.delete(queued.handle)
                 else:
                     self.queue.change_visibility(queued.handle, delays[queued.group][1])
-            # Workers look at what becomes visible now and later.
+            # Wake a worker when messages become visible, now or after their delays.
             self._wake()
             for _, delay in delays.values():
                 self._at(self.now + delay, self._wake)
@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None, storms: Sequence[Storm] = STORM
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description="Storms in virtual time.")
     parser.add_argument("--seed", type=int, default=1, help="of the random part of the delays")
     seed = parser.parse_args(arguments).seed
-    # Not forked: a fork would clean up at its end what its parent has to.
+    # Spawned, because a forked process would run its parent's clean-up when it ends.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as executor:
         with deaf_to_ctrl_c():
             largest_first = sorted(storms, key=lambda storm: -len(storm.arrivals()))

@@ -26,7 +26,7 @@ RESET_AFTER: Final = NetworkFault.reset_after()
 
 EVENT_ID: Final = re.compile(r"event-\d{6}")
 
-# By kind: the part of the events that meet it at one of their calls to PagerDuty, at least one event.
+# For each kind: the share of events that meet it in a call to PagerDuty (at least one event), and the fault.
 AT_PAGERDUTY: Final = {
     **{str(status): (0.01, Fault.answer(status)) for status in (429, 500, 501, 502, 503, 504)},
     "reset before": (0.015, RESET_BEFORE),

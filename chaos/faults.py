@@ -73,7 +73,7 @@ class NetworkFault(Fault):
         if self.ending == "reset":
             # Skips the orderly end: https://www.man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
             connection.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raise ConnectionResetError("Told to reset the connection")
+            raise ConnectionResetError("A simulated reset")
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class Failure:
     hold: float = 0.0  # seconds between the effect and the answer
     status: int = HTTPStatus.SERVICE_UNAVAILABLE  # of the answer, with `code` and `message`, without an effect
     code: str = ""
-    message: str = "Told to fail"
+    message: str = "A simulated failure"
     failed_entries: tuple[str, ...] = ()  # ids of a batch's entries that fail with `code`; the others take effect
     lost: bool = False  # close the connection instead of answering
 
     @classmethod
-    def answer(cls, status: int, code: str, message: str = "Told to fail") -> Self:
+    def answer(cls, status: int, code: str, message: str = "A simulated failure") -> Self:
         """Answer this status and AWS error code, without an effect."""
         return cls(takes_effect=False, status=status, code=code, message=message)
 
@@ -104,7 +104,7 @@ class Failure:
         return cls(takes_effect=False, hold=threading.TIMEOUT_MAX if seconds is None else seconds, lost=True)
 
     def change(self, request: Json, go_on: Callable[[Json], Answer]) -> Answer:
-        """Answer a call; `go_on` makes what is left of it take effect."""
+        """Answer a call; `go_on` executes the remaining entries."""
         if not self.takes_effect:
             return refusal(self.status, self.code, self.message)
         entries = request.get("Entries", [])

@@ -92,7 +92,7 @@ class Report:
         yield from (f"{count:20} {reason}" for reason, count in Counter(queued.values()).most_common())
         calls = f"{len(self.received)} calls, {self.delayed} messages delayed"
         yield f"delivered       {len(self._done)} events in {calls}; {len(self._merged)} merged"
-        yield f"counted apart   {twice} changes twice, each after a lost answer or a killed process"
+        yield f"counted apart   {twice} change events recorded twice, each after a lost answer or a killed process"
         yield f"                {len(self._exempt)} of {len(self.plan.lives)} incidents whose order is not promised"
         yield f"                their problems: {_counts(apart)}"
         yield f"faults          {_counts(self.faults)}"

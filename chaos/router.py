@@ -69,7 +69,7 @@ class Request:
 
 @dataclass
 class Record:
-    """A job's requests and outcome. `attempts` are the router's: they omit requests that only an earlier job failed."""
+    """A job's requests and outcome. `attempts` omit requests that failed only because of an earlier job."""
 
     number: int
     job: Job

@@ -11,7 +11,7 @@ import click
 from local import command
 from local.options import LOCAL, LOCAL_TOKEN, MIN_TOKEN_LENGTH, RATE_LIMIT, SERVICE, Options, settings_of_environment
 
-_SETTINGS = "The functions' settings, such as DEFAULT_SEVERITY, are read from the environment: see docs/settings.md."
+_SETTINGS = "The environment has the mapping's settings, such as DEFAULT_SEVERITY, and MERGE_REPEATED_TRIGGERS."
 
 
 def _check_token(_: click.Context, __: click.Parameter, token: str) -> str:
@@ -130,7 +130,9 @@ def doctor(stack: str, test_page: str | None) -> int:
 
 @cli.command(epilog=_USES)
 @_stack
-@click.option("--action", type=click.Choice(["redrive", "discard"]), help="What to do with all of them, unasked.")
+@click.option(
+    "--action", type=click.Choice(["redrive", "discard"]), help="Redrive or discard all of them, without asking."
+)
 def dead_letters(stack: str, action: str | None) -> None:
     """List the dead letters of a stack; on a terminal, ask whether to redrive or discard them."""
     from local import dead_letters  # noqa: PLC0415 -- as above

@@ -278,7 +278,7 @@ def _name(queue_url: str) -> str:
 
 
 def _not_modelled(what: str) -> SqsError:
-    """Return the refusal of what SQS has and the product does not use."""
+    """Return SQS's error for a feature that the product does not use."""
     return SqsError("UnsupportedOperation", f"The local SQS does not model {what}; see local/aws_server.py")
 
 

@@ -19,9 +19,9 @@ from local.terminal import counted, printable, progress
 Json = dict[str, Any]
 Ids = Collection[str] | None
 
-# SQS's maximum for a call. Of a message group no more can be read: SQS locks it while one of its messages is hidden.
+# SQS's maximum for a call, and for a message group: SQS locks a group while one of its messages is hidden.
 MAX_MESSAGES: Final = 10
-# Seconds until a message is visible again if this process is killed, and those of a long poll, which asks all servers.
+# Seconds that messages stay hidden if this process is killed, and those of a long poll, which asks all servers.
 _RECEIVE: Final = {"MaxNumberOfMessages": MAX_MESSAGES, "VisibilityTimeout": 300, "WaitTimeSeconds": 1}
 _ALL: Final = {"MessageSystemAttributeNames": ["All"], "MessageAttributeNames": ["All"]}
 _OUTPUTS: Final = ("QueueUrl", "DeadLetterQueueUrl", "FlowTableName")
@@ -29,7 +29,7 @@ _DONE: Final = {"leave": "read", "redrive": "redriven", "discard": "discarded"}
 
 
 def main(name: str, action: str) -> None:
-    """List the dead letters of the stack of that name and redrive, discard or leave them; a terminal is asked which.
+    """List the dead letters of the stack of that name and redrive, discard or leave them; ask on a terminal.
 
     Raises click.ClickException.
     """
@@ -104,7 +104,7 @@ class DeadLetters:
         return self._delete_if(send, ids)[1]
 
     def _delete_if(self, is_done: Callable[[Json], bool], ids: Ids = None) -> tuple[Collection[Json], int]:
-        """Receive all messages, and delete the wanted ones once they are done; return the others, and how many were."""
+        """Delete each wanted message for which `is_done` returns true; return the others, and the number deleted."""
         hidden: dict[str, Json] = {}
         deleted = 0
         try:
@@ -148,7 +148,7 @@ class DeadLetters:
 
 
 def _describe(message: Json) -> Json:
-    """Return a dead letter's ids, since when it is here (seconds since 1970), its event or its text, and the reason."""
+    """Return a dead letter's ids, time of arrival (seconds since 1970), event or beginning of its text, and reason."""
     texts = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     ids = {"id": message["MessageId"], "group": message["MessageGroupId"]}
     event = {"service": "", "event_type": "", "dedup_key": "", "title": message["Body"][:100]}
@@ -160,7 +160,7 @@ def _describe(message: Json) -> Json:
 
 
 def read_body(body: str) -> Json:
-    """Return what the body of a message says about its event; nothing if it cannot be read."""
+    """Return the event's fields in a message's body; nothing if it cannot be read."""
     try:
         message: Json = json.loads(body)
         payload = message.get("event", {}).get("payload", {})

@@ -51,12 +51,12 @@ _ADVICE: Final = {
     "outputs": "The deployment did not finish, the template is older, or this is another stack.",
     "failed": "Check your credentials and region (aws sso login, AWS_PROFILE, AWS_DEFAULT_REGION), and that you may\n"
     "call {}; secrets need kms:Decrypt as well.",
-    "not secure": "Everybody who may read parameters can see it. Delete it, and put a new value:\n"
+    "not secure": "Anyone who may read parameters can read it. Delete it, and put a new value:\n"
     "aws ssm delete-parameter --name {}",
     "routing key": "It has 32 letters and digits, and is the integration key of an Events API V2 integration.\n"
     "Separate several keys by spaces or commas.",
     "same key": "PagerDuty grants CallsPerMinute once for a key. Give each service an integration key of its own.",
-    "no default": "Events for the plain URL are delayed until it exists.",
+    "no default": "Until it exists, events for the plain URL are answered 503, and given up after about three hours.",
     "other token": "The function has other tokens: wait for five minutes, or correct the stack's ParameterPrefix.",
     "other server": "The server at this URL is not this function: check the URL.",
     "no answer": "Check whether this machine reaches it, and whether the stack still exists.",
@@ -215,7 +215,7 @@ class Examination:
     def _check_urgency(self) -> Iterator[Finding]:
         """Compare the last day's urgent events with all; the local stack has no figures.
 
-        Fewer in a day than PagerDuty accepts in a minute are always few enough.
+        Fewer urgent events in a day than PagerDuty accepts in a minute cause no warning.
         """
         if self._stack.name and (received := self._sum_metric("Received")):
             urgent, limit = self._sum_metric("Urgent"), int(self._stack.parameters.get("CallsPerMinute", RATE_LIMIT))
@@ -282,7 +282,7 @@ def _judge_routing_key(parameter: Mapping[str, Any]) -> Finding:
     keys = _words(parameter["Value"])
     if not keys or not all(re.fullmatch(ROUTING_KEY, key) for key in keys):
         advice = f"{_ADVICE['routing key']}\n{_put(name, 'INTEGRATION_KEY', overwrite=True)}"
-        return Finding("FIX", f"parameter {name}: not a routing key, or not only", advice)
+        return Finding("FIX", f"parameter {name}: contains something other than routing keys", advice)
     return Finding("ok", f"parameter {name}: has the form of {counted(len(keys), 'routing key')}")
 
 

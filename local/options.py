@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 STATE: Final = Path(os.environ.get("LOCAL_STATE") or ROOT / ".local")
 # Written by `make serve` for `make doctor` and `make dead-letters` while it runs.
 LOCAL_STACK_FILE: Final = STATE / "stack.json"
-# The name by which these are asked for the stack of `make serve`.
+# The name of the stack of `make serve` in these commands.
 LOCAL: Final = "local"
 # The user agent of `make doctor`, by which `make serve` marks its requests.
 DOCTOR: Final = "make doctor"

@@ -126,7 +126,7 @@ def violations(kind: str, body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]
 
 
 class RateLimit:
-    """The rate limit of each routing key; alerts and changes share it. That refused calls do not count is assumed."""
+    """The rate limit of each routing key; alerts and changes share it. Refused calls are assumed not to count."""
 
     def __init__(self) -> None:
         self._calls: defaultdict[str, deque[float]] = defaultdict(deque)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flask import Request, Response
 
 Json = dict[str, Any]
-# A row of a list: its number, its version, and what makes its content.
+# A row of a list: its number, its version, and a function that returns its content.
 Row = tuple[int, int, Callable[[], Json]]
 
 MAX_REQUESTS: Final = 500
@@ -116,7 +116,7 @@ class Requests(Observer):
 
 
 def _decompress(body: bytes) -> bytes:
-    """Return a body, decompressed if it is gzip, or more of its beginning than is kept."""
+    """Return a body; if it is gzip, decompress it, up to one byte more than is kept."""
     if not body.startswith(b"\x1f\x8b"):
         return body
     with suppress(zlib.error):

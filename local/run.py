@@ -56,7 +56,7 @@ EXPECTED: Final = {
 
 
 def main(options: Options, files: Sequence[Path]) -> int:
-    """Send the files and print a table; return 1 if one of events/ has another result, or an own event is refused."""
+    """Send the files and print a table; return 1 if a result is not as expected, or an own event is refused."""
     requests = []
     for path in [each for file in files or [EVENTS] for each in event_files(file)]:
         try:
@@ -164,7 +164,7 @@ def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, dict[str,
     sandbox = stack.sandbox
     before = len(sandbox.received) if sandbox else 0
     status, answer = _post(stack.url, request)
-    # Not forever: the table shows what has not happened by then.
+    # The table shows the state at that time.
     give_up = time.monotonic() + _QUEUE_TIMEOUT
     while stack.count_messages(stack.queue_url) and time.monotonic() < give_up:
         time.sleep(0.01)

@@ -160,7 +160,7 @@ class Instance:
             [*_command(host, port, runtime_port), function.handler],
             cwd=function.code,
             env=_environment(function),
-            stdin=subprocess.PIPE,  # by whose end the stand-in notices that this process has ended
+            stdin=subprocess.PIPE,  # whose end tells the stand-in that this process has ended
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -73,7 +73,7 @@ class Fault:
         if takes_effect is None:
             takes_effect = HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
         if body is None:
-            body = {"status": responses.get(status, "unknown").lower(), "message": f"Told to answer {status}"}
+            body = {"status": responses.get(status, "unknown").lower(), "message": f"A simulated {status}"}
         text = body if isinstance(body, str) else json.dumps(body)
         return cls(takes_effect, _response(status, text.encode()), status)
 
@@ -119,9 +119,7 @@ class Sandbox(Service):
     and its answer, in the thread of its connection.
     """
 
-    def __init__(
-        self, *, rate_limit: int | None = None, on_received: Callable[[Received], object] | None = None
-    ) -> None:
+    def __init__(self, rate_limit: int | None = None, on_received: Callable[[Received], object] | None = None) -> None:
         self.rate_limit = rate_limit
         self.window = RATE_WINDOW
         self.on_received = on_received

@@ -43,7 +43,7 @@ def _greet(stack: LocalStack) -> None:
     token = LOCAL_TOKEN if options.token == LOCAL_TOKEN else "TOKEN"
     print(
         f"Listening on {stack.url}\n"
-        f"Look  {stack.url}/\n"
+        f"Page  {stack.url}/\n"
         f"  PagerDuty   {pagerduty}\n"
         f"  AWS         moto, {stack.aws.url}\n"
         f"  Queue       {stack.queue_url}\n"

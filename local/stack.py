@@ -52,9 +52,9 @@ class LocalStack:
         self._observers = observers
         self._middleware = middleware
         self._api: gateway.Gateway
-        # Those with changed settings, in use.
+        # The runtimes with changed settings that are in use.
         self._changed: set[Runtime] = set()
-        # The one for a request of `post`; SAM's API calls it in the same thread.
+        # The runtime for a request of `post`; SAM's API calls it in the same thread.
         self._chosen: ContextVar[Runtime | None] = ContextVar("chosen", default=None)
         self._exit = contextlib.ExitStack()
 

@@ -43,8 +43,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def progress(what: str) -> AbstractContextManager[object]:
-    """Show on a terminal what is going on; it is erased at the end."""
-    # Seldom, because it must not take time from what is measured.
+    """Show a status line on a terminal, and erase it at the end."""
+    # Refreshed rarely, so as not to disturb measurements.
     return _console().status(what, refresh_per_second=2)
 
 

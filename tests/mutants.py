@@ -1,6 +1,6 @@
 """Change function/ in one place at a time, and see whether a test fails: `make mutants`.
 
-Operators, constants, strings without a space, calls, and what is returned or raised are changed. Each mutant meets the
+Operators, constants, strings without a space, calls, and returned or raised values are changed. Each mutant meets the
 tests of its module first, then all of tests/unit and tests/integration.
 """
 
@@ -85,7 +85,7 @@ def mutants(module: str) -> Iterator[Mutant]:
 
 
 def killer_of(mutant: Mutant, end: float) -> str | None:
-    """Return the test that kills the mutant, nothing if it survives, or None if it was not tried before the end."""
+    """Return the test that kills the mutant, "" if it survives, or None if it was not tried before the end."""
     own = [file for tier in TIERS if (ROOT / (file := f"{tier}/test_{mutant.module}.py")).exists()]
     with tempfile.TemporaryDirectory() as folder:
         function = shutil.copytree(FUNCTION, Path(folder, "function"))

@@ -59,7 +59,7 @@ FAILURES: Final[Mapping[str, Fault | None]] = {
     "refuses the key": None,
     "refuses events": Fault.answer(
         HTTPStatus.BAD_REQUEST,
-        {"status": "invalid event", "message": "Event object is invalid", "errors": ["Told to refuse every event"]},
+        {"status": "invalid event", "message": "Event object is invalid", "errors": ["A simulated refusal"]},
     ),
 }
 
@@ -137,7 +137,7 @@ class Page:
     # -- the HTTP API --------------------------------------------------------------------------------------------------
 
     def _start(self) -> Response:
-        """Return what does not change while the stack runs."""
+        """Return the data that stays the same while the stack runs."""
         options = self.stack.options
         return jsonify(
             samples=samples(),

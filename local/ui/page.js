@@ -39,7 +39,7 @@ function button(text, action, attributes = {}) {
   return element;
 }
 
-// Text of an event: marks that would change the direction of what follows end with it.
+// Text of an event, isolated, so that its direction marks do not affect the text after it.
 const said = (text, kind = "") => el("bdi", { dir: "auto", class: kind || null }, String(text));
 const quiet = (...children) => el("span", { class: "quiet" }, ...children);
 const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
@@ -65,7 +65,7 @@ async function call(path, content) {
   return response.json();
 }
 
-// Do what a button stands for; it rests meanwhile, and an error is shown.
+// Run a button's action; disable the button meanwhile, and show an error.
 async function act(element, path, content) {
   element.disabled = true;
   try {
@@ -146,7 +146,7 @@ function fillForm() {
     document.body.classList.add("real");
     $("pagerduty").hidden = true;
     $("no-incidents").textContent = "Incidents are in PagerDuty itself.";
-    $("no-changes").textContent = "Change events are, too.";
+    $("no-changes").textContent = "So are change events.";
   }
   const draft = JSON.parse(sessionStorage.getItem(DRAFT) || "null");
   if (draft) edit(draft);
@@ -253,7 +253,7 @@ function sendOther(content, to, what) {
     el("summary", {}, what.text), code("What was sent", body)) });
 }
 
-// What is clicked during a call is sent after it.
+// Requests of clicks during a call are sent after it.
 function answerTo(wanted, shown) {
   waiting = waiting.then(() => answer(wanted, shown));
   return waiting;
@@ -286,8 +286,8 @@ function reactionOf(status) {
   if (status < 300) return ["done", "RudderStack is done with it."];
   const isAgain = status >= 500 || status === 408 || status === 429;
   if (!isAgain) return ["never", "RudderStack gives it up and never sends it again."];
-  const howLong = status >= 500 ? "three hours" : "30 days";
-  return ["again", `RudderStack sends it again: after 10 seconds, then at intervals of up to 5 minutes, for up to ${howLong}.`];
+  const howLong = status >= 500 ? "about three hours" : "30 days";
+  return ["again", `RudderStack sends it again: after 10 seconds, then at intervals of up to 5 minutes, for ${howLong}.`];
 }
 
 function showResult(tried, messageId, { sent, find }) {
@@ -469,7 +469,7 @@ function curl(to, detail) {
 
 async function copy(element, text) {
   const label = element.textContent;
-  await navigator.clipboard.writeText(text).then(() => { element.textContent = "Copied"; }, () => { element.textContent = "Not allowed"; });
+  await navigator.clipboard.writeText(text).then(() => { element.textContent = "Copied"; }, () => { element.textContent = "Could not copy"; });
   setTimeout(() => { element.textContent = label; }, 1500);
 }
 
@@ -608,7 +608,7 @@ function showFlow(services) {
     const words = each.lease ? `through the queue until ${time(each.lease)}` : "at once";
     const budgets = each.left.map((left) => el("span", { class: "row" }, el("meter", {
       min: 0, max: each.size, low: each.size / 3, value: Math.max(0, left), "aria-label": `Budget of ${each.service}` }),
-    quiet(left < 0 ? `${plural(-left, "call")} ahead` : `${left} of ${plural(each.size, "call")} left`)));
+    quiet(left < 0 ? `${plural(-left, "call")} overdrawn` : `${left} of ${plural(each.size, "call")} left`)));
     return el("li", { class: each.lease ? "warning" : "" }, el("span", {}, el("b", {}, said(each.service)), ` ${words}`), ...budgets,
       el("span", { class: "quiet meta line" }, waiting));
   }));
@@ -709,7 +709,7 @@ function showChart() {
     return shape;
   }));
   drawn = { rows, x, size, first, width };
-  $("chart").setAttribute("aria-label", `${number(totals.received)} received, ${number(totals.done)} delivered or merged, ${number(totals.limited)} answered 429`);
+  $("chart").setAttribute("aria-label", `${number(totals.received)} received, ${number(totals.done)} done, ${number(totals.limited)} answered 429`);
 }
 
 function point(event) {
@@ -717,7 +717,7 @@ function point(event) {
   const row = drawn.rows[Math.min(drawn.size - 1, Math.max(0, place))];
   $("chart").querySelector(".pointer").setAttribute("d", `M${drawn.x(drawn.rows.indexOf(row))} 0V${HEIGHT - BOTTOM}`);
   $("pointed").textContent = `${time((drawn.first + drawn.rows.indexOf(row)) * start.step)}: ${number(row.received)} received, `
-    + `${number(row.done)} delivered or merged, ${number(Math.max(0, row.received - row.done))} waiting`;
+    + `${number(row.done)} done, ${number(Math.max(0, row.received - row.done))} waiting`;
 }
 
 // -- updates --------------------------------------------------------------------------------------------------------

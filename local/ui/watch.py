@@ -1,6 +1,6 @@
-"""What the page shows besides the requests, read from the stack and from its log.
+"""The parts of the page other than the requests, read from the stack and from its log.
 
-All of it is bounded: texts are cut, and of many incidents or messages only some are shown.
+All of it is bounded: texts are cut, and only some of many incidents or messages are shown.
 """
 
 import hashlib
@@ -139,11 +139,11 @@ class Watch(Observer):
     # -- what is shown -------------------------------------------------------------------------------------------------
 
     def lists(self) -> dict[str, Callable[[], Iterator[Row]]]:
-        """Return what yields the rows of each list, the oldest first."""
+        """Return for each list a function that yields its rows, the oldest first."""
         return {"requests": self.requests.rows, "incidents": self._incidents, "changes": self._change_rows}
 
     def parts(self) -> dict[str, Callable[[], Any]]:
-        """Return what makes each part that is shown as a whole."""
+        """Return for each other part a function that returns its content."""
         return {
             "queue": self._queue,
             "dead_letters": self._dead_letters,
@@ -179,7 +179,7 @@ class Watch(Observer):
             yield change["number"], 0, change.copy
 
     def _context(self, event: Json, payload: Json) -> Json:
-        """Return what an alert and a change event have in common: whose routing key it is, but never the key."""
+        """Return the fields of alert and change events, with the service of the routing key instead of the key."""
         custom = payload.get("custom_details")
         details = json.dumps(custom, indent=2, ensure_ascii=False) if custom else ""
         fields = {name: payload.get(name) for name in ("severity", "source", "group", "class", "component")}
@@ -263,7 +263,7 @@ def _state(message: QueuedMessage) -> str:
 
 
 def _read(body: str) -> Json:
-    """Return what a message says about its event."""
+    """Return the event's fields in a message's body, shortened."""
     event = read_body(body)
     return event | {"title": _cut(event["title"])} if event else {"title": "unreadable"}
 

@@ -166,7 +166,7 @@ def test_a_request_of_another_program_is_found_and_sent_again(seen: Seen, stack:
     seen.click("Edit and send")
     expect(seen.editor).to_have_value(re.compile('"dedupKey":"a"'))
 
-    # What is clicked during a call is sent after it.
+    # Requests of clicks during a call are sent after it.
     seen.pagerduty("does not answer")
     seen.click("Send")
     seen.page.get_by_role("button", name="Resolve: Disk is full").first.click()

@@ -57,7 +57,7 @@ def alert(dedup_key: str, action: str = "trigger") -> Call:
 
 
 class PythonSdk:
-    """Runs in this process, with a client for each flush; returns the errors of which the SDK informs its callback."""
+    """Runs in this process, with a client for each flush; returns the errors that the SDK passes to its callback."""
 
     gzip_type = "application/json"
 

@@ -32,7 +32,7 @@ def asked(endpoint: Endpoint) -> Calls:
 
 
 def forbidden(asked: Calls, role: str, endpoint: Endpoint) -> Calls:
-    """Return what the role does not allow of what was asked for."""
+    """Return the requested permissions that the role does not allow."""
     settings = endpoint.deps.settings
     places = {
         "Queue.Arn": settings.queue_url,

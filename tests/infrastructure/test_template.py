@@ -1,4 +1,4 @@
-"""What the template makes of its parameters, and what of it could go wrong unseen."""
+"""The resources that the template makes of its parameters, and mistakes that would go unnoticed."""
 
 import re
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """Answers that break off or are garbled at each byte, and some that are malformed or endless.
 
-Whatever an event is answered, the next one gets its own answer.
+After any such answer, the next event still gets its own.
 """
 
 import gzip

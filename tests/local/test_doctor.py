@@ -96,7 +96,7 @@ def test_a_healthy_stack_has_nothing_to_fix_and_nobody_is_paged(
         (
             "SecureString",
             {"routing-keys/default": f"{KEY},x"},
-            "FIX parameter {}/routing-keys/default: not a routing key, or not only",
+            "FIX parameter {}/routing-keys/default: contains something other than routing keys",
         ),
         ("String", {"webhook-token": TOKEN}, "FIX parameter {}/webhook-token: a String, not a SecureString"),
         ("String", {"routing-keys/a": KEY}, "FIX parameter {}/routing-keys/a: a String, not a SecureString"),

@@ -81,7 +81,7 @@ def open_call(url: str) -> socket.socket:
 
 
 def end_of(connection: socket.socket) -> str:
-    """Read on, below TLS: in it, Python's ssl may take a reset for an orderly end (python/cpython issue 115627)."""
+    """Read the rest below TLS: Python's ssl may mistake a reset for an orderly end (python/cpython issue 115627)."""
     try:
         while socket.socket.recv(connection, 65536):
             pass
