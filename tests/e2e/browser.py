@@ -37,7 +37,7 @@ def main() -> None:
     from local.ui import Page  # noqa: PLC0415 -- the same
 
     with chromium() as browser, Page(Options(services={"checkout": "checkout" * 4})) as stack:
-        tab = browser.new_page(viewport={"width": 1440, "height": 960}, device_scale_factor=_SCALE)
+        tab = browser.new_page(viewport={"width": 1440, "height": 1180}, device_scale_factor=_SCALE)
         tab.goto(f"{stack.url}/")
         tab.locator("#path", has_text="POST").wait_for()
         tab.get_by_label("Warnings", exact=True).fill("150")
@@ -47,6 +47,7 @@ def main() -> None:
         tab.get_by_label("Sample").select_option(label="Repaired, with warnings")
         with tab.expect_response("**/api/send"):
             tab.get_by_role("button", name="Send", exact=True).click()
+        tab.locator("#request-list > li:first-child", has_text="queued").wait_for()
         tab.get_by_role("heading", name="Try an event").click()
         tab.screenshot(path=ROOT / "docs" / "page.png")
 
