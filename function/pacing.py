@@ -85,6 +85,8 @@ def retry_delay(code: str, event: Event | None, waiting: Waiting, *, seconds_to_
         if event and has_priority(event) and URGENT_FOR <= waiting.waited < PRIORITY_FOR:
             shortest = min(PRIORITY_FRACTION * waiting.waited, MAX_PRIORITY_DELAY)
             seconds_to_drain = max(seconds_to_drain / PRIORITY_FACTOR, shortest)
+        elif waiting.waited >= PRIORITY_FOR:  # Otherwise few messages would use up their receives within hours.
+            seconds_to_drain = max(seconds_to_drain, MAX_OUTAGE_DELAY)
         seconds = max(min(waiting.waited / 2, seconds_to_drain), MIN_DELAY) * jitter
         last_try = URGENT_FOR - LAST_TRY - waiting.waited
         if event and is_urgent(event, waiting.waited) and last_try >= MIN_DELAY:

@@ -85,6 +85,11 @@ def test_a_rate_limited_event_waits_half_as_long_again_until_all_had_their_turn(
     assert delay(code, waited=waited) == seconds
 
 
+@pytest.mark.parametrize("event", [trigger(), trigger("critical")], ids=["error", "critical"])
+def test_after_an_hour_the_receives_of_few_messages_last_for_a_day(event: Event) -> None:
+    assert delay("rate_limit_delay", event, waited=3600, seconds_to_drain=20) == 120
+
+
 @pytest.mark.parametrize(
     "code", ["pagerduty_unavailable", "pagerduty_timeout", "secrets_unavailable", "internal_error"]
 )
