@@ -6,7 +6,7 @@ Nothing is read at import, so that during an outage of SSM requests are answered
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -63,15 +63,15 @@ class Credentials:
         self._failed_at = _NEVER
 
     def webhook_secrets(self, deadline: float, service: str | None = None) -> tuple[bytes, ...]:
-        """Return the tokens. If they have to be read, the routing keys of `service` are read in the same call."""
+        """Return the usable tokens. If they have to be read, `service`'s routing keys are read in the same call."""
         try:
             value = self._read(self._token_name, deadline, [self._name_of(service)] if service else [])
         except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
-        return self._usable_tokens(value)
+        return _tokens(value or "")
 
     def refresh_webhook_secrets(self, deadline: float) -> tuple[bytes, ...]:
-        """Return the tokens, read within the last second: one may be new. Raises ProcessingError if they cannot be."""
+        """Return the tokens, at least one, read within the last second: one may be new. Raises ProcessingError."""
         received_at = self._clock()
         parameter = self._parameters.setdefault(self._token_name, _Parameter())
         try:
@@ -83,7 +83,11 @@ class Credentials:
                 raise TimeoutError
         except aws.AWS_ERRORS as error:
             raise self._cannot_check(error) from None
-        return self._usable_tokens(parameter.value)
+        if tokens := _tokens(parameter.value or ""):
+            return tokens
+        message = "No token is configured, so every request is refused; the event will be tried again"
+        detail = f"SSM parameter {self._token_name}: missing, or shorter than {MIN_TOKEN_LENGTH} characters"
+        raise ProcessingError("webhook_token_missing", message, detail=detail)
 
     def routing_keys(self, service: str, deadline: float) -> tuple[str, ...]:
         """Return the routing keys of the PagerDuty service, at least one. Raises ProcessingError if it has none."""
@@ -112,7 +116,8 @@ class Credentials:
             for name, service in names.items()
             if (parameter := self._parameters.get(name))
             and not _words(parameter.value)
-            and parameter.read_at > received_at - MISSING_TTL
+            and parameter.error is None
+            and parameter.asked_at > received_at - MISSING_TTL
         }
 
     def invalidate_routing_keys(self, service: str) -> None:
@@ -157,13 +162,14 @@ class Credentials:
 
     def _fetch(self, names: Sequence[str], deadline: float, limit: float) -> None:
         """Read the parameters in one call, in at most `limit` seconds. Raises AWS_ERRORS, and keeps their values."""
-        parameters = {name: self._parameters.setdefault(name, _Parameter()) for name in names}
+        parameters = {name: self._parameters.pop(name, _Parameter()) for name in names}
+        self._parameters |= parameters  # The latest last, since the first are forgotten.
         read_at = self._clock()
         error: Exception | None = None
         try:
             end = min(deadline, time.monotonic() + limit)
             answer = aws.call_with_deadline(self._client.get_parameters, end, Names=names, WithDecryption=True)
-            found = {each["Name"]: each["Value"].strip() or None for each in answer["Parameters"]}
+            found = {each["Name"]: each["Value"] for each in answer["Parameters"] if _words(each["Value"])}
             for name, parameter in parameters.items():
                 parameter.value, parameter.read_at = found.get(name), read_at
         except aws.AWS_ERRORS as failure:
@@ -172,27 +178,19 @@ class Credentials:
         finally:
             for parameter in parameters.values():
                 parameter.asked_at, parameter.error = self._clock(), error
-            self._forget_missing(parameters.keys())
+            self._forget_missing()
 
-    def _forget_missing(self, spared: Collection[str]) -> None:
+    def _forget_missing(self) -> None:
         """Forget the oldest of too many missing parameters."""
         missing = [name for name, parameter in self._parameters.items() if parameter.value is None]
         for name in missing[: max(0, len(missing) - MAX_MISSING)]:
-            if name not in spared:
-                del self._parameters[name]
+            del self._parameters[name]
 
     def _cannot_check(self, error: Exception) -> ProcessingError:
         """Return the error for a token that cannot be checked; its message reveals nothing about the parameters."""
         message = "The token cannot be checked at the moment; the event will be tried again"
         detail = f"SSM parameter {self._token_name}: could not be read ({aws.error_code(error)})"
         return ProcessingError("secrets_unavailable", message, detail=detail)
-
-    def _usable_tokens(self, value: str | None) -> tuple[bytes, ...]:
-        if tokens := _tokens(value or ""):
-            return tokens
-        message = "No token is configured, so every request is refused; the event will be tried again"
-        detail = f"SSM parameter {self._token_name}: missing, or shorter than {MIN_TOKEN_LENGTH} characters"
-        raise ProcessingError("webhook_token_missing", message, detail=detail)
 
 
 def _words(value: str | None) -> list[str]:

@@ -100,6 +100,14 @@ def test_services_without_a_routing_key_are_found_with_one_call_for_ten(store: S
     assert [len(names) for names in store.reads] == [10, 1]
 
 
+def test_within_a_second_after_a_slow_read_a_service_is_still_known_to_have_no_key(store: Store) -> None:
+    store.read_seconds = 0.3
+    store.without_key("checkout")
+    store.clock.now += 0.8
+
+    assert (store.without_key("checkout"), len(store.reads)) == ({"checkout"}, 1)
+
+
 def test_unknown_names_are_remembered_in_a_bounded_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("credentials.MAX_MISSING", 20)
     store.tokens()
@@ -108,6 +116,9 @@ def test_unknown_names_are_remembered_in_a_bounded_number(store: Store, monkeypa
 
     assert len(store.credentials._parameters) <= 2 + 20  # noqa: SLF001 -- memory is not seen from outside
     assert store.tokens() == (FIRST,)
+    store.clock.now += 1
+    services = {"3-0", *map(str, range(15))}
+    assert store.without_key(*sorted(services, key=len)[::-1]) == services
 
 
 def test_botocore_does_not_log_what_it_receives(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,7 +177,7 @@ def test_deleted_parameters_are_revoked_and_a_stranger_is_not_told_the_name(stor
     )
     store.clock.now += 300
 
-    token, key = outcome_of(store.tokens), outcome_of(store.keys)
+    token, key = outcome_of(store.fresh_tokens), outcome_of(store.keys)
 
     assert (token.code, key.code) == ("webhook_token_missing", "routing_key_missing")
     assert f"{store.prefix}/webhook-token" in str(token.detail)
@@ -174,13 +185,17 @@ def test_deleted_parameters_are_revoked_and_a_stranger_is_not_told_the_name(stor
     assert f"{store.prefix}/routing-keys/default" in key.message
 
 
-def test_a_new_routing_key_works_a_second_after_it_was_missing(store: Store) -> None:
-    assert outcome_of(store.keys, "later").code == "routing_key_missing"
-    assert not store.credentials.has_routing_key("later")
-    store.put("routing-keys/later", NEW_KEY)
+def test_what_was_missing_or_unusable_is_used_a_second_after_it_was_put(store: Store) -> None:
+    store.put("webhook-token", "short")
+    store.put("routing-keys/default", " , ")
+    assert (store.tokens(), outcome_of(store.fresh_tokens).code) == ((), "webhook_token_missing")
+    assert {outcome_of(store.keys, service).code for service in ("default", "later")} == {"routing_key_missing"}
+    assert not store.credentials.has_routing_key("default")
+    for name, value in (("webhook-token", SECOND.decode()), ("routing-keys/default", KEY), ("routing-keys/later", KEY)):
+        store.put(name, value)
     store.clock.now += 1
 
-    assert store.keys("later") == (NEW_KEY,)
+    assert (store.fresh_tokens(), store.keys(), store.keys("later")) == ((SECOND,), (KEY,), (KEY,))
 
 
 def test_routing_keys_that_pagerduty_refused_are_read_again_at_most_once_a_second(store: Store) -> None:
