@@ -230,7 +230,7 @@ class Flow:
 
         A lease that lasts 55 minutes after its time is left alone, so that a storm costs one write in five minutes.
         """
-        deadline = min(deadline, time.monotonic() + CALL_LIMIT)
+        deadline = (deadline + time.monotonic()) / 2  # The rest is for the queue.
         failed = set()
         for service, until in services.items():
             lease = math.ceil(until + LEASE)
@@ -254,8 +254,7 @@ class Flow:
 
     def _update(self, service: str, update: Update, deadline: float) -> bool | None:
         """Update an item, remember it, and return whether it was within the ranges; None if DynamoDB did not answer."""
-        has_just_failed = 0 <= self._clock() - self._failed_at < RETRY_AFTER
-        if has_just_failed or deadline - time.monotonic() < MIN_CALL:
+        if 0 <= self._clock() - self._failed_at < RETRY_AFTER or deadline - time.monotonic() < MIN_CALL:
             return None
         try:
             was_updated, item = self._table.update(service, update, min(deadline, time.monotonic() + CALL_LIMIT))

@@ -216,6 +216,15 @@ def test_services_whose_lease_cannot_be_written_are_returned(flow: Flow, aws: Aw
     assert flow.extend_leases({"default": clock.now, "checkout": clock.now}, soon()) == {"checkout"}
 
 
+def test_the_leases_of_many_services_are_written_although_they_take_more_than_a_second(
+    flow: Flow, aws: Aws, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow.CALL_LIMIT", 1.0)
+    fail(aws, lambda *_: Failure(hold=0.04))
+
+    assert flow.extend_leases({f"service-{number}": clock.now for number in range(30)}, soon(60)) == set()
+
+
 def test_a_repeat_of_a_page_that_this_instance_posted_is_not_urgent_for_two_minutes(flow: Flow, clock: Clock) -> None:
     flow.note_posted(page())
     clock.now += 119.9
