@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 
 import random
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,8 +144,9 @@ class _Batch:
         event = self._events[record.message_id]
         seconds_to_drain = 0.0
         if outcome.code in pacing.RATE_LIMITED and isinstance(event, Event):
-            keys = self._deps.credentials.routing_keys(event.service, self._end())
-            rate = self._deps.settings.calls_per_minute * len(keys)
+            rate = self._deps.settings.calls_per_minute
+            with suppress(ProcessingError):  # The keys may have been deleted since the call.
+                rate *= len(self._deps.credentials.routing_keys(event.service, self._end()))
             seconds_to_drain = pacing.seconds_to_drain(self._deps.queue.in_flight(self._end()), rate)
         return pacing.retry_delay(
             outcome.code,

@@ -157,6 +157,19 @@ def test_no_call_is_started_with_less_than_ten_seconds_left(endpoint: Endpoint, 
     assert endpoint.work(records, milliseconds=10_000) == []
 
 
+def test_a_routing_key_that_is_deleted_during_a_batch_costs_nothing(make_endpoint: Make, clock: Clock) -> None:
+    endpoint = make_endpoint(clock=clock)
+    records = queued(endpoint, event(1))
+
+    def delete_key(_: object) -> Fault:
+        endpoint.ssm.delete_parameter(Name=f"{endpoint.prefix}/routing-keys/default")
+        clock.now += 301
+        return Fault.answer(429)
+
+    endpoint.sandbox.on_call = delete_key
+    assert endpoint.work(records) == [0]
+
+
 def test_one_call_of_a_batch_hangs_and_not_ten(
     make_endpoint: Make, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:
