@@ -31,7 +31,8 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
-_CHANGE_EVENT: Final = re.compile(rb'"change[^a-z0-9"]*event"', re.IGNORECASE)
+# "changeEvent" in JSON, whatever other characters, which may be escaped, are around and between the words.
+_CHANGE_EVENT: Final = re.compile(rb'"%bchange%bevent%b"' % ((rb'(?:\\.|[^a-z0-9"\\])*',) * 3), re.IGNORECASE)
 # Letters that may be wrong in a misspelt name of PagerDuty's entry.
 _MAX_EDITS: Final = 2
 # Names of an event that are compared letter by letter, which takes 10 µs each: no real event has as many.
@@ -171,25 +172,25 @@ def _entry(reader: EventReader, integrations: Any, *, is_filtered: bool) -> tupl
         if not exact:
             reader.warn_of_spelling("integrations", right, name)
         return f"integrations.{name if exact else right}", entries[name]
-    if misspelt := _misspelt_name(reader, entries, right):
-        place = f"integrations.{_short(misspelt)}"
-        if _requested_kind(reader, place, integrations[misspelt]) != "alert":
+    misspelt = _misspelt_names(reader, entries, right)
+    for name in misspelt:
+        place = f"integrations.{_short(name)}"
+        if _requested_kind(reader, place, entries[name]) != "alert":
             raise _invalid(place, f"which looks like a misspelt {right}")
+    if misspelt:
         return place, True
     if not is_filtered and reader.get(integrations, by_letters("All"), "integrations").get("All") is False:
         return "integrations.All", False
     return "integrations", None
 
 
-def _misspelt_name(reader: EventReader, entries: Object, right: str) -> str | None:
-    """Return the name of an entry for an alert or a change event that is wrong in one or two letters."""
+def _misspelt_names(reader: EventReader, entries: Object, right: str) -> list[str]:
+    """Return the names of entries for an alert or a change event that are wrong in one or two letters."""
     letters = {name: its for name in entries if len(right) - _MAX_EDITS <= len(its := normalize(name))}
     likely = (name for name, its in letters.items() if len({*its} & {*right}) >= len(right) - _MAX_EDITS)
     requests = (name for name in likely if _may_request(reader, entries[name]))
-    for name in islice(requests, _MAX_COMPARED):
-        if max(len(letters[name]), len(right)) - _letters_in_common(letters[name], right) <= _MAX_EDITS:
-            return name
-    return None
+    found = {name: letters[name] for name in islice(requests, _MAX_COMPARED)}
+    return [it for it, its in found.items() if max(len(its), len(right)) - _letters_in_common(its, right) <= _MAX_EDITS]
 
 
 def _may_request(reader: EventReader, entry: object) -> bool:
@@ -220,7 +221,7 @@ def _requested_kind(reader: EventReader, place: str, entry: object) -> Kind:
 
 
 def _mentions_change_event(reader: EventReader, entry: object) -> bool:
-    is_readable = isinstance(entry, dict | str) and not reader.value_limit.problem(entry)
+    is_readable = isinstance(entry, dict | list | str) and not reader.value_limit.problem(entry)
     return is_readable and _CHANGE_EVENT.search(encode(entry)) is not None
 
 
@@ -460,7 +461,7 @@ def _links_and_images(reader: EventReader, properties: Object) -> Object:
     for place, item in _items(reader, properties, "linkURLs", _OF_LINK):
         links.append(_texts(item, {"href": "href", "text": "text"}, reader.warnings, place))
     for place, item in _items(reader, properties, "imageURLs", _OF_IMAGE):
-        if item["src"].lstrip()[:8].lower() == "https://":
+        if strip(item["src"])[:8].lower() == "https://":
             images.append(_texts(item, {"src": "src", "href": "href", "alt": "alt"}, reader.warnings, place))
         else:
             links.append(_texts(item, {"src": "href", "alt": "text"}, reader.warnings, place))
