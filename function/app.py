@@ -120,7 +120,8 @@ def _map(raw_events: list[Any], request: Request, service: str, rules: Rules) ->
             item = map_event(raw, rules, context, value_limit)
             mapped.append(fit_to_limits(item) if isinstance(item, Event) else item)
         except Exception as error:  # noqa: BLE001 -- a bug in one event must not affect the others
-            mapped.append(telemetry.log_exception(error))
+            message_id = str(raw.get("messageId"))[:255] if isinstance(raw, dict) else None
+            mapped.append(replace(telemetry.log_exception(error), message_id=message_id))
     return mapped
 
 
@@ -156,10 +157,11 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
     outcome = deliver(event, deps, deadline, limit=limit)
     if outcome.code not in _TO_BE_QUEUED:
         return outcome
-    [queued] = _enqueue([event], deps, deadline, reason=outcome)
-    if queued.status == "queued" or outcome.call or not outcome.is_urgent:
+    # If the queue fails and PagerDuty was not asked, a page out of order is better than no page. That takes time too.
+    has_fallback = outcome.is_urgent and not outcome.call
+    [queued] = _enqueue([event], deps, deadline - limit * has_fallback, reason=outcome)
+    if queued.status == "queued" or not has_fallback:
         return queued
-    # The queue failed, and PagerDuty was not asked: a page out of order is better than no page.
     routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
     return replace(post(event, routing_key, deps, deadline, limit=limit), reason=queued.code, is_urgent=True)
 

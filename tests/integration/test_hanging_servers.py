@@ -82,6 +82,15 @@ def test_an_sqs_that_hangs_is_not_awaited(endpoint: Endpoint) -> None:
     assert "SQS did not accept the event (TimeoutError)" in answer.content["message"]
 
 
+def test_a_page_that_may_not_overtake_is_posted_in_time_while_sqs_hangs(endpoint: Endpoint) -> None:
+    endpoint.post([track()])
+    fail(endpoint.aws, hang("AmazonSQS"))
+
+    answer = post_in_time(endpoint, track(messageId="m-2", properties={"dedupKey": "page"}), milliseconds=3000)
+
+    assert (answer.status, answer.content["status"]) == (200, "delivered")
+
+
 def test_a_dynamodb_that_hangs_delays_only_the_first_event(
     make_endpoint: MakeEndpoint, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
