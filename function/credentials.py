@@ -178,13 +178,9 @@ class Credentials:
         finally:
             for parameter in parameters.values():
                 parameter.asked_at, parameter.error = self._clock(), error
-            self._forget_missing()
-
-    def _forget_missing(self) -> None:
-        """Forget the oldest of too many missing parameters."""
-        missing = [name for name, parameter in self._parameters.items() if parameter.value is None]
-        for name in missing[: max(0, len(missing) - MAX_MISSING)]:
-            del self._parameters[name]
+            missing = [name for name, parameter in self._parameters.items() if parameter.value is None]
+            for name in missing[: max(0, len(missing) - MAX_MISSING)]:
+                del self._parameters[name]
 
     def _cannot_check(self, error: Exception) -> ProcessingError:
         """Return the error for a token that cannot be checked; its message reveals nothing about the parameters."""

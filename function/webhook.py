@@ -10,7 +10,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from event import SERVICE, decode, encode
@@ -210,10 +210,9 @@ def settle_batch(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """
     if not any(outcome.status == "queued" for outcome in outcomes):
         return list(outcomes)
+    message = "The function failed on this event, which is not sent; its log has the place"
     return [
-        Outcome("event_failed", "The function failed on this event, which is not sent; its log has the place")
-        if outcome.code == "internal_error"
-        else outcome
+        replace(outcome, code="event_failed", message=message) if outcome.code == "internal_error" else outcome
         for outcome in outcomes
     ]
 

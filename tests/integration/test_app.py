@@ -347,16 +347,17 @@ def test_a_batch_with_an_event_on_which_the_function_fails_is_not_retried(
     endpoint: Endpoint, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(event: Any, *rest: Any) -> Any:
-        if event == 7:
+        if event in (7, 8) or event["messageId"] == "m-3":
             raise ZeroDivisionError(f"secret {TOKEN}")
         return map_event(event, *rest)
 
     monkeypatch.setattr(app, "map_event", broken)
-    answer = endpoint.post([numbered(1), 7, numbered(2)])
+    answer = endpoint.post([numbered(1), numbered(3), numbered(2)])
 
     assert (answer.status, codes(answer)) == (200, ["queued", "event_failed", "queued"])
     assert lines(log)[0]["exception_type"] == "ZeroDivisionError"
-    assert [line["Rejected"] for line in lines(log) if line.get("code") == "event_failed"] == [[1]]
+    failed = [line for line in lines(log) if line.get("code") == "event_failed"]
+    assert [(line["Rejected"], line["message_id"]) for line in failed] == [([1], "m-3")]
     assert TOKEN not in f"{log.getvalue()}{answer}"
 
     answer = endpoint.post([7, 8])
