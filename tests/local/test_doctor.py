@@ -165,14 +165,6 @@ def test_a_test_alert_is_sent_through_the_stack_and_resolved(
     assert [secret for secret in (LOCAL_TOKEN, LOCAL_ROUTING_KEY) if secret in str(found)] == []
 
 
-def test_a_routing_key_that_pagerduty_refuses_is_reported(make_stack: Callable[..., Stack], sandbox: Sandbox) -> None:
-    sandbox.known_keys = set()
-    found = examine(make_stack(), test_page=True)
-    sandbox.known_keys = None
-
-    assert list(found)[-1] == "FIX test alert, trigger: answered 503 routing_key_refused"
-
-
 def test_urgent_events_that_are_most_of_the_last_day_are_reported(make_stack: Callable[..., Stack]) -> None:
     name, now = f"stack-{uuid.uuid4()}", datetime.now(UTC)
     dimensions: Any = [{"Name": "service", "Value": name}]

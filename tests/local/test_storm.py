@@ -43,12 +43,6 @@ def test_every_event_is_posted_in_order_or_superseded_and_within_the_limit(outag
     assert simulation.queue.counts() == (0, 0)
 
 
-def test_the_same_seed_gives_the_same_figures() -> None:
-    burst = Storm("burst", {}, 400, 400)
-
-    assert storm.simulate(burst, 1) == storm.simulate(burst, 1) != storm.simulate(burst, 2)
-
-
 def test_the_simulation_has_the_limits_of_the_functions() -> None:
     assert (storm.DIRECT_LIMIT, storm.WORKER_LIMIT) == (app.DIRECT_LIMIT, worker.CALL_LIMIT)
 
