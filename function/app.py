@@ -120,7 +120,7 @@ def _map(raw_events: list[Any], request: Request, service: str, rules: Rules) ->
             item = map_event(raw, rules, context, value_limit)
             mapped.append(fit_to_limits(item) if isinstance(item, Event) else item)
         except Exception as error:  # noqa: BLE001 -- a bug in one event must not affect the others
-            message_id = str(raw.get("messageId"))[:255] if isinstance(raw, dict) else None
+            message_id = raw["messageId"] if isinstance(raw, dict) and isinstance(raw.get("messageId"), str) else None
             mapped.append(replace(telemetry.log_exception(error), message_id=message_id))
     return mapped
 
@@ -159,7 +159,8 @@ def _deliver(event: Event, deps: Dependencies, deadline: float) -> Outcome:
         return outcome
     # If the queue fails and PagerDuty was not asked, a page out of order is better than no page. That takes time too.
     has_fallback = outcome.is_urgent and not outcome.call
-    [queued] = _enqueue([event], deps, deadline - limit * has_fallback, reason=outcome)
+    kept = min(limit, (deadline - time.monotonic()) / 2) if has_fallback else 0.0
+    [queued] = _enqueue([event], deps, deadline - kept, reason=outcome)
     if queued.status == "queued" or not has_fallback:
         return queued
     routing_key = choose_routing_key(deps.credentials.routing_keys(event.service, deadline), event)
