@@ -31,8 +31,8 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
-# "changeEvent" in JSON, whatever other characters, which may be escaped, are around and between the words.
-_CHANGE_EVENT: Final = re.compile(rb'"%bchange%bevent%b"' % ((rb'(?:\\.|[^a-z0-9"\\])*',) * 3), re.IGNORECASE)
+# "changeEvent" in JSON, with any characters but quotes around and between the words: those could start a match as well.
+_CHANGE_EVENT: Final = re.compile(rb'(?i)"%bchange%bevent%b\\?"' % ((rb'(?:\\u00..|\\[^"]|[^a-z0-9"\\])*',) * 3))
 # Letters that may be wrong in a misspelt name of PagerDuty's entry.
 _MAX_EDITS: Final = 2
 # Names of an event that are compared letter by letter, which takes 10 µs each: no real event has as many.
@@ -355,7 +355,7 @@ def _summary(reader: EventReader, name: object, template: Template | None) -> st
         raise ProcessingError("event_name_missing", f"event: expected the event's name, got {describe(name)}")
     if len(text) > limits.MAX_SUMMARY:
         reader.warnings.append(f"{field}: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
-    return text[: limits.MAX_SUMMARY]
+    return (text if len(text) <= limits.MAX_SUMMARY else strip(text))[: limits.MAX_SUMMARY]
 
 
 def _choose(value: object, choices: Mapping[str, T]) -> T | None:
@@ -461,7 +461,7 @@ def _links_and_images(reader: EventReader, properties: Object) -> Object:
     for place, item in _items(reader, properties, "linkURLs", _OF_LINK):
         links.append(_texts(item, {"href": "href", "text": "text"}, reader.warnings, place))
     for place, item in _items(reader, properties, "imageURLs", _OF_IMAGE):
-        if strip(item["src"])[:8].lower() == "https://":
+        if item["src"][:8].lower() == "https://" != item["src"].lower():
             images.append(_texts(item, {"src": "src", "href": "href", "alt": "alt"}, reader.warnings, place))
         else:
             links.append(_texts(item, {"src": "href", "alt": "text"}, reader.warnings, place))
@@ -480,7 +480,7 @@ def _items(reader: EventReader, properties: Object, name: str, names: Object) ->
         place = f"properties.{name}[{position}]" if items is value else f"properties.{name}"
         values = reader.get(item if isinstance(item, dict) else {required: item}, names, place)
         if isinstance(values.get(required), str):
-            yield place, values
+            yield place, values | {required: strip(values[required])}
         else:
             expected = f"expected a URL or an object with {required}"
             reader.warnings.append(f"{place}: {expected}, got {describe(item)}; left out")
