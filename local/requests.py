@@ -67,9 +67,9 @@ class Requests(Observer):
         headers = {name: "(hidden)" if name.lower() in _SECRET else value for name, value in request.headers.items()}
         with self._lock:
             self._count += 1
-            row = {"number": self._count, "at": time.time(), "message_id": ids[0] if ids else None, "events": len(ids)}
+            row = {"number": self._count, "at": time.time(), "message_id": (ids or [""])[0][:100], "events": len(ids)}
             row |= {"route": f"{request.method} {request.full_path.rstrip('?')}"}
-            detail: Json = {"headers": headers, "body": body, "is_whole": len(content) <= MAX_BODY}
+            detail: Json = {"headers": headers, "body": body, "is_whole": body.encode() == content}
             recorded = _Recorded(row, detail | {"answer": None, "steps": []})
             self._recorded.append(recorded)
             for each in ids:
@@ -103,8 +103,8 @@ class Requests(Observer):
 
     def search(self, text: str) -> list[Json]:
         """Return the rows of the requests in which the text occurs, in any case, the newest first."""
-        found = ((each, f"{json.dumps(each.row)} {each.detail['body']}") for each in reversed(self._copy()))
-        return [each.row for each, content in found if text.lower() in content.lower()]
+        found = ((each, [*each.row.values(), each.detail["body"]]) for each in reversed(self._copy()))
+        return [each.row for each, contents in found if text.lower() in " ".join(map(str, contents)).lower()]
 
     def detail(self, number: int) -> Json | None:
         """Return a request with headers, body, answer and steps; None if it is gone."""
@@ -121,7 +121,7 @@ def _decompress(body: bytes) -> bytes:
         return body
     with suppress(zlib.error):
         return zlib.decompressobj(31).decompress(body, MAX_BODY + 1)
-    return b"(damaged gzip)"
+    return body
 
 
 def _message_ids(body: str) -> list[str]:

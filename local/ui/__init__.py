@@ -46,7 +46,7 @@ _MAX_STORM: Final = 5_000
 # Critical events during a storm, and the seconds between two of them.
 _PAGES: Final = 20
 _PAGE_SECONDS: Final = 5.0
-_MAX_BODY: Final = 8 * 1024 * 1024
+_MAX_BODY: Final = 16 * 1024 * 1024
 # Seconds between two updates, and milliseconds until a browser that lost the connection opens another.
 _UPDATE_SECONDS: Final = 0.15
 _RETRY: Final = 1_000
@@ -157,7 +157,7 @@ class Page:
         path, body = _field("path", str), _field("body", str).encode("utf-8", "replace")
         chosen = _field("settings", dict, {})
         chosen = {name: str(value) for name, value in chosen.items() if name in MAPPING_SETTINGS}
-        if not path.startswith("/"):
+        if not (path.startswith("/") and path.isascii() and path.isprintable()):
             _refuse("path: expected one that begins with /, such as /events")
         answer, started = None, time.monotonic()
         with self.stack.changed_settings(chosen) if chosen else nullcontext():
@@ -257,7 +257,7 @@ def _refuse(message: str, status: int = HTTPStatus.BAD_REQUEST) -> NoReturn:
 def _field(name: str, kind: type, default: Any = None) -> Any:
     """Return a field of the request's JSON; without a default it is required."""
     value = request.get_json().get(name, default)
-    if not isinstance(value, kind):
+    if type(value) is not kind:  # True is no whole number.
         names = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object", list: "an array"}
         _refuse(f"{name}: expected {names[kind]}")
     return value

@@ -67,14 +67,11 @@ async function call(path, content) {
 
 // Run a button's action; disable the button meanwhile, and show an error.
 async function act(element, path, content) {
+  const focused = document.activeElement;
   element.disabled = true;
-  try {
-    await call(path, content);
-  } catch (error) {
-    $("connection").textContent = error.message;
-  } finally {
-    element.disabled = false;
-  }
+  $("connection").textContent = await call(path, content).then(() => "", (error) => error.message);
+  element.disabled = false;
+  if (document.activeElement === document.body) focused.focus();
 }
 
 // Show rows in a list, each in the element that it had before.
@@ -121,7 +118,7 @@ function opening(summaryOf, bodyOf) {
 // -- the editor -----------------------------------------------------------------------------------------------------
 
 let path = "/events";
-let before = null;  // the draft that a sample has replaced
+const before = [];  // the drafts that samples have replaced, and then those that were left to return to them
 
 function fillForm() {
   const groups = new Map();
@@ -154,11 +151,14 @@ function fillForm() {
   showSamconfig();
 }
 
+const currentDraft = () => ({
+  text: $("event").value, path, service: $("service").value, sample: $("sample").value,
+  settings: Object.fromEntries(start.settings.map((each) => [each.name, $(`setting-${each.name}`).value])),
+});
+
 function keepDraft() {
-  sessionStorage.setItem(DRAFT, JSON.stringify({
-    text: $("event").value, path, service: $("service").value, sample: $("sample").value,
-    settings: Object.fromEntries(start.settings.map((each) => [each.name, $(`setting-${each.name}`).value])),
-  }));
+  // A browser keeps five million characters.
+  try { sessionStorage.setItem(DRAFT, JSON.stringify(currentDraft())); } catch { sessionStorage.removeItem(DRAFT); }
   $("edited").hidden = !$("edited").dataset.sent || $("edited").dataset.sent === $("event").value;
 }
 
@@ -169,20 +169,20 @@ function useSample() {
 }
 
 function replaceDraft(draft) {
-  before = JSON.parse(sessionStorage.getItem(DRAFT));
-  $("undo").hidden = !before;
+  if ($("event").value) before.push(currentDraft());
+  $("undo").hidden = !before.length;
   edit(draft);
 }
 
 function undo() {
-  edit(before);
-  $("undo").hidden = true;
+  before.unshift(currentDraft());
+  edit(before.pop());
 }
 
 // The path and the PagerDuty service of `POST /events/SERVICE`, or another path.
 function route(to) {
-  const [, first, service] = to.split("/");
-  return first === "events" ? { path: "/events", service: service || "default" } : { path: to };
+  const service = to === "/events" ? "default" : to.replace(/^\/events\//, "");
+  return [...$("service").options].some((each) => each.value === service) ? { path: "/events", service } : { path: to };
 }
 
 function edit(draft) {
@@ -208,7 +208,9 @@ function showPath() {
 function renewIds() {
   const now = $("event").value;
   const after = now.replace(/("messageId": *")[0-9a-f]{8}-[0-9a-f-]{27}"/g, (_, key) => `${key}${crypto.randomUUID()}"`);
+  const { selectionStart, selectionEnd } = $("event");
   if (after !== now) $("event").value = after;
+  $("event").setSelectionRange(selectionStart, selectionEnd);
   keepDraft();
 }
 
@@ -246,8 +248,6 @@ async function tryEditor(send) {
 
 // Send something else, and show what was sent.
 function sendOther(content, to, what) {
-  delete $("edited").dataset.sent;
-  keepDraft();
   const body = typeof content === "string" ? content : JSON.stringify(content, null, 2);
   return answerTo({ path: to, body, send: true }, { sent: el("details", { open: !what.isLong },
     el("summary", {}, what.text), code("What was sent", body)) });
@@ -260,7 +260,9 @@ function answerTo(wanted, shown) {
 }
 
 async function answer(wanted, shown) {
-  const began = performance.now();
+  const [began, focused] = [performance.now(), document.activeElement];
+  delete $("edited").dataset.sent;
+  keepDraft();
   const counter = el("span");
   const count = () => { counter.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; };
   rest(true);
@@ -275,6 +277,7 @@ async function answer(wanted, shown) {
   } finally {
     clearInterval(timer);
     rest(false);
+    if (document.activeElement === document.body) focused.focus();
   }
 }
 
@@ -397,8 +400,7 @@ function mark(marks) {
 const range = (from, to) => Array.from({ length: Math.max(0, to - from + 1) }, (_, place) => `${from + place}\n`).join("");
 
 function goTo(line) {
-  const editor = $("event");
-  const lines = editor.value.split("\n");
+  const [editor, lines] = [$("event"), $("event").value.split("\n")];
   const from = lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
   editor.focus();
   editor.setSelectionRange(from, from + lines[line - 1].length);
@@ -444,7 +446,7 @@ async function requestBody(row) {
     step.code === step.status ? "" : ` (${step.code})`, step.receive_count ? `, receive ${step.receive_count}` : "",
     step.pagerduty_status ? `, PagerDuty answered ${step.pagerduty_status}` : "",
     step.reason ? `, ${step.reason}` : "", row.events > 1 ? quiet(" ", said(step.dedup_key || step.message_id)) : ""));
-  const buttons = !detail.is_whole ? [quiet("Only the beginning of the body was kept: it cannot be sent again.")] : [
+  const buttons = !detail.is_whole ? [quiet("A body that is not text, or longer than 256 KB, cannot be sent again.")] : [
     button("Send again", () => sendOther(detail.body, to, { text: `Sent again: request ${row.number}`, isLong: true })),
     button("Edit and send", () => {
       replaceDraft({ text: detail.body, ...route(to) });
@@ -464,7 +466,7 @@ async function requestBody(row) {
 function curl(to, detail) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   return [`curl -i ${quoted(location.origin + to)}`, `-H 'Authorization: Bearer ${start.token}'`,
-    "-H 'Content-Type: application/json'", `--data-binary ${quoted(detail.body)}`].join(" \\\n  ");
+    "-H 'Content-Type: application/json'", `--data-raw ${quoted(detail.body)}`].join(" \\\n  ");
 }
 
 async function copy(element, text) {
@@ -538,6 +540,7 @@ function incidentBody(incident) {
 
 // One request for each PagerDuty service.
 async function resolveAll() {
+  $("resolve-all").disabled = true;
   const open = [...lists.incidents.values()].filter((each) => each.status !== "resolved");
   for (const service of new Set(open.map((each) => each.service))) {
     const events = open.filter((each) => each.service === service).slice(0, 200).map((each) => actionEvent(each, "resolve"));
@@ -584,11 +587,10 @@ const showChanges = keyed("change-list", () => {
 
 function simulateFailures() {
   const mode = document.querySelector("input[name=mode]:checked").value;
-  act($("limit"), "/api/pagerduty", { mode, limit: Math.max(1, Number($("limit").value) || 1) });
+  act($("limit"), "/api/pagerduty", { mode, limit: Math.max(1, Math.round(Number($("limit").value)) || 1) });
 }
 
 function showStorm(storm) {
-  if (!storm) return;
   const slow = (kind) => (kind in storm.slowest ? `, the slowest after ${storm.slowest[kind]} s` : "");
   const [pages, others] = [storm.delivered.pages, storm.delivered.others + storm.merged];
   for (const [kind, value] of [["pages", pages], ["others", others]]) {
@@ -655,14 +657,13 @@ function stateOf(message) {
 
 function tick(element) {
   const due = Number(element.dataset.due);
-  const left = Math.max(0, Math.round(due - Date.now() / 1000));
-  element.textContent = `delayed until ${time(due)} (${left} s)`;
+  element.textContent = `delayed until ${time(due)} (${Math.max(0, Math.round(due - Date.now() / 1000))} s)`;
 }
 
 // -- the chart ------------------------------------------------------------------------------------------------------
 
 const NS = "http://www.w3.org/2000/svg";
-const [HEIGHT, LEFT, BOTTOM, MIN_STEPS] = [130, 34, 18, 15];
+const [HEIGHT, LEFT, BOTTOM, MIN_STEPS] = [130, 42, 18, 15];
 let counts = {};  // by step of so many seconds
 let drawn = null;
 
@@ -727,6 +728,7 @@ const LISTS = {
   requests: [showRequests, 500], incidents: [showIncidents, 200],
   changes: [() => showChanges(newest(lists.changes.values())), 50],
 };
+const PARTS = { queue: showQueue, dead_letters: showDeadLetters, flow: showFlow, storm: showStorm };
 
 function update(news) {
   for (const [name, rows] of Object.entries(lists)) {
@@ -737,12 +739,10 @@ function update(news) {
     if (news.first || news[name]) show();
   }
   $("no-changes").hidden = lists.changes.size > 0;
-  if (news.queue) showQueue(news.queue);
-  if (news.dead_letters) showDeadLetters(news.dead_letters);
-  if (news.flow) showFlow(news.flow);
-  if ("storm" in news) showStorm(news.storm);
+  for (const [name, show] of Object.entries(PARTS)) if (name in news) show(news[name]);
   if (news.pagerduty) {
     document.querySelector(`input[name=mode][value="${news.pagerduty.mode}"]`).checked = true;
+    if (news.pagerduty.mode === "limits") $("limit").value = news.pagerduty.limit;
     $("pagerduty").classList.toggle("fails", news.pagerduty.mode !== "works");
   }
   if (news.chart) {
@@ -756,6 +756,8 @@ function listen() {
   source.onopen = () => { $("connection").textContent = ""; };
   source.onmessage = (message) => update(JSON.parse(message.data));
   source.onerror = () => { $("connection").textContent = "The stack does not answer. Is make serve still running?"; };
+  // A browser has six connections to a server, for all tabs.
+  document.onvisibilitychange = () => (document.hidden ? source.close() : listen());
 }
 
 function keepSearch() {
@@ -786,7 +788,7 @@ async function main() {
   on("reset", "click", (event) => act(event.target, "/api/reset", {}));
   on("try-now", "click", (event) => act(event.target, "/api/queue/try-now", {}));
   for (const action of ["redrive", "discard"]) on(action, "click", (event) => act(event.target, `/api/dead-letters/${action}`, {}));
-  for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", simulateFailures);
+  document.querySelectorAll("input[name=mode]").forEach((each) => each.addEventListener("change", simulateFailures));
   on("limit", "change", () => {
     document.querySelector("input[name=mode][value=limits]").checked = true;
     simulateFailures();

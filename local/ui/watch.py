@@ -88,7 +88,7 @@ class Watch(Observer):
         """Forget everything."""
         self.requests.clear()
         with self._lock:
-            self.storm: Storm | None = None
+            self.storm = Storm("storm-0-", {"pages": 0, "others": 0})
             self._changes: deque[Json] = deque(maxlen=_MAX_CHANGES)
             self._count_of_changes = 0
             self._steps: OrderedDict[int, Counter[str]] = OrderedDict()
@@ -133,7 +133,7 @@ class Watch(Observer):
             if len(self._reasons) > _MAX_REASONS:
                 self._reasons.popitem(last=False)
         self._merged[key] += status == "merged"
-        if self.storm and key.startswith(self.storm.name):
+        if key.startswith(self.storm.name):
             self.storm.note(key, status, seconds)
 
     # -- what is shown -------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Watch(Observer):
             "dead_letters": self._dead_letters,
             "flow": self._flow,
             "chart": lambda: {str(step): dict(counts) for step, counts in list(self._steps.items())},
-            "storm": lambda: self.storm and asdict(self.storm),
+            "storm": lambda: asdict(self.storm),
         }
 
     def _incidents(self) -> Iterator[Row]:
