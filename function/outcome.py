@@ -32,18 +32,16 @@ _Unavailable = Literal[
 ]  # fmt: skip
 _Accepted = Literal["delivered", "queued", "merged", "preview"]
 _Late = Literal["pagerduty_timeout", "deadline_exceeded"]
-_TooLarge = Literal["body_too_large", "too_many_events"]
+_Large = Literal["body_too_large", "too_many_events"]
 _Faulty = Literal["settings_invalid", "internal_error"]
-Code = Literal[
-    _Accepted, _Ignored, _Invalid, _TooLarge, "unauthorized", "no_such_service", _Unavailable, _Late, _Faulty
-]
+Code = Literal[_Accepted, _Ignored, _Invalid, _Large, "unauthorized", "no_such_service", _Unavailable, _Late, _Faulty]
 
 # docs/answers.md explains each code. None is a 429, which RudderStack would retry for 30 days.
 CODES: Final[dict[Code, tuple[Status, int]]] = {
     **{code: (code, 200) for code in get_args(_Accepted)},
     **dict.fromkeys(get_args(_Ignored), ("ignored", 200)),
     **dict.fromkeys(get_args(_Invalid), ("rejected", 400)),
-    **dict.fromkeys(get_args(_TooLarge), ("rejected", 413)),
+    **dict.fromkeys(get_args(_Large), ("rejected", 413)),
     "unauthorized": ("rejected", 401),
     "no_such_service": ("rejected", 404),
     **dict.fromkeys(get_args(_Unavailable), ("deferred", 503)),

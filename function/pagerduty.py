@@ -91,9 +91,10 @@ class Client:
                 outcome = Outcome("pagerduty_unreachable", message)
             outcome = replace(outcome, call=Call(status, time.monotonic() - began, attempt))
             may_succeed_soon = status in range(500, 600) or outcome.code == "pagerduty_unreachable"
-            if not may_succeed_soon or attempt == ATTEMPTS:
+            pause = random.uniform(*_RETRY_PAUSE) * attempt  # noqa: S311 -- jitter, not a secret
+            if not may_succeed_soon or attempt == ATTEMPTS or deadline - time.monotonic() < pause + MIN_CALL:
                 break
-            self._pause(random.uniform(*_RETRY_PAUSE) * attempt)  # noqa: S311 -- jitter, not a secret
+            self._pause(pause)
         return outcome
 
     def close(self) -> None:

@@ -179,9 +179,11 @@ def test_the_pause_before_a_quick_retry_is_random_and_before_the_second_twice_as
     random.seed(7)
     for _ in range(10):
         post(client)
+    # No pause ends after the deadline.
+    post(client, soon(0.3))
     client.close()
 
-    assert len(set(pauses)) == 20
+    assert len(set(pauses)) == len(pauses) == 20
     assert all(0.05 <= pause <= 0.2 for pause in pauses[::2])
     assert all(0.1 <= pause <= 0.4 for pause in pauses[1::2])
 

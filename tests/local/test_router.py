@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -82,14 +81,6 @@ def test_a_retry_waits_for_a_delay_that_doubles_and_ignores_retry_after(destinat
     assert all(gap >= delay for gap, delay in zip(gaps, (0.01, 0.02, 0.04), strict=True))
     assert sum(gaps) < 30
     assert [Router("", {}).retry_delay(attempts) for attempts in range(1, 8)] == [10, 20, 40, 80, 160, 300, 300]
-
-
-def test_no_answer_in_time_counts_as_504() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        (record,) = deliver(url, jobs("a1"), patience=0.1, request_seconds=0.2)
-
-    assert ({request.status for request in record.requests}, record.outcome) == ({504}, "unfinished")
 
 
 def test_later_events_of_a_user_wait_while_one_fails_and_other_users_do_not(destination: Destination) -> None:
