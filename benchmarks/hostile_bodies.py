@@ -98,7 +98,8 @@ _SETTINGS: Final = {
     "SERVICE_FIELD": "properties.host.team",
 }
 _SIMILAR_INTEGRATIONS: Final = f',"integrations":{{{_entries(100, _spelled("ytudregap"), "{}")}}}'
-_QUOTES: Final = r"\"" * 200_000
+_ENTRY: Final = ',"integrations":{"pagerduty":{"":"'
+_QUOTES: Final = r"\"" * 1_000_000
 
 # The worst body of each kind that is known.
 BODIES: Final = (
@@ -113,8 +114,10 @@ BODIES: Final = (
     Body("5 MB of escapes", "type_missing", lambda: _filled('{"":"', "\\ud83d", '"}')),
     # The events of one incident are enqueued one after the other.
     Body("200 events of one incident", "queued", lambda: _200_events(lambda _: _event('"dedupKey":"same"'))),
+    Body("5 MB of spaces for PagerDuty", "delivered", lambda: _filled(_event('"":0', _ENTRY)[:-1], " ", '"}}}')),
     # Each quote could begin a text that spells changeEvent.
-    Body("200,000 quotes", "delivered", lambda: _event('"":0', f',"integrations":{{"pagerduty":{{"":"{_QUOTES}"}}}}')),
+    Body("a million quotes for PagerDuty", "delivered", lambda: _event('"":0', _ENTRY + _QUOTES + '"}}')),
+    Body("5 MB of a name like action", "delivered", lambda: _filled_property('"', "pd", '":"resolve"')),
     Body(
         "200 events of 5 KB", "queued", lambda: _200_events(lambda n: _event(f'"dedupKey":{n},"group":"{"é" * 2400}"'))
     ),

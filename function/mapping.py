@@ -31,8 +31,8 @@ OTHER_EVENT_TYPES: Final = frozenset(
     {"identify", "page", "screen", "group", "alias", "merge", "reset", "record", "extract", "audiencelist"}
 )
 _KINDS: Final[dict[str, Kind]] = {"alertevent": "alert", "changeevent": "change"}
-# "changeEvent" in JSON, with any characters but quotes around and between the words: those could start a match as well.
-_CHANGE_EVENT: Final = re.compile(rb'(?i)"%bchange%bevent%b\\?"' % ((rb'(?:\\u00..|\\[^"]|[^a-z0-9"\\])*',) * 3))
+# "changeEvent" in JSON, with any characters but quotes around and between the words. Possessive: it needs no memory.
+_CHANGE_EVENT: Final = re.compile(rb'(?i)"%bchange%bevent%b\\?"' % ((rb'(?:\\u00..|\\[^"]|[^a-z0-9"\\])*+',) * 3))
 # Letters that may be wrong in a misspelt name of PagerDuty's entry.
 _MAX_EDITS: Final = 2
 # Names of an event that are compared letter by letter, which takes 10 µs each: no real event has as many.
@@ -40,7 +40,7 @@ _MAX_COMPARED: Final = 10
 _ACTIONS: Final[dict[str, Action]] = {action: action for action in ACTIONS}
 # Values that ask not to page, and names, by their letters, that may mean the action.
 _NO_TRIGGERS: Final = frozenset({"acknowledge", "acknowledged", "ack", "acked", "resolve", "resolved"})
-_WORDS: Final = "(?:event|alert|incident|pagerduty|pd|type|name)*"
+_WORDS: Final = "(?:event|alert|incident|pagerduty|pd|type|name)*+"
 _ACTION_NAME: Final = re.compile(f"{_WORDS}actions?{_WORDS}")
 # The names that are read in an event, its properties and their items. RudderStack writes `originalTimeStamp`; `links`
 # and `images` are PagerDuty's own names.
@@ -353,9 +353,10 @@ def _summary(reader: EventReader, name: object, template: Template | None) -> st
         field, text = "event", scalar_to_text(name) or ""
     if not text:
         raise ProcessingError("event_name_missing", f"event: expected the event's name, got {describe(name)}")
+    text = text if len(text) <= limits.MAX_SUMMARY else strip(text)
     if len(text) > limits.MAX_SUMMARY:
         reader.warnings.append(f"{field}: {len(text):,} characters, cut to PagerDuty's {limits.MAX_SUMMARY:,}")
-    return (text if len(text) <= limits.MAX_SUMMARY else strip(text))[: limits.MAX_SUMMARY]
+    return text[: limits.MAX_SUMMARY]
 
 
 def _choose(value: object, choices: Mapping[str, T]) -> T | None:
