@@ -71,7 +71,7 @@ async function act(element, path, content) {
   element.disabled = true;
   $("connection").textContent = await call(path, content).then(() => "", (error) => error.message);
   element.disabled = false;
-  if (document.activeElement === document.body) focused.focus();
+  if (document.activeElement === document.body) focused.focus({ preventScroll: true });
 }
 
 // Show rows in a list, each in the element that it had before.
@@ -107,7 +107,7 @@ function opening(summaryOf, bodyOf) {
   const fill = async () => body.replaceChildren(...(details.open ? await bodyOf(current) : []));
   details.addEventListener("toggle", fill);
   const show = (row) => {
-    if (row === current) return;
+    if (JSON.stringify(row) === JSON.stringify(current)) return;
     current = row;
     summary.replaceChildren(...summaryOf(row));
     fill();
@@ -117,7 +117,7 @@ function opening(summaryOf, bodyOf) {
 
 // -- the editor -----------------------------------------------------------------------------------------------------
 
-let path = "/events";
+let [path, chosen] = ["/events", "0"];  // those of the draft; a sample is chosen by its place
 const before = [];  // the drafts that samples have replaced, and then those that were left to return to them
 
 function fillForm() {
@@ -152,7 +152,7 @@ function fillForm() {
 }
 
 const currentDraft = () => ({
-  text: $("event").value, path, service: $("service").value, sample: $("sample").value,
+  text: $("event").value, path, service: $("service").value, sample: chosen,
   settings: Object.fromEntries(start.settings.map((each) => [each.name, $(`setting-${each.name}`).value])),
 });
 
@@ -164,7 +164,7 @@ function keepDraft() {
 
 function useSample() {
   const sample = start.samples[$("sample").value];
-  replaceDraft({ text: sample.text, ...route(sample.path) });
+  replaceDraft({ text: sample.text, ...route(sample.path), sample: $("sample").value });
   renewIds();
 }
 
@@ -189,7 +189,7 @@ function edit(draft) {
   $("event").value = draft.text;
   path = draft.path;
   if (draft.service) $("service").value = draft.service;
-  if (draft.sample) $("sample").value = draft.sample;
+  if (draft.sample) $("sample").value = chosen = draft.sample;
   for (const [name, value] of Object.entries(draft.settings || {})) $(`setting-${name}`).value = value;
   $("service").disabled = path !== "/events";
   showPath();
@@ -277,7 +277,7 @@ async function answer(wanted, shown) {
   } finally {
     clearInterval(timer);
     rest(false);
-    if (document.activeElement === document.body) focused.focus();
+    if (document.activeElement === document.body) focused.focus({ preventScroll: true });
   }
 }
 
@@ -540,12 +540,13 @@ function incidentBody(incident) {
 
 // One request for each PagerDuty service.
 async function resolveAll() {
-  $("resolve-all").disabled = true;
   const open = [...lists.incidents.values()].filter((each) => each.status !== "resolved");
+  $("resolve-all").disabled = true;
   for (const service of new Set(open.map((each) => each.service))) {
     const events = open.filter((each) => each.service === service).slice(0, 200).map((each) => actionEvent(each, "resolve"));
     await sendOther(events, pathOf(service), { text: `Sent: resolve of ${plural(events.length, "incident")}`, isLong: true });
   }
+  showIncidents();
 }
 
 const pick = (from, ...names) => Object.fromEntries(names.filter((name) => from[name]).map((name) => [name, from[name]]));
@@ -597,8 +598,8 @@ function showStorm(storm) {
     $(`${kind}-bar`).max = storm.size[kind];
     $(`${kind}-bar`).value = value;
   }
-  $("pages-text").textContent = `${number(pages)} of ${number(storm.size.pages)}${slow("pages")}`;
-  $("others-text").textContent = `${number(others)} of ${number(storm.size.others)}`
+  $("pages-text").textContent = !storm.size.pages ? "none yet" : `${number(pages)} of ${number(storm.size.pages)}${slow("pages")}`;
+  $("others-text").textContent = !storm.size.others ? "none yet" : `${number(others)} of ${number(storm.size.others)}`
     + (storm.merged ? `, ${number(storm.merged)} of them merged` : "") + slow("others")
     + (storm.refused ? `; ${number(storm.refused)} were not accepted` : "");
 }
@@ -742,7 +743,7 @@ function update(news) {
   for (const [name, show] of Object.entries(PARTS)) if (name in news) show(news[name]);
   if (news.pagerduty) {
     document.querySelector(`input[name=mode][value="${news.pagerduty.mode}"]`).checked = true;
-    if (news.pagerduty.mode === "limits") $("limit").value = news.pagerduty.limit;
+    if (news.pagerduty.mode === "limits" && document.activeElement !== $("limit")) $("limit").value = news.pagerduty.limit;
     $("pagerduty").classList.toggle("fails", news.pagerduty.mode !== "works");
   }
   if (news.chart) {
@@ -757,7 +758,7 @@ function listen() {
   source.onmessage = (message) => update(JSON.parse(message.data));
   source.onerror = () => { $("connection").textContent = "The stack does not answer. Is make serve still running?"; };
   // A browser has six connections to a server, for all tabs.
-  document.onvisibilitychange = () => (document.hidden ? source.close() : listen());
+  document.onvisibilitychange = () => { source.close(); if (!document.hidden) listen(); };
 }
 
 function keepSearch() {
