@@ -138,7 +138,7 @@ def _url(text: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or not re.fullmatch(r"[\w.:-]+", host) or parts.scheme not in {"http", "https"}:
+    if not host or not re.fullmatch(r"(?a)[\w.:-]+", host) or parts.scheme not in {"http", "https"}:
         raise ValueError("a URL such as https://events.pagerduty.com")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("a URL without user, query or fragment")

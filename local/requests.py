@@ -39,8 +39,8 @@ class _Recorded:
 
     def change(self, row: Json, detail: Json) -> None:
         """Replace both: other threads may be reading the former ones."""
-        self.row, self.detail = self.row | row, self.detail | detail
         self.version += 1
+        self.row, self.detail = self.row | row | {"version": self.version}, self.detail | detail
 
 
 class Requests(Observer):

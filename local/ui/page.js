@@ -45,6 +45,7 @@ const quiet = (...children) => el("span", { class: "quiet" }, ...children);
 const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 const number = (value) => value.toLocaleString("en");
 const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+const refocus = (element) => { if (document.activeElement === document.body) element.focus({ preventScroll: true }); };
 const newest = (rows, at = (row) => row.number) => [...rows].sort((a, b) => at(b) - at(a));
 
 function readable(text) {
@@ -71,7 +72,7 @@ async function act(element, path, content) {
   element.disabled = true;
   $("connection").textContent = await call(path, content).then(() => "", (error) => error.message);
   element.disabled = false;
-  if (document.activeElement === document.body) focused.focus({ preventScroll: true });
+  refocus(focused);
 }
 
 // Show rows in a list, each in the element that it had before.
@@ -94,7 +95,7 @@ function keyed(id, make) {
       if (card.element === next) next = next.nextSibling;
       else $(id).insertBefore(card.element, next);
     }
-    if (focused !== document.activeElement && $(id).contains(focused)) focused.focus();
+    if (focused !== document.activeElement && $(id).contains(focused)) focused.focus({ preventScroll: true });
   };
 }
 
@@ -277,7 +278,7 @@ async function answer(wanted, shown) {
   } finally {
     clearInterval(timer);
     rest(false);
-    if (document.activeElement === document.body) focused.focus({ preventScroll: true });
+    refocus(focused);
   }
 }
 
@@ -547,6 +548,7 @@ async function resolveAll() {
     await sendOther(events, pathOf(service), { text: `Sent: resolve of ${plural(events.length, "incident")}`, isLong: true });
   }
   showIncidents();
+  refocus($("resolve-all"));
 }
 
 const pick = (from, ...names) => Object.fromEntries(names.filter((name) => from[name]).map((name) => [name, from[name]]));
@@ -588,7 +590,8 @@ const showChanges = keyed("change-list", () => {
 
 function simulateFailures() {
   const mode = document.querySelector("input[name=mode]:checked").value;
-  act($("limit"), "/api/pagerduty", { mode, limit: Math.max(1, Math.round(Number($("limit").value)) || 1) });
+  $("limit").value = Math.max(1, Math.round(Number($("limit").value)) || 1);
+  act($("limit"), "/api/pagerduty", { mode, limit: Number($("limit").value) });
 }
 
 function showStorm(storm) {
@@ -729,7 +732,8 @@ const LISTS = {
   requests: [showRequests, 500], incidents: [showIncidents, 200],
   changes: [() => showChanges(newest(lists.changes.values())), 50],
 };
-const PARTS = { queue: showQueue, dead_letters: showDeadLetters, flow: showFlow, storm: showStorm };
+const PARTS = { queue: showQueue, dead_letters: showDeadLetters, flow: showFlow, storm: showStorm,
+  chart: (steps) => { counts = steps; showChart(); } };
 
 function update(news) {
   for (const [name, rows] of Object.entries(lists)) {
@@ -745,10 +749,6 @@ function update(news) {
     document.querySelector(`input[name=mode][value="${news.pagerduty.mode}"]`).checked = true;
     if (news.pagerduty.mode === "limits" && document.activeElement !== $("limit")) $("limit").value = news.pagerduty.limit;
     $("pagerduty").classList.toggle("fails", news.pagerduty.mode !== "works");
-  }
-  if (news.chart) {
-    counts = news.chart;
-    showChart();
   }
 }
 
