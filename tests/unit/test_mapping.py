@@ -218,6 +218,7 @@ def test_a_summary_is_cut_to_1024_characters(event: str, template: Template | No
     assert mapped.content["payload"]["summary"] == "🚨" * 1024
     assert mapped.warnings == (f"{place}: 1,025 characters, cut to PagerDuty's 1,024",)
     assert sent({**alert(), "event": "🚨" * 1024}).warnings == ()
+    assert sent({**alert(), "event": " " * 1024 + "Disk"}).content["payload"]["summary"] == "Disk"
 
 
 EXPECTED_SEVERITY = "properties.severity: expected critical, error, warning or info, got"
