@@ -86,14 +86,14 @@ def mutants(module: str) -> Iterator[Mutant]:
 
 def killer_of(mutant: Mutant, end: float) -> str | None:
     """Return the test that kills the mutant, "" if it survives, or None if it was not tried before the end."""
+    if time.monotonic() > end:
+        return None
     own = [file for tier in TIERS if (ROOT / (file := f"{tier}/test_{mutant.module}.py")).exists()]
     with tempfile.TemporaryDirectory() as folder:
         function = shutil.copytree(FUNCTION, Path(folder, "function"))
         (function / f"{mutant.module}.py").write_text(mutant.source, encoding="utf-8")
         options = ["-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={function} ."]
-        for tests in (own, TIERS):
-            if time.monotonic() > end:
-                return None
+        for tests in filter(None, (own, TIERS)):
             command = [sys.executable, "-m", "pytest", *options, *tests]
             try:
                 done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_PER_RUN)  # noqa: S603, PLW1510 -- pytest, whose exit code is the result
