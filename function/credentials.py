@@ -39,7 +39,7 @@ _NEVER: Final = float("-inf")
 
 @dataclass(slots=True)
 class _Parameter:
-    """A parameter: its value (None if missing, blank or never read), when that was read, and the last attempt."""
+    """A parameter: its value (None if missing, empty or never read), when that was read, and the last attempt."""
 
     value: str | None = None
     read_at: float = _NEVER
@@ -115,7 +115,7 @@ class Credentials:
             service
             for name, service in names.items()
             if (parameter := self._parameters.get(name))
-            and not _words(parameter.value)
+            and parameter.value is None
             and parameter.error is None
             and parameter.asked_at > received_at - MISSING_TTL
         }

@@ -462,7 +462,7 @@ def _links_and_images(reader: EventReader, properties: Object) -> Object:
     for place, item in _items(reader, properties, "linkURLs", _OF_LINK):
         links.append(_texts(item, {"href": "href", "text": "text"}, reader.warnings, place))
     for place, item in _items(reader, properties, "imageURLs", _OF_IMAGE):
-        if item["src"][:8].lower() == "https://" != item["src"].lower():
+        if item["src"][:8].lower() == "https://" and item["src"][8:]:
             images.append(_texts(item, {"src": "src", "href": "href", "alt": "alt"}, reader.warnings, place))
         else:
             links.append(_texts(item, {"src": "href", "alt": "text"}, reader.warnings, place))
