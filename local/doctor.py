@@ -264,10 +264,11 @@ class Examination:
         except HTTPError as error:
             return 0, {"code": type(error).__name__}
         try:
-            answer = dict(response.json())
-        except (RecursionError, TypeError, ValueError):
+            answer = response.json()
+        except (RecursionError, ValueError):
             answer = {}
-        return response.status, {name: printable(self._redact(str(value)))[:_QUOTED] for name, value in answer.items()}
+        fields = answer.items() if isinstance(answer, dict) else ()
+        return response.status, {name: printable(self._redact(str(value)))[:_QUOTED] for name, value in fields}
 
     def _redact(self, text: str) -> str:
         for token in self._tokens:

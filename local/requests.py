@@ -35,12 +35,10 @@ class _Recorded:
     row: Json  # as in the list of requests
     detail: Json
     latest: dict[str, str] = field(default_factory=dict)  # by messageId, the worker's last status
-    version: int = 0
 
     def change(self, row: Json, detail: Json) -> None:
         """Replace both: other threads may be reading the former ones."""
-        self.version += 1
-        self.row, self.detail = self.row | row | {"version": self.version}, self.detail | detail
+        self.row, self.detail = self.row | row | {"version": self.row["version"] + 1}, self.detail | detail
 
 
 class Requests(Observer):
@@ -68,7 +66,7 @@ class Requests(Observer):
         with self._lock:
             self._count += 1
             row = {"number": self._count, "at": time.time(), "message_id": (ids or [""])[0][:100], "events": len(ids)}
-            row |= {"route": f"{request.method} {request.full_path.rstrip('?')}"}
+            row |= {"route": f"{request.method} {request.full_path.rstrip('?')}", "version": 0}
             detail: Json = {"headers": headers, "body": body, "is_whole": body.encode() == content}
             recorded = _Recorded(row, detail | {"answer": None, "steps": []})
             self._recorded.append(recorded)
@@ -99,7 +97,7 @@ class Requests(Observer):
     def rows(self) -> Iterator[Row]:
         """Yield the requests, the oldest first."""
         for each in self._copy():
-            yield each.row["number"], each.version, each.row.copy
+            yield each.row["number"], each.row["version"], each.row.copy
 
     def search(self, text: str) -> list[Json]:
         """Return the rows of the requests in which the text occurs, in any case, the newest first."""

@@ -133,8 +133,8 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
     if {"rawPath", "requestContext"} <= names:
         return content, False
     if not (names & {"type", "event", "batch"} or (isinstance(content, list) and content)):
-        expected = "RudderStack's event, several, or an API Gateway event of payload format 2.0 as in events/"
-        raise ValueError(f"expected {expected}")
+        message = "expected RudderStack's event, several, or an API Gateway event of payload format 2.0 as in events/"
+        raise ValueError(message)
     request = {
         "rawPath": "/events",
         "requestContext": {"http": {"method": "POST"}},
@@ -164,7 +164,7 @@ def _send(stack: LocalStack, request: dict[str, Any]) -> tuple[Result, dict[str,
     sandbox = stack.sandbox
     before = len(sandbox.received) if sandbox else 0
     status, answer = _post(stack.url, request)
-    # The table shows the state at that time.
+    # Afterwards, the table shows the state at that time.
     give_up = time.monotonic() + _QUEUE_TIMEOUT
     while stack.count_messages(stack.queue_url) and time.monotonic() < give_up:
         time.sleep(0.01)

@@ -108,7 +108,7 @@ function opening(summaryOf, bodyOf) {
   const fill = async () => body.replaceChildren(...(details.open ? await bodyOf(current) : []));
   details.addEventListener("toggle", fill);
   const show = (row) => {
-    if (JSON.stringify(row) === JSON.stringify(current)) return;
+    if (row === current || JSON.stringify(row) === JSON.stringify(current)) return;
     current = row;
     summary.replaceChildren(...summaryOf(row));
     fill();
@@ -616,7 +616,7 @@ function showFlow(services) {
       min: 0, max: each.size, low: each.size / 3, value: Math.max(0, left), "aria-label": `Budget of ${each.service}` }),
     quiet(left < 0 ? `${plural(-left, "call")} overdrawn` : `${left} of ${plural(each.size, "call")} left`)));
     return el("li", { class: each.lease ? "warning" : "" }, el("span", {}, el("b", {}, said(each.service)), ` ${words}`), ...budgets,
-      el("span", { class: "quiet meta line" }, waiting));
+      el("span", { class: "quiet meta reserved" }, waiting));
   }));
 }
 
